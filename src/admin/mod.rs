@@ -1,0 +1,107 @@
+//! The admin API over a Unix socket: types, routes, peer credentials, the caller's side. Not what the
+//! calls do: the roles implement [`ClientBackend`] and [`ServerBackend`].
+
+use std::future::Future;
+
+use crate::codes::Code;
+
+pub mod types;
+
+use types::{
+    AuditJson, ClientStatusJson, DeviceJson, EventJson, InviteAsk, InviteJson, JoinAsk, JoinJson,
+    OpenAsk, ReloadJson, ServerStatusJson, TunnelJson, UserJson,
+};
+
+/// Who calls, from the socket's peer credentials.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Caller {
+    /// Its uid.
+    pub uid: u32,
+    /// Its pid, when the kernel tells.
+    pub pid: Option<i32>,
+}
+
+/// Why a call is refused or failed: a row of the table of codes and one sentence for the caller.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{detail}")]
+pub struct ApiError {
+    /// The code; gives the status and the exit code.
+    pub code: Code,
+    /// What happened, lowercase, no full stop.
+    pub detail: String,
+}
+
+impl ApiError {
+    /// An error with its sentence.
+    pub fn new(code: Code, detail: impl Into<String>) -> Self {
+        Self {
+            code,
+            detail: detail.into(),
+        }
+    }
+}
+
+type Reply<T> = Result<T, ApiError>;
+
+/// Numbered events from some point on; late readers may miss some, and see a gap in the numbers.
+pub type EventStream = tokio::sync::broadcast::Receiver<(u64, EventJson)>;
+
+/// What both roles do.
+pub trait CommonBackend: Send + Sync + 'static {
+    /// Validates the configuration and puts it in force; the old one stays when it is bad.
+    fn reload(&self, caller: Caller) -> impl Future<Output = Reply<ReloadJson>> + Send;
+    /// Events from `after` on as far as they are remembered, then live ones.
+    fn events(&self, after: Option<u64>) -> (Vec<(u64, EventJson)>, EventStream);
+}
+
+/// What `wormkeyd client` does when asked.
+pub trait ClientBackend: CommonBackend {
+    /// Enrols this device.
+    fn join(&self, caller: Caller, ask: JoinAsk) -> impl Future<Output = Reply<JoinJson>> + Send;
+    /// Gives up its tunnels and its enrolment; with `forget_key` the key too.
+    fn leave(&self, caller: Caller, forget_key: bool) -> impl Future<Output = Reply<()>> + Send;
+    /// Opens a tunnel. The flag is true when it is new, false when it was there already.
+    fn open(
+        &self,
+        caller: Caller,
+        ask: OpenAsk,
+    ) -> impl Future<Output = Reply<(TunnelJson, bool)>> + Send;
+    /// All tunnels that live; with `all` also those that are over.
+    fn list(&self, all: bool) -> impl Future<Output = Reply<Vec<TunnelJson>>> + Send;
+    /// One tunnel, by id or slug.
+    fn show(&self, key: String) -> impl Future<Output = Reply<TunnelJson>> + Send;
+    /// Ends a tunnel, by id or slug; remembered while the server is away.
+    fn close(&self, caller: Caller, key: String) -> impl Future<Output = Reply<TunnelJson>> + Send;
+    /// How it stands.
+    fn status(&self) -> impl Future<Output = Reply<ClientStatusJson>> + Send;
+}
+
+/// What `wormkeyd server` does when asked.
+pub trait ServerBackend: CommonBackend {
+    /// Makes a join token.
+    fn invite(
+        &self,
+        caller: Caller,
+        ask: InviteAsk,
+    ) -> impl Future<Output = Reply<InviteJson>> + Send;
+    /// All devices.
+    fn devices(&self) -> impl Future<Output = Reply<Vec<DeviceJson>>> + Send;
+    /// All users.
+    fn users(&self) -> impl Future<Output = Reply<Vec<UserJson>>> + Send;
+    /// Open tunnels; with `all` also those that are over, while they are remembered.
+    fn tunnels(&self, all: bool) -> impl Future<Output = Reply<Vec<TunnelJson>>> + Send;
+    /// One tunnel, by id or slug.
+    fn tunnel(&self, key: String) -> impl Future<Output = Reply<TunnelJson>> + Send;
+    /// Ends a tunnel, by id or slug.
+    fn close(&self, caller: Caller, key: String) -> impl Future<Output = Reply<TunnelJson>> + Send;
+    /// Revokes a device or an invite, by id or by a device's name.
+    fn revoke(&self, caller: Caller, what: String) -> impl Future<Output = Reply<()>> + Send;
+    /// How it stands.
+    fn status(&self) -> impl Future<Output = Reply<ServerStatusJson>> + Send;
+    /// The audit from a cursor on, oldest first.
+    fn audit(
+        &self,
+        after: Option<i64>,
+        limit: u32,
+    ) -> impl Future<Output = Reply<Vec<AuditJson>>> + Send;
+}

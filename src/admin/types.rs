@@ -1,0 +1,331 @@
+//! What the admin API says and hears, as JSON. The schema only grows; absent is null.
+
+use serde::{Deserialize, Serialize};
+
+use crate::names::{DeviceId, TunnelId, UserId};
+use crate::times::WallTime;
+
+/// A tunnel, as `open`, `show`, `list` print it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TunnelJson {
+    /// `tun_…`
+    pub id: TunnelId,
+    /// Its name; null until the server has confirmed it.
+    pub slug: Option<String>,
+    /// Its public address; null until then.
+    pub url: Option<String>,
+    /// `http`, `tcp`, `tls`, `udp`.
+    pub kind: String,
+    /// Where it leads; null on the server, which never learns it.
+    pub target: Option<String>,
+    /// `opening`, `open`, `held`, `offline`, `closing`, `closed`, `expired`.
+    pub state: String,
+    /// When it ends.
+    pub expires_at: Option<WallTime>,
+    /// When it was opened.
+    pub created_at: WallTime,
+    /// When it was over.
+    #[serde(default)]
+    pub ended_at: Option<WallTime>,
+    /// The latest visit.
+    #[serde(default)]
+    pub last_seen_at: Option<WallTime>,
+    /// Seconds without a visit until it closes; null = never, or not known yet.
+    #[serde(default)]
+    pub idle_seconds: Option<u64>,
+    /// Seconds that visits wait for an absent link; null = not known yet.
+    #[serde(default)]
+    pub hold_seconds: Option<f64>,
+    /// Stands in client.toml.
+    #[serde(default)]
+    pub declared: bool,
+    /// For people.
+    #[serde(default)]
+    pub labels: std::collections::BTreeMap<String, String>,
+    /// The Host mode asked for: `auto`, `keep`, `rewrite` or the text. Client only.
+    #[serde(default)]
+    pub host: Option<String>,
+    /// What `auto` does at present: `keep` or `rewrite`. Client only.
+    #[serde(default)]
+    pub host_in_use: Option<String>,
+    /// Visits going on.
+    #[serde(default)]
+    pub visits: u64,
+    /// Visits so far, since the daemon started.
+    #[serde(default)]
+    pub visits_total: u64,
+    /// Public port of tcp and udp tunnels.
+    #[serde(default)]
+    pub public_port: Option<u16>,
+    /// `dev_…`; server only.
+    #[serde(default)]
+    pub device: Option<DeviceId>,
+    /// The user's name; server only.
+    #[serde(default)]
+    pub user: Option<String>,
+    /// Findings at open, one sentence each: `nothing listens on localhost:3000 yet`.
+    #[serde(default)]
+    pub warnings: Vec<String>,
+}
+
+/// `POST /v1/tunnels`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub struct OpenAsk {
+    /// Where it shall lead, as typed.
+    pub target: String,
+    /// The name wished for.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// How long it lives: `30m`.
+    #[serde(default)]
+    pub expires: Option<String>,
+    /// How long it may be without visits: `2h`, `never`.
+    #[serde(default)]
+    pub idle: Option<String>,
+    /// How long visits wait for an absent link: `10s`.
+    #[serde(default)]
+    pub hold: Option<String>,
+    /// `auto`, `keep`, `rewrite` or a value.
+    #[serde(default)]
+    pub host: Option<String>,
+    /// For people.
+    #[serde(default)]
+    pub labels: std::collections::BTreeMap<String, String>,
+    /// A path that must answer below 500 before the tunnel opens.
+    #[serde(default)]
+    pub wait_for: Option<String>,
+    /// How long `wait_for` may take; 60s.
+    #[serde(default)]
+    pub wait_timeout: Option<String>,
+    /// Public port wished for (tcp, udp).
+    #[serde(default)]
+    pub public_port: Option<u16>,
+}
+
+/// `POST /v1/join`.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JoinAsk {
+    /// `wkj_…`
+    pub token: String,
+    /// Leave the present server first.
+    #[serde(default)]
+    pub replace: bool,
+}
+
+/// Its answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct JoinJson {
+    /// The device's row on the server.
+    pub device: DeviceId,
+    /// The user it belongs to.
+    pub user: String,
+    /// The tunnel domain.
+    pub domain: String,
+    /// Where the server is.
+    pub addresses: Vec<String>,
+}
+
+/// `GET /v1/status` of a client.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ClientStatusJson {
+    /// `wormkeyd 0.1.0`
+    pub software: String,
+    /// Of the daemon.
+    pub pid: u32,
+    /// When it started.
+    pub started_at: WallTime,
+    /// Whether the device has joined a server.
+    pub joined: bool,
+    /// The tunnel domain.
+    pub domain: Option<String>,
+    /// The user it belongs to.
+    pub user: Option<String>,
+    /// The device's row on the server.
+    pub device: Option<DeviceId>,
+    /// The link.
+    pub link: LinkJson,
+    /// Tunnels that live.
+    pub tunnels: u64,
+    /// Findings of the last reload and of declared tunnels.
+    #[serde(default)]
+    pub problems: Vec<String>,
+}
+
+/// A client's link.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
+pub struct LinkJson {
+    /// `up`, `connecting`, `waiting`, `not_joined`, `refused`.
+    pub state: String,
+    /// The server's address in use.
+    pub address: Option<String>,
+    /// Since when it is in that state.
+    pub since: Option<WallTime>,
+    /// Round trip, milliseconds.
+    pub rtt_ms: Option<f64>,
+    /// The generation.
+    pub generation: Option<String>,
+    /// Why the last one ended, or the last try failed.
+    pub last_error: Option<String>,
+    /// When the next try is due.
+    pub next_attempt: Option<WallTime>,
+}
+
+/// `GET /v1/status` of a server.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ServerStatusJson {
+    /// `wormkeyd 0.1.0`
+    pub software: String,
+    /// Of the daemon.
+    pub pid: u32,
+    /// When it started.
+    pub started_at: WallTime,
+    /// The tunnel domain.
+    pub domain: String,
+    /// Where it listens, by name.
+    pub listen: std::collections::BTreeMap<String, String>,
+    /// `self-signed`, `files`.
+    pub tls: String,
+    /// Hash of the identity key that clients pin.
+    pub pin: String,
+    /// Live links.
+    pub links: u64,
+    /// Of them dormant.
+    pub dormant: u64,
+    /// Open tunnels.
+    pub tunnels: u64,
+    /// Visits going on.
+    pub visits: u64,
+    /// Visits waiting.
+    pub held: u64,
+    /// Visits so far, since the daemon started.
+    pub visits_total: u64,
+    /// Whether it takes no new visits.
+    pub draining: bool,
+}
+
+/// `POST /v1/invites`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub struct InviteAsk {
+    /// Whom the device will belong to; `default` when absent, made on first use.
+    #[serde(default)]
+    pub user: Option<String>,
+    /// How many devices may use it; 1.
+    #[serde(default)]
+    pub uses: Option<u32>,
+    /// How long it works; 8h.
+    #[serde(default)]
+    pub expires: Option<String>,
+}
+
+/// Its answer: the token is shown this once.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+pub struct InviteJson {
+    /// `wkj_…`
+    pub token: String,
+    /// When it stops working.
+    pub expires_at: WallTime,
+}
+
+/// A row of `server devices`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DeviceJson {
+    /// `dev_…`
+    pub id: DeviceId,
+    /// The machine's name.
+    pub name: String,
+    /// The user's name.
+    pub user: String,
+    /// Hash of its key.
+    pub pin: String,
+    /// When it enrolled.
+    pub created_at: WallTime,
+    /// When it was revoked.
+    pub revoked_at: Option<WallTime>,
+    /// `up`, `dormant`, `away`.
+    pub link: String,
+    /// From where its link comes.
+    pub peer: Option<String>,
+    /// Open tunnels.
+    pub tunnels: u64,
+}
+
+/// A row of `server users`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct UserJson {
+    /// `usr_…`
+    pub id: UserId,
+    /// Name.
+    pub name: String,
+    /// When it was made.
+    pub created_at: WallTime,
+    /// Devices that are not revoked.
+    pub devices: u64,
+    /// Open tunnels.
+    pub tunnels: u64,
+}
+
+/// A row of the audit.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AuditJson {
+    /// Counts up; the cursor.
+    pub seq: i64,
+    /// When.
+    pub at: WallTime,
+    /// `uid 0`, `dev_…`, `newcomer`, `engine`.
+    pub actor: String,
+    /// From where.
+    pub peer: Option<String>,
+    /// `tunnel.open` and so on.
+    pub action: String,
+    /// The id of what changed.
+    pub subject: String,
+    /// Facts.
+    pub detail: String,
+}
+
+/// One event of `GET /v1/events` (SSE: `id`, `event`, `data`).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum EventJson {
+    /// A visit ended (client).
+    Visit(VisitJson),
+    /// A tunnel changed its state.
+    Tunnel(Box<TunnelJson>),
+    /// The link changed its state (client).
+    Link(LinkJson),
+}
+
+/// A visit, as `open --watch` and `logs -f` show it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct VisitJson {
+    /// `vis_…`, the request id that the visitor saw.
+    pub id: String,
+    /// The tunnel's name.
+    pub slug: String,
+    /// When it began.
+    pub at: WallTime,
+    /// Method; `WEBSOCKET` for upgrades, `BYTES` for tcp.
+    pub method: String,
+    /// Path without query.
+    pub path: String,
+    /// Status; null when it was given up before one.
+    pub status: Option<u16>,
+    /// Who.
+    pub peer: String,
+    /// From the head to the end, milliseconds.
+    pub millis: u64,
+    /// Bytes sent to the visitor.
+    pub bytes_out: u64,
+    /// A code when it failed on our side: `origin_unreachable`.
+    pub error: Option<String>,
+}
+
+/// What `reload` found and did, one sentence each.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ReloadJson {
+    /// What changed; keys that need a restart are named.
+    pub notes: Vec<String>,
+}

@@ -1,0 +1,161 @@
+//! TOML as written (`file.rs`) -> a configuration that holds (`resolve.rs`). Read only by bins and roles.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::names::{Hostname, Slug, Target};
+
+/// `server.toml`, resolved: what it says can be done.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ServerConfig {
+    /// Tunnels answer under it.
+    pub domain: Hostname,
+    /// TCP for visitors, UDP for links.
+    pub https: SocketAddr,
+    /// Redirects; None = off.
+    pub http: Option<SocketAddr>,
+    /// Public ports of tcp and udp tunnels; None = none.
+    pub tcp_ports: Option<(u16, u16)>,
+    /// Where join tokens send clients (`host:port`); never empty, see design.md section 5.
+    pub advertise: Vec<String>,
+    /// Where visitors' certificates come from.
+    pub tls: TlsMode,
+    /// Holds `server.{db,key,lock}`.
+    pub state_dir: PathBuf,
+    /// The admin socket.
+    pub admin: AdminConfig,
+    /// `[tunnels]`.
+    pub tunnels: TunnelDefaults,
+    /// `[link]`.
+    pub link: LinkConfig,
+    /// `[log]`.
+    pub log: LogConfig,
+}
+
+/// `[tls]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TlsMode {
+    /// A wildcard made here, kept in the state directory.
+    SelfSigned,
+    /// PEM files.
+    Files {
+        /// Chain, leaf first.
+        cert: PathBuf,
+        /// Private key.
+        key: PathBuf,
+    },
+}
+
+/// `[admin]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AdminConfig {
+    /// Path of the Unix socket.
+    pub socket: PathBuf,
+    /// A group that may use it besides the daemon's own.
+    pub group: Option<String>,
+}
+
+/// `[tunnels]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TunnelDefaults {
+    /// Hold when nothing is asked.
+    pub hold: Duration,
+    /// The most that may be asked.
+    pub hold_max: Duration,
+    /// Per tunnel.
+    pub held_visits: usize,
+    /// In all; 4096.
+    pub held_visits_total: usize,
+    /// Ad-hoc tunnels; None = never.
+    pub idle: Option<Duration>,
+    /// A tunnel whose client is gone this long closes.
+    pub offline_max: Duration,
+    /// How long an ended tunnel's name is kept; 7d.
+    pub quarantine: Duration,
+    /// To the first byte of an answer.
+    pub origin_timeout: Duration,
+    /// The most open tunnels of one device; 1000.
+    pub per_device: usize,
+}
+
+/// `[link]`, on both roles.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LinkConfig {
+    /// The client's keep-alive; 5s.
+    pub keep_alive: Duration,
+    /// QUIC's idle timeout; 72h.
+    pub idle_timeout: Duration,
+}
+
+/// `[log]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LogFormat {
+    /// journald when started by systemd, else text.
+    #[default]
+    Auto,
+    /// Text.
+    Text,
+    /// One JSON object a line.
+    Json,
+    /// journald's fields.
+    Journald,
+}
+
+/// `[log]`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct LogConfig {
+    /// How.
+    pub format: LogFormat,
+    /// How much: `error`, `warn`, `info`, `debug`, `trace`, or a tracing filter; `info`.
+    pub level: String,
+}
+
+/// `client.toml`, resolved.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ClientConfig {
+    /// Holds `client.{db,key,lock}`.
+    pub state_dir: PathBuf,
+    /// The admin socket.
+    pub admin: AdminConfig,
+    /// What may be dialled.
+    pub origins: OriginsConfig,
+    /// `[link]`.
+    pub link: LinkConfig,
+    /// `[log]`.
+    pub log: LogConfig,
+    /// `[[tunnel]]`.
+    pub tunnels: Vec<DeclaredTunnel>,
+}
+
+/// `[origins]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OriginsConfig {
+    /// Addresses and networks, judged after DNS.
+    pub allow: Vec<ipnet::IpNet>,
+    /// Patterns of Unix sockets.
+    pub unix: Vec<glob::Pattern>,
+    /// Directories for `file:`.
+    pub files: Vec<PathBuf>,
+}
+
+/// One `[[tunnel]]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DeclaredTunnel {
+    /// Its name; required, it is what tells entries apart.
+    pub name: Slug,
+    /// Where it leads.
+    pub target: Target,
+    /// None = never. Absolute expiry is counted from the first opening.
+    pub expires: Option<Duration>,
+    /// None = never (the default of declared tunnels).
+    pub idle: Option<Duration>,
+    /// None = the server's default.
+    pub hold: Option<Duration>,
+    /// The Host mode.
+    pub host: crate::engine::book::HostMode,
+    /// For people.
+    pub labels: Vec<(String, String)>,
+    /// Wished-for public port.
+    pub public_port: Option<u16>,
+}

@@ -1,0 +1,404 @@
+//! Everything that can happen to the engine, and everything it can decide: two closed lists.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::{Actor, AuditRow, Change, EngineSettings, Refusal, TunnelView};
+use crate::codes::Code;
+use crate::names::{DeviceId, InviteId, Kind, LinkId, Pin, Slug, TunnelId, UserId, VisitId};
+use crate::times::WallTime;
+
+/// One visitor's request or connection, as the edge asks about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Visit {
+    /// Fresh from the edge.
+    pub id: VisitId,
+    /// The first label under the tunnel domain, as the canonical host gives it.
+    pub label: String,
+    /// Who visits.
+    pub peer: SocketAddr,
+}
+
+/// Where an admitted visit goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// The visit; give it back with [`Event::VisitEnded`].
+    pub visit: VisitId,
+    /// The tunnel.
+    pub tunnel: TunnelId,
+    /// Its name.
+    pub slug: Slug,
+    /// The live link.
+    pub link: LinkId,
+}
+
+/// The answer to a visit that is not refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Admission {
+    /// Go on.
+    Pass(Route),
+    /// Wait: an [`Action::Release`] of this visit comes, at the latest when the hold is over.
+    /// A visitor that goes away meanwhile is told with [`Event::VisitGone`].
+    Hold,
+}
+
+/// Ties a commit to what waits for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ticket(pub u64);
+
+/// Who waits for an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Requester {
+    /// A client over its link.
+    Link {
+        /// The link.
+        link: LinkId,
+        /// Its number for the request; 0 for an enrolment.
+        request: u64,
+    },
+    /// A call of the admin API.
+    Admin {
+        /// The role's number for the call.
+        call: u64,
+        /// The caller's uid.
+        uid: u32,
+    },
+}
+
+/// What a client asks for when it opens a tunnel or takes it back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BindAsk {
+    /// The tunnel, named by the client.
+    pub tunnel: TunnelId,
+    /// The slug wished for.
+    pub name: Option<Slug>,
+    /// What it carries.
+    pub kind: Kind,
+    /// When it ends.
+    pub expires_at: Option<WallTime>,
+    /// None = the server's default; Some(None) = never.
+    pub idle: Option<Option<Duration>>,
+    /// None = the server's default.
+    pub hold: Option<Duration>,
+    /// Stands in the client's settings.
+    pub declared: bool,
+    /// For people.
+    pub labels: Vec<(String, String)>,
+    /// Wished-for public port.
+    pub public_port: Option<u16>,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// A known device's link is up; its pin was looked up with [`super::Engine::device_of`].
+    LinkUp {
+        /// The link; later generations fence earlier ones.
+        link: LinkId,
+        /// Whose.
+        device: DeviceId,
+        /// From where.
+        peer: SocketAddr,
+    },
+    /// Datagrams came in on the link since the last look.
+    LinkHeard {
+        /// The link.
+        link: LinkId,
+    },
+    /// The link is gone.
+    LinkDown {
+        /// The link.
+        link: LinkId,
+    },
+    /// A newcomer uses a join token. Its proof was checked by the role.
+    EnrollAsked {
+        /// Who waits.
+        from: Requester,
+        /// From where.
+        peer: SocketAddr,
+        /// SHA-256 of the token's secret.
+        secret_hash: [u8; 32],
+        /// The newcomer's key.
+        pin: Pin,
+        /// Its machine's name.
+        name: String,
+        /// A fresh id, used if the key is new.
+        id: DeviceId,
+    },
+    /// A client opens a tunnel or takes it back.
+    BindAsked {
+        /// Who waits; a link.
+        from: Requester,
+        /// What for.
+        ask: BindAsk,
+        /// Fresh slugs to choose from when no name is asked for; the first free one is taken.
+        proposals: Vec<Slug>,
+    },
+    /// A client or the operator ends a tunnel.
+    CloseAsked {
+        /// Who waits. A link may only close its own device's.
+        from: Requester,
+        /// The tunnel.
+        tunnel: TunnelId,
+    },
+    /// A client gives up its tunnels and its enrolment.
+    LeaveAsked {
+        /// Who waits; a link.
+        from: Requester,
+    },
+    /// The operator makes a join token.
+    InviteAsked {
+        /// Who waits.
+        from: Requester,
+        /// The user's name; made on first use.
+        user: String,
+        /// A fresh id, used if the user is new.
+        user_id: UserId,
+        /// A fresh id.
+        id: InviteId,
+        /// SHA-256 of the secret.
+        secret_hash: [u8; 32],
+        /// How many devices may use it.
+        uses: u32,
+        /// When it stops working.
+        expires_at: WallTime,
+    },
+    /// The operator revokes a device (its links are cut within a second, its tunnels close) or an invite.
+    RevokeAsked {
+        /// Who waits.
+        from: Requester,
+        /// `dev_…`, `inv_…`, or a device's name when only one has it.
+        what: String,
+    },
+    /// A commit came back.
+    Committed {
+        /// Which.
+        ticket: Ticket,
+        /// `DiskFull` or `Storage` when it failed; nothing of it is on disk then.
+        result: Result<(), Code>,
+    },
+    /// A visit that had passed is over.
+    VisitEnded {
+        /// Which.
+        visit: VisitId,
+    },
+    /// A held visitor went away.
+    VisitGone {
+        /// Which.
+        visit: VisitId,
+    },
+    /// New settings are in force.
+    Reloaded {
+        /// All of them.
+        settings: EngineSettings,
+    },
+    /// Take no new visits.
+    Drain,
+}
+
+/// What was asked for, done and on disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// The tunnel is open.
+    Bound(Box<TunnelView>),
+    /// The tunnel is ended (also when it had ended before: asking twice is harmless).
+    Closed,
+    /// The device is known.
+    Enrolled {
+        /// Its row.
+        device: DeviceId,
+        /// Its user's name.
+        user: String,
+    },
+    /// The device is forgotten and its tunnels are ended.
+    Left,
+    /// The join token works until then.
+    Invited {
+        /// When it stops working.
+        expires_at: WallTime,
+    },
+    /// It works no more.
+    Revoked,
+}
+
+/// Why what was asked is not done.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AskError {
+    /// Another tunnel has the name.
+    #[error("the name {slug} is taken")]
+    NameTaken {
+        /// The name.
+        slug: Slug,
+    },
+    /// The name was another user's a short while ago.
+    #[error("the name {slug} was used by someone else until recently and is kept for them")]
+    NameInQuarantine {
+        /// The name.
+        slug: Slug,
+    },
+    /// The name is kept for wormkey.
+    #[error("the name {slug} is reserved")]
+    NameReserved {
+        /// The name.
+        slug: Slug,
+    },
+    /// The proposals were all taken.
+    #[error("no free name was found")]
+    NoFreeName,
+    /// A tunnel of that id exists and is not the asker's, or is of another kind.
+    #[error("that tunnel is another")]
+    NotYours,
+    /// A tunnel of that id is over.
+    #[error("that tunnel {}", if *.expired { "has expired" } else { "is closed" })]
+    Ended {
+        /// By its time, not by hand.
+        expired: bool,
+    },
+    /// `expires_at` lies in the past.
+    #[error("the expiry lies in the past")]
+    AlreadyExpired,
+    /// A hold over the server's `hold_max`.
+    #[error("a hold of more than {} is not allowed here", crate::times::show_duration(*.max))]
+    HoldTooLong {
+        /// The ceiling.
+        max: Duration,
+    },
+    /// The server does not carry this kind.
+    #[error("{kind} tunnels are not served here")]
+    Kind {
+        /// What was asked for.
+        kind: Kind,
+    },
+    /// The device has all the tunnels it may have.
+    #[error("a device may have {max} tunnels here")]
+    TooManyTunnels {
+        /// The ceiling.
+        max: usize,
+    },
+    /// More labels, or longer ones, than allowed.
+    #[error("at most 16 labels of at most 64 bytes each")]
+    Labels,
+    /// Nothing of that name.
+    #[error("there is no {what}")]
+    NotFound {
+        /// What was asked for.
+        what: String,
+    },
+    /// A name that several have.
+    #[error("{what} fits more than one; use the id")]
+    Ambiguous {
+        /// What was asked for.
+        what: String,
+    },
+    /// The join token is wrong or withdrawn; never says which.
+    #[error("the join token is not valid")]
+    BadToken,
+    /// The join token's time is over.
+    #[error("the join token has expired")]
+    TokenExpired,
+    /// The join token's uses are used up.
+    #[error("the join token has been used up")]
+    TokenUsed,
+    /// The device is revoked, or is none.
+    #[error("the device is not enrolled")]
+    NotEnrolled,
+    /// A user's or device's name that cannot be one.
+    #[error("{name:?} is no name for a {what}")]
+    BadName {
+        /// What was given.
+        name: String,
+        /// Of what.
+        what: &'static str,
+    },
+    /// The store refused: the disk is full, or worse.
+    #[error("the change could not be stored")]
+    Store {
+        /// `DiskFull` or `Storage`.
+        code: Code,
+    },
+}
+
+impl AskError {
+    /// The row of the one table for this error, for links and admin calls alike.
+    pub const fn code(&self) -> Code {
+        match self {
+            Self::NameTaken { .. } | Self::NameInQuarantine { .. } | Self::NoFreeName => {
+                Code::NameTaken
+            }
+            Self::NameReserved { .. } => Code::NameReserved,
+            Self::NotYours | Self::Ambiguous { .. } => Code::Conflict,
+            Self::Ended { expired: true } => Code::TunnelExpired,
+            Self::Ended { expired: false } => Code::TunnelClosed,
+            Self::AlreadyExpired | Self::Labels | Self::BadName { .. } => Code::Usage,
+            Self::HoldTooLong { .. } | Self::TooManyTunnels { .. } => Code::LimitReached,
+            Self::Kind { .. } => Code::UnsupportedKind,
+            Self::NotFound { .. } => Code::NotFound,
+            Self::BadToken => Code::BadToken,
+            Self::TokenExpired => Code::TokenExpired,
+            Self::TokenUsed => Code::TokenUsed,
+            Self::NotEnrolled => Code::UnknownDevice,
+            Self::Store { code } => *code,
+        }
+    }
+}
+
+/// What the role has to do now, in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Commit these in one transaction and come back with [`Event::Committed`].
+    Persist {
+        /// Ties the commit to what waits for it.
+        ticket: Ticket,
+        /// The rows.
+        changes: Vec<Change>,
+        /// Their audit.
+        audit: Vec<AuditRow>,
+    },
+    /// Answer who asked.
+    Reply {
+        /// Who.
+        to: Requester,
+        /// What.
+        outcome: Result<Answer, AskError>,
+    },
+    /// A held visit goes on, or is refused.
+    Release {
+        /// Which.
+        visit: VisitId,
+        /// Where to.
+        outcome: Result<Route, Refusal>,
+    },
+    /// End a link.
+    CutLink {
+        /// Which.
+        link: LinkId,
+        /// Why.
+        code: Code,
+    },
+    /// End every visit of a tunnel that goes on: it closed, or expired.
+    CutVisits {
+        /// Which.
+        tunnel: TunnelId,
+    },
+    /// Tell a client what became of its tunnel.
+    Tell {
+        /// Over which link.
+        link: LinkId,
+        /// Which tunnel.
+        tunnel: TunnelId,
+        /// `TunnelExpired`, `TunnelClosed`.
+        code: Code,
+    },
+}
+
+/// Who is asking, for the audit.
+impl Requester {
+    /// The actor an audit row names; a link's device is the caller's to know.
+    pub const fn actor(self, device: Option<DeviceId>) -> Actor {
+        match (self, device) {
+            (Self::Admin { uid, .. }, _) => Actor::Operator { uid },
+            (Self::Link { .. }, Some(device)) => Actor::Device(device),
+            (Self::Link { .. }, None) => Actor::Newcomer,
+        }
+    }
+}

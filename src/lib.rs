@@ -1,0 +1,60 @@
+//! wormkey: a self-hosted tunnel. This page is the code map.
+//!
+//! ```text
+//! visitor ──TLS──▶ edge ─┐                                  ┌─▶ origin (localhost:3000)
+//!                        │  server ═══════ link ═══════ client
+//! operator ─ctl─▶ admin ─┘  engine, store            store  └◀─ admin ◀─ctl─ person
+//! ```
+//!
+//! # Rooms, in reading order
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`names`], [`times`], [`codes`], [`secret`] | values checked once on the way in; the one table of error codes |
+//! | [`engine`] | DECIDES: routes, lifecycle, leases, holds. No I/O, no clock, no randomness |
+//! | [`http`] | what an acceptable request head is; pure, shared by every HTTP version |
+//! | [`wire`] | the tunnel protocol: bytes <-> values |
+//! | [`link`] | QUIC endpoints, TLS identity, dialling; streams that carry wire |
+//! | [`edge`] | public listeners: a visit comes in, a response or a splice goes out |
+//! | [`origin`] | client side: reach the local service |
+//! | [`store`] | SQLite: schema, migrations, one file per table group |
+//! | [`admin`] | Unix-socket API: types, routes, peer credentials, the caller's side |
+//! | [`server`], [`client`], [`ctl`], [`dev`] | roles: wire adapters to the engine; bind, supervise, drain |
+//! | [`config`] | TOML as written -> a `Config` that holds |
+//! | [`tasks`], [`telemetry`] | the only caller of `tokio::spawn`; tracing set-up |
+//!
+//! # The layer rule
+//!
+//! Imports point one way:
+//! **bin → roles → adapters (link edge origin store admin) → engine, http, wire → names, times, codes, secret.**
+//! `tasks` and `telemetry` serve adapters, roles and bins. Adapters never import each other: the
+//! consumer owns the trait, the role implements it. Only bins and roles read `config`.
+//! `tests/it/layers.rs` reads every `use` line and fails on a breach.
+//!
+//! # A visit in four hops
+//!
+//! `edge::serve::visit` → `engine::Engine::admit` → [`edge::OpenStream::open`] → `edge::forward`
+
+pub mod codes;
+pub mod names;
+pub mod secret;
+pub mod times;
+
+pub mod engine;
+pub mod http;
+pub mod wire;
+
+pub mod admin;
+pub mod edge;
+pub mod link;
+pub mod origin;
+pub mod store;
+
+pub mod client;
+pub mod config;
+pub mod ctl;
+pub mod dev;
+pub mod server;
+
+pub mod tasks;
+pub mod telemetry;

@@ -1,0 +1,12 @@
+//! Names and addresses, checked once on the way in; past this border they cannot be wrong.
+//! Not resolution: no DNS here, and no decision about who may use a name.
+
+mod hostname;
+mod ids;
+mod slug;
+mod target;
+
+pub use hostname::{Hostname, HostnameError};
+pub use ids::{DeviceId, Generation, IdError, InviteId, LinkId, Pin, TunnelId, UserId, VisitId};
+pub use slug::{RESERVED_SLUGS, Slug, SlugError};
+pub use target::{Kind, Target, TargetError};

@@ -1,0 +1,478 @@
+//! Messages of the control stream: `{ varint length, CBOR }` both ways. Every one is a CBOR map with
+//! integer keys inside an array `[number, [map]]`; unknown keys and unknown messages are skipped.
+
+use bytes::{Buf, Bytes, BytesMut};
+use minicbor::{Decode, Decoder, Encode};
+
+use super::{CONTROL_MAX, WireError, get_varint, put_varint};
+use crate::names::{DeviceId, Generation, Pin, TunnelId};
+
+/// The newest protocol version this build speaks. Version 1 is the first.
+pub const VERSION: u32 = 1;
+
+/// What a peer can do beyond the version; unknown bits are another release's and mean nothing here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Encode, Decode)]
+#[cbor(transparent)]
+pub struct Capabilities(#[n(0)] pub u64);
+
+impl Capabilities {
+    /// Carries `bytes` streams.
+    pub const BYTES: Self = Self(1);
+    /// All that this build can do.
+    pub const OURS: Self = Self(Self::BYTES.0);
+
+    /// Whether all of `other` is in here.
+    pub const fn has(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+}
+
+/// A message of the control stream.
+#[derive(Debug, Clone, PartialEq, Encode, Decode)]
+pub enum Control {
+    /// Client, first: who it is and what it speaks.
+    #[n(0)]
+    Hello(#[n(0)] Hello),
+    /// Server: the link is up.
+    #[n(1)]
+    Welcome(#[n(0)] Welcome),
+    /// Client, after a Hello with `enrolling`: uses a join token.
+    #[n(2)]
+    Enroll(#[n(0)] Enroll),
+    /// Server: the device is known from now on; a Welcome follows.
+    #[n(3)]
+    Enrolled(#[n(0)] Enrolled),
+    /// Client: open this tunnel, or take it back.
+    #[n(4)]
+    Bind(#[n(0)] Bind),
+    /// Server: it is open, on disk.
+    #[n(5)]
+    Bound(#[n(0)] Bound),
+    /// Client: end this tunnel.
+    #[n(6)]
+    Close(#[n(0)] Close),
+    /// Server: it is ended, on disk.
+    #[n(7)]
+    Closed(#[n(0)] Closed),
+    /// Server: a tunnel changed without being asked by this client.
+    #[n(8)]
+    Update(#[n(0)] Update),
+    /// Client: the machine is about to sleep.
+    #[n(9)]
+    Sleeping,
+    /// Client: it woke up.
+    #[n(10)]
+    Awake,
+    /// Either: answer with a Pong of the same number.
+    #[n(11)]
+    Ping(#[n(0)] Ping),
+    /// Either: the answer.
+    #[n(12)]
+    Pong(#[n(0)] Ping),
+    /// Server: reconnect, at a time of your choice within the spread.
+    #[n(13)]
+    GoAway(#[n(0)] GoAway),
+    /// Either: what was asked cannot be done; without a request number the link ends.
+    #[n(14)]
+    Error(#[n(0)] Fault),
+    /// Client: give up this device's tunnels and its enrolment.
+    #[n(15)]
+    Leave(#[n(0)] Close),
+}
+
+/// The client's first message.
+#[derive(Debug, Clone, PartialEq, Encode, Decode)]
+#[cbor(map)]
+pub struct Hello {
+    /// The versions it speaks, any order.
+    #[n(0)]
+    pub versions: Vec<u32>,
+    /// What else it can do.
+    #[n(1)]
+    pub capabilities: Capabilities,
+    /// `wormkeyd 0.1.0`; for people only.
+    #[n(2)]
+    pub software: String,
+    /// The machine's name; for people only.
+    #[n(3)]
+    pub device_name: String,
+    /// Whether an Enroll follows.
+    #[n(4)]
+    pub enrolling: bool,
+}
+
+/// What both ends keep to.
+#[derive(Debug, Clone, PartialEq, Encode, Decode)]
+#[cbor(map)]
+pub struct LinkTerms {
+    /// Milliseconds between the client's keep-alives that the server reckons with.
+    #[n(0)]
+    pub keep_alive_ms: u64,
+}
+
+/// The server's answer to a Hello.
+#[derive(Debug, Clone, PartialEq, Encode, Decode)]
+#[cbor(map)]
+pub struct Welcome {
+    /// The version to speak: the highest both have.
+    #[n(0)]
+    pub version: u32,
+    /// What else the server can do.
+    #[n(1)]
+    pub capabilities: Capabilities,
+    /// For people only.
+    #[n(2)]
+    pub software: String,
+    /// This link's generation.
+    #[n(3)]
+    pub generation: Generation,
+    /// Keep-alive and such.
+    #[n(4)]
+    pub terms: LinkTerms,
+    /// The tunnel domain.
+    #[n(5)]
+    pub domain: String,
+    /// Pins of the server's keys: current first, then the next.
+    #[n(6)]
+    pub pins: Vec<[u8; 32]>,
+    /// Where to reach the server; empty = as before.
+    #[n(7)]
+    pub addresses: Vec<String>,
+    /// The device's row.
+    #[n(8)]
+    pub device: DeviceId,
+    /// The user it belongs to.
+    #[n(9)]
+    pub user: String,
+}
+
+/// Uses a join token.
+#[derive(Clone, PartialEq, Encode, Decode)]
+#[cbor(map)]
+pub struct Enroll {
+    /// The token's secret; the server keeps only its SHA-256.
+    #[n(0)]
+    pub secret: [u8; 32],
+    /// HMAC-SHA-256(secret, TLS exporter of this connection): binds the token to this link and key.
+    #[n(1)]
+    pub proof: [u8; 32],
+    /// The machine's name.
+    #[n(2)]
+    pub device_name: String,
+}
+
+impl std::fmt::Debug for Enroll {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Enroll")
+            .field("device_name", &self.device_name)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The device is known.
+#[derive(Debug, Clone, PartialEq, Encode, Decode)]
+#[cbor(map)]
+pub struct Enrolled {
+    /// Its row.
+    #[n(0)]
+    pub device: DeviceId,
+    /// The user it belongs to.
+    #[n(1)]
+    pub user: String,
+}
+
+/// Opens a tunnel or takes it back; harmless to send twice.
+#[derive(Debug, Clone, PartialEq, Encode, Decode)]
+#[cbor(map)]
+pub struct Bind {
+    /// Ties the answer to the question; the client counts.
+    #[n(0)]
+    pub request: u64,
+    /// The tunnel, named by the client.
+    #[n(1)]
+    pub tunnel: TunnelId,
+    /// The slug wished for; absent = any.
+    #[n(2)]
+    pub name: Option<String>,
+    /// `http`, `tcp`, `tls`, `udp`.
+    #[n(3)]
+    pub kind: String,
+    /// When it ends, unix milliseconds; absent = never.
+    #[n(4)]
+    pub expires_at: Option<i64>,
+    /// Milliseconds without a visit until it closes; absent = the server's default, `u64::MAX` = never.
+    #[n(5)]
+    pub idle_ms: Option<u64>,
+    /// Milliseconds that visits wait for an absent link; absent = the server's default.
+    #[n(6)]
+    pub hold_ms: Option<u64>,
+    /// Whether it stands in the client's settings, rather than being asked for by hand.
+    #[n(7)]
+    pub declared: bool,
+    /// Labels, for people.
+    #[n(8)]
+    pub labels: Vec<(String, String)>,
+    /// The public port wished for (tcp, udp).
+    #[n(9)]
+    pub public_port: Option<u16>,
+}
+
+/// A tunnel is open.
+#[derive(Debug, Clone, PartialEq, Encode, Decode)]
+#[cbor(map)]
+pub struct Bound {
+    /// Of the Bind.
+    #[n(0)]
+    pub request: u64,
+    /// The tunnel.
+    #[n(1)]
+    pub tunnel: TunnelId,
+    /// Its name.
+    #[n(2)]
+    pub slug: String,
+    /// Its public address.
+    #[n(3)]
+    pub url: String,
+    /// When it ends, as the server keeps it; absent = never.
+    #[n(4)]
+    pub expires_at: Option<i64>,
+    /// When it was first opened.
+    #[n(5)]
+    pub created_at: i64,
+    /// What is in force; `u64::MAX` = never.
+    #[n(6)]
+    pub idle_ms: u64,
+    /// What is in force.
+    #[n(7)]
+    pub hold_ms: u64,
+}
+
+/// Ends a tunnel (in a Leave: all of them; the id is ignored).
+#[derive(Debug, Clone, PartialEq, Encode, Decode)]
+#[cbor(map)]
+pub struct Close {
+    /// Ties the answer to the question.
+    #[n(0)]
+    pub request: u64,
+    /// The tunnel.
+    #[n(1)]
+    pub tunnel: TunnelId,
+}
+
+/// A tunnel is ended.
+#[derive(Debug, Clone, PartialEq, Encode, Decode)]
+#[cbor(map)]
+pub struct Closed {
+    /// Of the Close or Leave.
+    #[n(0)]
+    pub request: u64,
+}
+
+/// A tunnel changed by itself or by the operator.
+#[derive(Debug, Clone, PartialEq, Encode, Decode)]
+#[cbor(map)]
+pub struct Update {
+    /// The tunnel.
+    #[n(0)]
+    pub tunnel: TunnelId,
+    /// What it is now: `expired`, `closed`, `suspended`, `open`; others are a newer server's.
+    #[n(1)]
+    pub state: String,
+    /// Why, as a number of the table of codes.
+    #[n(2)]
+    pub code: u32,
+}
+
+/// A number to give back.
+#[derive(Debug, Clone, PartialEq, Encode, Decode)]
+#[cbor(map)]
+pub struct Ping {
+    /// Any number.
+    #[n(0)]
+    pub nonce: u64,
+}
+
+/// Reconnect soon.
+#[derive(Debug, Clone, PartialEq, Encode, Decode)]
+#[cbor(map)]
+pub struct GoAway {
+    /// Not before this many milliseconds from now.
+    #[n(0)]
+    pub after_ms: u64,
+    /// Somewhere within this many milliseconds after that.
+    #[n(1)]
+    pub spread_ms: u64,
+    /// Why, as a number of the table of codes.
+    #[n(2)]
+    pub code: u32,
+}
+
+/// Something cannot be done.
+#[derive(Debug, Clone, PartialEq, Encode, Decode)]
+#[cbor(map)]
+pub struct Fault {
+    /// The request it answers; absent = the link itself.
+    #[n(0)]
+    pub request: Option<u64>,
+    /// A number of the table of codes.
+    #[n(1)]
+    pub code: u32,
+    /// One sentence for the person who asked.
+    #[n(2)]
+    pub detail: String,
+}
+
+impl Bind {
+    /// `idle_ms` that means never.
+    pub const NEVER: u64 = u64::MAX;
+}
+
+impl Welcome {
+    /// The pins as pins.
+    pub fn pins(&self) -> Vec<Pin> {
+        self.pins.iter().copied().map(Pin).collect()
+    }
+}
+
+/// A message with its length in front.
+pub fn encode_control(message: &Control) -> Bytes {
+    // Writing to a Vec cannot fail.
+    let cbor = minicbor::to_vec(message).unwrap_or_default();
+    let mut out = BytesMut::with_capacity(cbor.len() + 4);
+    put_varint(&mut out, cbor.len() as u64);
+    out.extend_from_slice(&cbor);
+    out.freeze()
+}
+
+/// Reads messages from chunks as they arrive; holds at most one message.
+#[derive(Debug, Default)]
+pub struct ControlDecoder {
+    buffer: BytesMut,
+}
+
+impl ControlDecoder {
+    /// A decoder at the start of the payload.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes bytes that arrived.
+    pub fn push(&mut self, chunk: &[u8]) {
+        self.buffer.extend_from_slice(chunk);
+    }
+
+    /// The next message this version knows; `None` until more bytes are pushed.
+    pub fn next_message(&mut self) -> Result<Option<Control>, WireError> {
+        loop {
+            let Some((length, prefix)) = get_varint(&self.buffer) else {
+                return Ok(None);
+            };
+            let size = usize::try_from(length)
+                .ok()
+                .filter(|n| *n <= CONTROL_MAX)
+                .ok_or(WireError::TooLong {
+                    what: "a control message",
+                    length,
+                    max: CONTROL_MAX,
+                })?;
+            let Some(cbor) = self.buffer.get(prefix..prefix + size) else {
+                return Ok(None);
+            };
+            let message = decode_known(cbor)?;
+            self.buffer.advance(prefix + size);
+            if message.is_some() {
+                return Ok(message);
+            }
+        }
+    }
+
+    /// Whether the stream may end here.
+    pub fn at_border(&self) -> bool {
+        self.buffer.is_empty()
+    }
+}
+
+/// A known message, or `None` for one of a newer peer.
+fn decode_known(cbor: &[u8]) -> Result<Option<Control>, WireError> {
+    let malformed = |e| WireError::malformed("control message", e);
+    match minicbor::decode::<Control>(cbor) {
+        Ok(message) => Ok(Some(message)),
+        Err(e) if e.is_unknown_variant() => {
+            // Whatever it is, it must at least be CBOR of the right shape.
+            let mut d = Decoder::new(cbor);
+            d.skip().map_err(malformed)?;
+            Ok(None)
+        }
+        Err(e) => Err(malformed(e)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn hello() -> Control {
+        Control::Hello(Hello {
+            versions: vec![1],
+            capabilities: Capabilities::OURS,
+            software: "wormkeyd 0.1.0".into(),
+            device_name: "laptop".into(),
+            enrolling: false,
+        })
+    }
+
+    #[test]
+    fn messages_survive_any_cut() {
+        let messages = [hello(), Control::Sleeping, Control::Ping(Ping { nonce: 7 })];
+        let wire: Vec<u8> = messages
+            .iter()
+            .flat_map(|m| encode_control(m).to_vec())
+            .collect();
+        for cut in 1..wire.len() {
+            let mut decoder = ControlDecoder::new();
+            let mut got = Vec::new();
+            for chunk in wire.chunks(cut) {
+                decoder.push(chunk);
+                while let Some(message) = decoder.next_message().unwrap() {
+                    got.push(message);
+                }
+            }
+            assert_eq!(got, messages, "cut at {cut}");
+            assert!(decoder.at_border());
+        }
+    }
+
+    #[test]
+    fn a_message_of_a_newer_peer_is_skipped() {
+        let mut decoder = ControlDecoder::new();
+        // [200, [{0: 1}]]
+        let unknown = [0x82, 0x18, 200, 0x81, 0xa1, 0, 1];
+        decoder.push(&[unknown.len() as u8]);
+        decoder.push(&unknown);
+        decoder.push(&encode_control(&Control::Awake));
+        assert_eq!(decoder.next_message(), Ok(Some(Control::Awake)));
+    }
+
+    #[test]
+    fn a_message_over_the_limit_is_refused_before_it_arrives() {
+        let mut out = BytesMut::new();
+        put_varint(&mut out, CONTROL_MAX as u64 + 1);
+        let mut decoder = ControlDecoder::new();
+        decoder.push(&out);
+        assert!(matches!(
+            decoder.next_message(),
+            Err(WireError::TooLong { .. })
+        ));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic_the_decoder(bytes in proptest::collection::vec(any::<u8>(), 0..256)) {
+            let mut decoder = ControlDecoder::new();
+            decoder.push(&bytes);
+            while let Ok(Some(_)) = decoder.next_message() {}
+        }
+    }
+}

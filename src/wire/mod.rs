@@ -1,0 +1,96 @@
+//! The tunnel protocol: bytes <-> values (design.md section 4). Not transport: what carries the
+//! bytes is behind [`SendChunks`] and [`RecvChunks`], which `link` implements with QUIC streams.
+//!
+//! ```text
+//! stream  := varint kind, varint length, CBOR head, payload
+//! payload := kind http: frames { varint type, varint length, bytes }
+//!            kind bytes: raw
+//!            kind control: messages { varint length, CBOR }
+//! ```
+
+mod body;
+mod control;
+mod fields;
+mod frame;
+mod head;
+#[cfg(test)]
+pub(crate) mod memory;
+mod stream;
+pub mod token;
+mod varint;
+
+pub use body::{
+    BodyError, WireBody, read_response_head, send_body, send_interim, send_response_head,
+};
+pub use control::{
+    Bind, Bound, Capabilities, Close, Closed, Control, ControlDecoder, Enroll, Enrolled, Fault,
+    GoAway, Hello, LinkTerms, Ping, Update, VERSION, Welcome, encode_control,
+};
+pub use frame::{Frame, FrameDecoder, data_header, encode_frame};
+pub use head::{
+    BytesHead, HttpHead, ResponseHead, StreamHead, decode_stream_head, encode_stream_head,
+};
+pub use stream::{RecvChunks, SendChunks, StreamCode, StreamError, poll_send_all, send_all};
+pub use varint::{VARINT_MAX, get_varint, put_varint};
+
+/// The ALPN of links; a change that old peers cannot skip gets a new one.
+pub const ALPN: &[u8] = b"wormkey/1";
+
+/// The most bytes of a stream's CBOR head, of a response head and of trailers.
+pub const HEAD_MAX: usize = 64 * 1024;
+
+/// The most bytes of one control message.
+pub const CONTROL_MAX: usize = 64 * 1024;
+
+/// The most bytes of one DATA frame; longer bodies are more frames.
+pub const DATA_MAX: usize = 1 << 20;
+
+/// Why bytes from the peer are no wire.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum WireError {
+    /// A length over its limit.
+    #[error("{what} of {length} bytes is over the limit of {max}")]
+    TooLong {
+        /// What had the length.
+        what: &'static str,
+        /// The length announced.
+        length: u64,
+        /// The limit.
+        max: usize,
+    },
+    /// A stream kind this version does not know.
+    #[error("unknown stream kind {kind}")]
+    UnknownKind {
+        /// The kind.
+        kind: u64,
+    },
+    /// CBOR that does not read as what it should be.
+    #[error("malformed {what}: {why}")]
+    Malformed {
+        /// What was being read.
+        what: &'static str,
+        /// minicbor's or our reason.
+        why: String,
+    },
+    /// A frame where none of its type may stand.
+    #[error("{what} out of place")]
+    OutOfPlace {
+        /// What stood there.
+        what: &'static str,
+    },
+    /// The stream ended inside something.
+    #[error("the stream ended inside {what}")]
+    Truncated {
+        /// What was cut.
+        what: &'static str,
+    },
+}
+
+impl WireError {
+    pub(crate) fn malformed(what: &'static str, why: impl std::fmt::Display) -> Self {
+        Self::Malformed {
+            what,
+            why: why.to_string(),
+        }
+    }
+}
