@@ -299,9 +299,21 @@ pub enum AskError {
     /// The join token's uses are used up.
     #[error("the join token has been used up")]
     TokenUsed,
-    /// The device is revoked, or is none.
+    /// No device has that key.
     #[error("the device is not enrolled")]
     NotEnrolled,
+    /// The device was revoked, or has left; its key is refused for ever.
+    #[error("the device is revoked")]
+    Revoked,
+    /// The link that asks is not its device's live one.
+    #[error("a newer link of the device took over")]
+    Superseded,
+    /// A join token that nobody could use.
+    #[error("a join token has at least one use")]
+    NoUses,
+    /// More questions wait for the store than the server keeps.
+    #[error("too many questions wait for an answer")]
+    Busy,
     /// A user's or device's name that cannot be one.
     #[error("{name:?} is no name for a {what}")]
     BadName {
@@ -329,7 +341,9 @@ impl AskError {
             Self::NotYours | Self::Ambiguous { .. } => Code::Conflict,
             Self::Ended { expired: true } => Code::TunnelExpired,
             Self::Ended { expired: false } => Code::TunnelClosed,
-            Self::AlreadyExpired | Self::Labels | Self::BadName { .. } => Code::Usage,
+            Self::AlreadyExpired | Self::Labels | Self::BadName { .. } | Self::NoUses => {
+                Code::Usage
+            }
             Self::HoldTooLong { .. } | Self::TooManyTunnels { .. } => Code::LimitReached,
             Self::Kind { .. } => Code::UnsupportedKind,
             Self::NotFound { .. } => Code::NotFound,
@@ -337,6 +351,9 @@ impl AskError {
             Self::TokenExpired => Code::TokenExpired,
             Self::TokenUsed => Code::TokenUsed,
             Self::NotEnrolled => Code::UnknownDevice,
+            Self::Revoked => Code::Revoked,
+            Self::Superseded => Code::Superseded,
+            Self::Busy => Code::Overloaded,
             Self::Store { code } => *code,
         }
     }

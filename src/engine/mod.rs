@@ -4,15 +4,41 @@
 //!
 //! The heart is one strict chain, **slug → tunnel → live link**, each arrow with at most one end at any
 //! instant. A grant takes effect after its commit; a restriction at once, and is acknowledged after its commit.
+//!
+//! | file | what it decides |
+//! |---|---|
+//! | `entry` | the entrances: every event, every timer, in one list each |
+//! | `routes`, `hold` | where a visit goes; which visits wait, and how long |
+//! | `links` | which link of a device is the live one, and whether it sleeps |
+//! | `leases` | who gets which name |
+//! | `lifecycle`, `idle` | when a tunnel ends, and what that means |
+//! | `enrol` | users, join tokens, devices |
+//! | `persist` | what waits for the disk, and what is tried again |
+//! | `backoff`, `hostmode`, [`book`] | the client's few pure decisions |
 
 mod backoff;
 pub mod book;
+mod enrol;
+mod entry;
 mod event;
+mod hold;
 mod hostmode;
+mod idle;
+mod leases;
+mod lifecycle;
+mod links;
 mod model;
+mod persist;
 mod refusal;
+mod routes;
+mod state;
+#[cfg(test)]
+mod tests;
+mod timers;
+mod views;
 
 pub use backoff::Backoff;
+pub use entry::Engine;
 pub use event::{
     Action, Admission, Answer, AskError, BindAsk, Event, Requester, Route, Ticket, Visit,
 };
@@ -22,3 +48,4 @@ pub use model::{
     TunnelState, TunnelView, UserRow,
 };
 pub use refusal::Refusal;
+pub use views::{Counts, DeviceView, UserView};

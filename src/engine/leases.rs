@@ -1,0 +1,235 @@
+//! Who gets which name: opening a tunnel, and taking it back. A grant: it is reserved in memory, takes
+//! effect when it is on disk, and is undone when it cannot be written.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use super::entry::{Asked, Engine, audit};
+use super::persist::Work;
+use super::state::Tunnel;
+use super::{Answer, AskError, BindAsk, Change, Requester, TunnelRow, TunnelState};
+use crate::names::{DeviceId, Kind, Slug, UserId};
+use crate::times::Now;
+
+/// Labels of one tunnel, and bytes of a label's name or value.
+const LABELS: (usize, usize) = (16, 64);
+
+impl Engine {
+    /// A client opens a tunnel or takes it back. Asking twice is harmless, and moves nothing.
+    pub(super) fn bind(
+        &mut self,
+        now: Now,
+        from: Requester,
+        ask: BindAsk,
+        proposals: &[Slug],
+    ) -> Asked {
+        let device = self.asker(from)?;
+        if self.devices.get(&device).is_none_or(|d| d.is_revoked()) {
+            return Err(AskError::Revoked);
+        }
+        if let Some(tunnel) = self.tunnels.get(&ask.tunnel) {
+            return take_back(tunnel, device, &ask)
+                .map(|()| Some(Answer::Bound(Box::new(self.view(tunnel)))));
+        }
+        if self.opening.contains_key(&ask.tunnel) {
+            return self.join_opening(from, device, &ask).map(|()| None);
+        }
+        let row = self.judge(now, device, ask, proposals)?;
+        self.open(now, from, row);
+        Ok(None)
+    }
+
+    /// A second question for a tunnel whose first commit is under way waits for that commit.
+    fn join_opening(
+        &mut self,
+        from: Requester,
+        device: DeviceId,
+        ask: &BindAsk,
+    ) -> Result<(), AskError> {
+        let ticket = self.opening.get(&ask.tunnel);
+        let pending = ticket.and_then(|ticket| self.pending.get_mut(ticket));
+        match pending.map(|pending| &mut pending.work) {
+            Some(Work::Open { row, waiting }) if row.device == device && row.kind == ask.kind => {
+                super::persist::wait_in(waiting, from)
+            }
+            _ => Err(AskError::NotYours),
+        }
+    }
+
+    /// Whether a new tunnel may be opened, and as what.
+    fn judge(
+        &self,
+        now: Now,
+        id: DeviceId,
+        ask: BindAsk,
+        proposals: &[Slug],
+    ) -> Result<TunnelRow, AskError> {
+        let device = self.devices.get(&id).ok_or(AskError::NotEnrolled)?;
+        let settings = &self.settings;
+        if ask.kind != Kind::Http {
+            return Err(AskError::Kind { kind: ask.kind });
+        }
+        if ask.expires_at.is_some_and(|at| at <= now.wall) {
+            return Err(AskError::AlreadyExpired);
+        }
+        if ask.hold.is_some_and(|hold| hold > settings.hold_max) {
+            return Err(AskError::HoldTooLong {
+                max: settings.hold_max,
+            });
+        }
+        if !labels_fit(&ask.labels) {
+            return Err(AskError::Labels);
+        }
+        if device.tunnels.len() + device.opening >= settings.tunnels_per_device {
+            return Err(AskError::TooManyTunnels {
+                max: settings.tunnels_per_device,
+            });
+        }
+        if !self.may_wait() {
+            return Err(AskError::Busy);
+        }
+        let user = device.row.user;
+        Ok(TunnelRow {
+            id: ask.tunnel,
+            slug: self.choose(now, user, ask.name, proposals)?,
+            device: id,
+            user,
+            kind: ask.kind,
+            state: TunnelState::Open,
+            expires_at: ask.expires_at,
+            idle: ask.idle.unwrap_or(settings.idle.filter(|_| !ask.declared)),
+            hold: ask.hold.unwrap_or(settings.hold),
+            declared: ask.declared,
+            labels: ask.labels,
+            // A wished-for port means something only for kinds that have one.
+            public_port: None,
+            created_at: now.wall,
+            ended_at: None,
+            last_seen_at: None,
+            idle_spent: Duration::ZERO,
+            away_since: None,
+        })
+    }
+
+    fn choose(
+        &self,
+        now: Now,
+        user: UserId,
+        name: Option<Slug>,
+        proposals: &[Slug],
+    ) -> Result<Slug, AskError> {
+        if let Some(slug) = name {
+            return self.free_for(now, user, &slug).map(|()| slug);
+        }
+        let free = |slug: &&Slug| self.free_for(now, user, slug).is_ok();
+        let first = proposals.iter().find(free).cloned();
+        first.ok_or(AskError::NoFreeName)
+    }
+
+    fn free_for(&self, now: Now, user: UserId, slug: &Slug) -> Result<(), AskError> {
+        let slug = slug.clone();
+        if slug.is_reserved() {
+            return Err(AskError::NameReserved { slug });
+        }
+        if self.names.contains_key(&slug) {
+            return Err(AskError::NameTaken { slug });
+        }
+        let former = self.former.get(&slug).and_then(|id| self.tunnels.get(id));
+        if former.is_some_and(|t| {
+            t.row.user != user && t.in_quarantine(self.settings.quarantine, now.wall)
+        }) {
+            return Err(AskError::NameInQuarantine { slug });
+        }
+        Ok(())
+    }
+
+    /// Reserves the name and asks for the commit.
+    fn open(&mut self, now: Now, from: Requester, row: TunnelRow) {
+        // On disk a name has one owner, too: the end of the last one has to get there first.
+        let former = self
+            .former
+            .get(&row.slug)
+            .and_then(|id| self.tunnels.get(id));
+        if let Some(unsaved) = former.and_then(|t| t.unsaved) {
+            self.hurry(unsaved);
+        }
+        self.names.insert(row.slug.clone(), row.id);
+        if let Some(device) = self.devices.get_mut(&row.device) {
+            device.opening += 1;
+        }
+        let line = audit(
+            now,
+            self.who(from),
+            "tunnel.open",
+            row.id,
+            row.slug.as_str(),
+        );
+        let id = row.id;
+        let changes = vec![Change::Tunnel(row.clone())];
+        let work = Work::Open {
+            row,
+            waiting: vec![from],
+        };
+        let ticket = self.persist(changes, vec![line], work);
+        self.opening.insert(id, ticket);
+    }
+
+    /// The promise is on disk.
+    pub(super) fn opened(&mut self, now: Now, row: TunnelRow, waiting: Vec<Requester>) {
+        self.end_opening(&row);
+        let id = row.id;
+        let revoked = self.install_tunnel(now, row);
+        let outcome = match self.tunnels.get(&id) {
+            Some(tunnel) if !revoked => Ok(Answer::Bound(Box::new(self.view(tunnel)))),
+            _ => Err(AskError::Revoked),
+        };
+        for from in waiting {
+            self.answer(from, outcome.clone().map(Some));
+        }
+    }
+
+    /// The promise could not be written: it was never made.
+    pub(super) fn not_opened(
+        &mut self,
+        row: &TunnelRow,
+        waiting: Vec<Requester>,
+        error: &AskError,
+    ) {
+        self.end_opening(row);
+        self.names.remove(&row.slug);
+        for from in waiting {
+            self.answer(from, Err(error.clone()));
+        }
+    }
+
+    fn end_opening(&mut self, row: &TunnelRow) {
+        self.opening.remove(&row.id);
+        if let Some(device) = self.devices.get_mut(&row.device) {
+            device.opening = device.opening.saturating_sub(1);
+        }
+    }
+}
+
+/// A tunnel that exists: whether it is the asker's to take back.
+fn take_back(tunnel: &Tunnel, device: DeviceId, ask: &BindAsk) -> Result<(), AskError> {
+    if tunnel.row.device != device || tunnel.row.kind != ask.kind {
+        return Err(AskError::NotYours);
+    }
+    match tunnel.row.state {
+        TunnelState::Open => Ok(()),
+        TunnelState::Closed => Err(AskError::Ended { expired: false }),
+        TunnelState::Expired => Err(AskError::Ended { expired: true }),
+    }
+}
+
+/// Few, short, and each name once.
+fn labels_fit(labels: &[(String, String)]) -> bool {
+    let (most, longest) = LABELS;
+    let short = |text: &String| text.len() <= longest && !text.contains(char::is_control);
+    let names: HashSet<&String> = labels.iter().map(|(name, _)| name).collect();
+    labels.len() <= most
+        && names.len() == labels.len()
+        && labels
+            .iter()
+            .all(|(name, value)| short(name) && short(value))
+}

@@ -1,0 +1,345 @@
+//! What waits for the disk. A grant that cannot be written is undone; a restriction that cannot be written
+//! stays in force and is tried again until it is. Not the disk: commits are the role's.
+
+use std::time::Duration;
+
+use super::entry::{Asked, Engine};
+use super::timers::Timer;
+use super::{
+    Action, Answer, AskError, AuditRow, Change, DeviceRow, Event, InviteRow, Requester, Ticket,
+    TunnelRow, UserRow,
+};
+use crate::codes::Code;
+use crate::names::{DeviceId, InviteId, TunnelId};
+use crate::times::Now;
+
+/// Grants under way at once, over all devices.
+const PENDING: usize = 4096;
+
+/// Questions that wait for one commit.
+const WAITING: usize = 16;
+
+/// Restrictions in one transaction, when they are tried again.
+const BATCH: usize = 256;
+
+/// The longest pause between two tries; space on the disk is noticed within it.
+const RETRY_CAP: Duration = Duration::from_secs(5);
+
+/// How often what visits changed is written at most.
+const SEEN_EVERY: Duration = Duration::from_secs(60);
+
+/// A commit that was asked for.
+#[derive(Debug)]
+pub(super) struct Pending {
+    pub(super) work: Work,
+    /// Events that can only be judged when this commit is back.
+    parked: Vec<Event>,
+}
+
+/// What is done when a commit is back.
+#[derive(Debug)]
+pub(super) enum Work {
+    /// A tunnel opens.
+    Open {
+        row: TunnelRow,
+        waiting: Vec<Requester>,
+    },
+    /// A device is enrolled; the use of its token is reserved.
+    Enroll {
+        row: DeviceRow,
+        invite: InviteId,
+        from: Requester,
+    },
+    /// A join token begins to work, and with it, perhaps, a user to be.
+    Invite {
+        user: Option<UserRow>,
+        row: InviteRow,
+        from: Requester,
+    },
+    /// Restrictions are acknowledged.
+    Restrict(Vec<RestrictionId>),
+    /// Nothing; if it failed, it is written later.
+    Seen(Vec<TunnelId>),
+}
+
+/// Tells restrictions apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct RestrictionId(u64);
+
+/// A row in memory; what is written is what it says then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum RowKey {
+    Tunnel(TunnelId),
+    Device(DeviceId),
+    Invite(InviteId),
+}
+
+/// A restriction that is in force, and not on disk yet.
+#[derive(Debug)]
+pub(super) struct Restriction {
+    rows: Vec<RowKey>,
+    audit: Vec<AuditRow>,
+    waiting: Vec<(Requester, Answer)>,
+    in_flight: bool,
+}
+
+impl Engine {
+    /// Whether one more grant may wait for its commit.
+    pub(super) fn may_wait(&self) -> bool {
+        self.pending.len() < PENDING
+    }
+
+    /// Asks for a commit.
+    pub(super) fn persist(
+        &mut self,
+        changes: Vec<Change>,
+        audit: Vec<AuditRow>,
+        work: Work,
+    ) -> Ticket {
+        self.tickets += 1;
+        let ticket = Ticket(self.tickets);
+        let parked = Vec::new();
+        self.pending.insert(ticket, Pending { work, parked });
+        self.act(Action::Persist {
+            ticket,
+            changes,
+            audit,
+        });
+        ticket
+    }
+
+    /// The commit that has to be back before an event can be judged.
+    pub(super) fn waits_for(&self, event: &Event) -> Option<Ticket> {
+        match event {
+            Event::CloseAsked { tunnel, .. } => self.opening.get(tunnel),
+            Event::EnrollAsked { pin, .. } => self.enrolling.get(pin),
+            Event::InviteAsked { user, .. } => self.founding.get(user),
+            _ => None,
+        }
+        .copied()
+    }
+
+    /// Keeps an event until a commit is back.
+    pub(super) fn park(&mut self, ticket: Ticket, event: Event) {
+        let Some(pending) = self.pending.get_mut(&ticket) else {
+            return;
+        };
+        if pending.parked.len() < WAITING {
+            pending.parked.push(event);
+        } else if let Event::CloseAsked { from, .. }
+        | Event::EnrollAsked { from, .. }
+        | Event::InviteAsked { from, .. } = event
+        {
+            self.answer(from, Err(AskError::Busy));
+        }
+    }
+
+    /// A commit is back.
+    pub(super) fn committed(&mut self, now: Now, ticket: Ticket, result: Result<(), Code>) {
+        let Some(pending) = self.pending.remove(&ticket) else {
+            return;
+        };
+        let result = result.map_err(|code| AskError::Store { code });
+        match (pending.work, result) {
+            (Work::Open { row, waiting }, Ok(())) => self.opened(now, row, waiting),
+            (Work::Open { row, waiting }, Err(e)) => self.not_opened(&row, waiting, &e),
+            (Work::Enroll { row, from, .. }, Ok(())) => self.enrolled(now, row, from),
+            (Work::Enroll { row, invite, from }, Err(e)) => {
+                self.not_enrolled(&row, invite, from, e);
+            }
+            (Work::Invite { user, row, from }, Ok(())) => self.invited(user, row, from),
+            (Work::Invite { user, from, .. }, Err(e)) => self.not_invited(user, from, e),
+            (Work::Restrict(ids), Ok(())) => self.restricted(&ids),
+            (Work::Restrict(ids), Err(e)) => self.not_restricted(now, &ids, &e),
+            (Work::Seen(_), Ok(())) => {}
+            (Work::Seen(ids), Err(_)) => self.not_seen(now, &ids),
+        }
+        for event in pending.parked {
+            self.handle(now, event);
+        }
+    }
+
+    /// Asks for the commit of a restriction that is in force already.
+    pub(super) fn restrict(
+        &mut self,
+        rows: Vec<RowKey>,
+        audit: Vec<AuditRow>,
+        waiting: Option<(Requester, Answer)>,
+    ) {
+        self.restriction_ids += 1;
+        let id = RestrictionId(self.restriction_ids);
+        for row in &rows {
+            self.set_unsaved(*row, Some(id));
+        }
+        let restriction = Restriction {
+            rows,
+            audit,
+            waiting: waiting.into_iter().collect(),
+            in_flight: false,
+        };
+        self.restrictions.insert(id, restriction);
+        self.hurry(id);
+    }
+
+    /// Tries a restriction now, unless it is being tried.
+    pub(super) fn hurry(&mut self, id: RestrictionId) {
+        if self.restrictions.get(&id).is_some_and(|r| !r.in_flight) {
+            self.write_restrictions(vec![id]);
+        }
+    }
+
+    /// Answers when a restriction is on disk: now, if it is no longer waited for.
+    pub(super) fn after_commit(
+        &mut self,
+        unsaved: Option<RestrictionId>,
+        from: Requester,
+        answer: Answer,
+    ) -> Asked {
+        let Some(id) = unsaved else {
+            return Ok(Some(answer));
+        };
+        let Some(restriction) = self.restrictions.get_mut(&id) else {
+            return Ok(Some(answer));
+        };
+        wait_in(&mut restriction.waiting, (from, answer))?;
+        self.hurry(id);
+        Ok(None)
+    }
+
+    /// Tries everything again that could not be written.
+    pub(super) fn retry_now(&mut self) {
+        let due: Vec<_> = self
+            .restrictions
+            .iter()
+            .filter(|(_, r)| !r.in_flight)
+            .map(|(id, _)| *id)
+            .collect();
+        for batch in due.chunks(BATCH) {
+            self.write_restrictions(batch.to_vec());
+        }
+    }
+
+    fn write_restrictions(&mut self, ids: Vec<RestrictionId>) {
+        let (mut changes, mut lines) = (Vec::new(), Vec::new());
+        for id in &ids {
+            let Some(restriction) = self.restrictions.get_mut(id) else {
+                continue;
+            };
+            restriction.in_flight = true;
+            lines.extend(restriction.audit.iter().cloned());
+            let rows = restriction.rows.clone();
+            changes.extend(rows.into_iter().filter_map(|row| self.change_of(row)));
+        }
+        self.persist(changes, lines, Work::Restrict(ids));
+    }
+
+    fn change_of(&self, row: RowKey) -> Option<Change> {
+        match row {
+            RowKey::Tunnel(id) => self.tunnels.get(&id).map(|t| Change::Tunnel(t.row.clone())),
+            RowKey::Device(id) => self.devices.get(&id).map(|d| Change::Device(d.row.clone())),
+            RowKey::Invite(id) => self.invites.get(&id).map(|i| Change::Invite(i.row.clone())),
+        }
+    }
+
+    fn restricted(&mut self, ids: &[RestrictionId]) {
+        self.failed_retries = 0;
+        for id in ids {
+            let Some(restriction) = self.restrictions.remove(id) else {
+                continue;
+            };
+            for (from, answer) in restriction.waiting {
+                self.answer(from, Ok(Some(answer)));
+            }
+            for row in restriction.rows {
+                self.set_unsaved(row, None);
+                self.saved(row);
+            }
+        }
+    }
+
+    /// It stays in force; who waited is told, and the disk is asked again.
+    fn not_restricted(&mut self, now: Now, ids: &[RestrictionId], error: &AskError) {
+        for id in ids {
+            let Some(restriction) = self.restrictions.get_mut(id) else {
+                continue;
+            };
+            restriction.in_flight = false;
+            for (from, _) in std::mem::take(&mut restriction.waiting) {
+                self.answer(from, Err(error.clone()));
+            }
+        }
+        let pause = Duration::from_secs(1 << self.failed_retries.min(8)).min(RETRY_CAP);
+        self.failed_retries = self.failed_retries.saturating_add(1);
+        if !self.timers.is_set(Timer::Retry) {
+            self.timers.set(Timer::Retry, now.monotonic, pause);
+        }
+    }
+
+    fn set_unsaved(&mut self, row: RowKey, unsaved: Option<RestrictionId>) {
+        let slot = match row {
+            RowKey::Tunnel(id) => self.tunnels.get_mut(&id).map(|t| &mut t.unsaved),
+            RowKey::Device(id) => self.devices.get_mut(&id).map(|d| &mut d.unsaved),
+            RowKey::Invite(id) => self.invites.get_mut(&id).map(|i| &mut i.unsaved),
+        };
+        if let Some(slot) = slot {
+            *slot = unsaved;
+        }
+    }
+
+    fn saved(&mut self, row: RowKey) {
+        match row {
+            RowKey::Tunnel(id) => self.remember_ended(id),
+            RowKey::Device(id) => self.dismiss(id),
+            RowKey::Invite(id) => self.remember_invite_for_a_while(id),
+        }
+    }
+
+    /// A tunnel's visits, idleness or absence changed what is worth writing some time.
+    pub(super) fn mark_seen(&mut self, now: Now, id: TunnelId) {
+        self.dirty.insert(id);
+        if !self.timers.is_set(Timer::Seen) {
+            self.timers.set(Timer::Seen, now.monotonic, SEEN_EVERY);
+        }
+    }
+
+    fn not_seen(&mut self, now: Now, ids: &[TunnelId]) {
+        for id in ids {
+            if self.tunnels.get(id).is_some_and(|t| t.is_open()) {
+                self.mark_seen(now, *id);
+            }
+        }
+    }
+
+    /// Writes, in one transaction, what changed about tunnels without being a promise.
+    pub(super) fn write_seen(&mut self, now: Now) {
+        let ids: Vec<_> = std::mem::take(&mut self.dirty).into_iter().collect();
+        let mut changes = Vec::with_capacity(ids.len());
+        for id in &ids {
+            self.count_idleness(now.monotonic, *id);
+            let row = self.tunnels.get(id).map(|t| t.row.clone());
+            changes.extend(row.map(Change::Seen));
+        }
+        if !changes.is_empty() {
+            self.persist(changes, Vec::new(), Work::Seen(ids));
+        }
+    }
+
+    /// Asks for a last commit of `last_seen_at` and the like of every tunnel that needs it, idleness up to
+    /// now included: for a shutdown.
+    pub fn flush_seen(&mut self, now: Now) {
+        self.handle_timeout(now);
+        self.timers.cancel(Timer::Seen);
+        let running = self.tunnels.iter().filter(|(_, t)| t.idle_from.is_some());
+        self.dirty.extend(running.map(|(id, _)| *id));
+        self.write_seen(now);
+    }
+}
+
+/// Adds someone to those who wait for a commit.
+pub(super) fn wait_in<T>(waiting: &mut Vec<T>, one: T) -> Result<(), AskError> {
+    if waiting.len() >= WAITING {
+        return Err(AskError::Busy);
+    }
+    waiting.push(one);
+    Ok(())
+}

@@ -1,0 +1,95 @@
+//! Where a visit goes: label → tunnel → live link. Counts the visits that are going on.
+
+use std::time::Duration;
+
+use super::entry::Engine;
+use super::state::Tunnel;
+use super::{Admission, Refusal, Route, Visit};
+use crate::names::{LinkId, TunnelId, VisitId};
+use crate::times::Now;
+
+/// Why a tunnel is there.
+pub(super) const FOUND: &str = "the caller found the tunnel open";
+
+impl Engine {
+    pub(super) fn route(&mut self, now: Now, visit: &Visit) -> Result<Admission, Refusal> {
+        if self.draining {
+            return Err(Refusal::Draining);
+        }
+        let Some(id) = self.open_tunnel(&visit.label) else {
+            return Err(self.nothing_open(now, &visit.label));
+        };
+        // An id that is used twice would be counted twice and ended once.
+        self.visit_over(now, visit.id);
+        match self.way(id) {
+            Some(link) => Ok(Admission::Pass(self.begin_visit(now, visit.id, id, link))),
+            None => self.hold(visit.id, id).map(|()| Admission::Hold),
+        }
+    }
+
+    /// The open tunnel of a name. One whose first commit is under way has its name, and no route yet.
+    pub(super) fn open_tunnel(&self, label: &str) -> Option<TunnelId> {
+        let id = *self.names.get(label)?;
+        self.tunnels.get(&id).filter(|t| t.is_open()).map(|_| id)
+    }
+
+    /// The live link of a tunnel's device, unless it sleeps.
+    pub(super) fn way(&self, id: TunnelId) -> Option<LinkId> {
+        let device = self.tunnels.get(&id)?.row.device;
+        self.devices.get(&device)?.here()
+    }
+
+    fn nothing_open(&self, now: Now, label: &str) -> Refusal {
+        self.former
+            .get(label)
+            .and_then(|id| self.tunnels.get(id))
+            .filter(|t| t.in_quarantine(self.settings.quarantine, now.wall))
+            .map_or_else(|| Refusal::NoRoute { host: label.into() }, Tunnel::over)
+    }
+
+    /// Counts a visit as going on.
+    pub(super) fn begin_visit(
+        &mut self,
+        now: Now,
+        visit: VisitId,
+        id: TunnelId,
+        link: LinkId,
+    ) -> Route {
+        let tunnel = self.tunnels.get_mut(&id).expect(FOUND);
+        tunnel.visits += 1;
+        tunnel.idle_from = None;
+        tunnel.row.idle_spent = Duration::ZERO;
+        tunnel.row.last_seen_at = Some(now.wall);
+        let route = Route {
+            visit,
+            tunnel: id,
+            slug: tunnel.row.slug.clone(),
+            link,
+        };
+        self.visits.insert(visit, id);
+        self.visits_total += 1;
+        self.mark_seen(now, id);
+        route
+    }
+
+    /// A visit ended, or stopped waiting. Unknown ones are nobody's.
+    pub(super) fn visit_over(&mut self, now: Now, visit: VisitId) {
+        if let Some(id) = self.held.remove(&visit)
+            && let Some(tunnel) = self.tunnels.get_mut(&id)
+        {
+            tunnel.held.retain(|held| *held != visit);
+        }
+        let Some(id) = self.visits.remove(&visit) else {
+            return;
+        };
+        let Some(tunnel) = self.tunnels.get_mut(&id) else {
+            return;
+        };
+        tunnel.visits = tunnel.visits.saturating_sub(1);
+        if tunnel.is_open() {
+            tunnel.row.last_seen_at = Some(now.wall);
+            self.mark_seen(now, id);
+            self.run_idleness(now.monotonic, id);
+        }
+    }
+}
