@@ -1,1 +1,34 @@
-//! link.
+//! QUIC links: endpoints, TLS identity, dialling, and streams that carry [`wire`](crate::wire). All
+//! that the project knows of quinn is in here. Not decisions: a [`Link`] has proved a key, and what
+//! that key may do is for the engine and the roles.
+//!
+//! | | |
+//! |---|---|
+//! | [`Identity`] | a long-lived key and what is derived from it |
+//! | [`Listener`] → [`Arriving`] → [`Link`] | the server's end |
+//! | [`Dialer`] → [`Link`] | the client's end |
+//! | [`ControlSend`], [`ControlRecv`] | the control stream |
+//! | [`LinkSend`], [`LinkRecv`] | the two halves of a visit's stream |
+
+mod cid;
+mod control;
+mod dialer;
+pub mod enrol;
+mod error;
+mod handle;
+mod heads;
+mod identity;
+mod listener;
+mod socket;
+mod streams;
+mod tls;
+mod transport;
+
+pub use control::{ControlRecv, ControlSend};
+pub use dialer::Dialer;
+pub use error::{AcceptFailure, EndCause, LinkEnd, LinkError, OpenFailure};
+pub use handle::{Link, LinkStats};
+pub use identity::{Identity, IdentityError};
+pub use listener::{Arriving, Listener};
+pub use streams::{LinkRecv, LinkSend};
+pub use transport::LinkSettings;

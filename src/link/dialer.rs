@@ -1,0 +1,315 @@
+//! The client's end: finds the server's addresses, tries them side by side, and says Hello.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::net::SocketAddr;
+use std::pin::{Pin as Pinned, pin};
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use quinn::{
+    AsyncUdpSocket, ConnectError, Connection, Endpoint, EndpointConfig, TokenMemoryCache,
+    TokioRuntime,
+};
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::control::{ControlRecv, ControlSend};
+use super::error::{EndCause, LinkEnd, LinkError};
+use super::handle::{Link, Live};
+use super::identity::Identity;
+use super::streams::LinkRecv;
+use super::{LinkSettings, socket, tls, transport};
+use crate::names::Pin;
+use crate::wire::{Control, Hello};
+
+/// How long an address may stay silent until the next is tried beside it (RFC 8305's advice).
+const STAGGER: Duration = Duration::from_millis(250);
+
+/// A name with more addresses than this is somebody's mistake, or malice.
+const ADDRESSES: usize = 8;
+
+/// Keys trusted at once: current and next, and room for a slip.
+const PINS: usize = 4;
+
+type MakeSocket = Box<dyn Fn() -> io::Result<Arc<dyn AsyncUdpSocket>> + Send + Sync>;
+type Attempt = Pinned<Box<dyn Future<Output = Result<Connection, LinkError>> + Send>>;
+
+/// Makes links. Each gets a socket of its own, so that nothing of a failed one lingers.
+pub struct Dialer {
+    identity: Identity,
+    settings: LinkSettings,
+    /// What servers gave us to prove our address with, next time.
+    tokens: Arc<TokenMemoryCache>,
+    socket: MakeSocket,
+}
+
+impl std::fmt::Debug for Dialer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Dialer")
+            .field("pin", &self.identity.pin())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Dialer {
+    /// A dialer for the device of `identity`.
+    pub fn new(identity: &Identity, settings: &LinkSettings) -> Result<Self, LinkError> {
+        Self::from(Box::new(socket::bind_any), identity, settings)
+    }
+
+    pub(super) fn from(
+        socket: MakeSocket,
+        identity: &Identity,
+        settings: &LinkSettings,
+    ) -> Result<Self, LinkError> {
+        // A key that TLS cannot use shows now, not at three in the morning.
+        tls::client(identity, &[])?;
+        Ok(Self {
+            identity: identity.clone(),
+            settings: settings.clone(),
+            tokens: Arc::default(),
+            socket,
+        })
+    }
+
+    /// A link to the server at `address` (`host:port`) that holds a key of `pins` (the current one
+    /// first), its control stream open and `hello` sent; ten seconds in all. The server's answer is
+    /// the caller's to wait for.
+    pub async fn dial(
+        &self,
+        address: &str,
+        pins: &[Pin],
+        hello: Hello,
+    ) -> Result<(Link, ControlSend, ControlRecv), LinkError> {
+        let deadline = Instant::now() + transport::GREETING;
+        let unreachable = || LinkError::Unreachable {
+            address: address.to_owned(),
+        };
+        let candidates = timeout_at(deadline, resolve(address))
+            .await
+            .map_err(|_| unreachable())??;
+        let endpoint = self.endpoint()?;
+        let pins = &pins[..pins.len().min(PINS)];
+        let connection = timeout_at(
+            deadline,
+            self.connect(&endpoint, address, &candidates, pins),
+        )
+        .await
+        .map_err(|_| unreachable())??;
+        let live = Arc::new(Live::new(connection, Some(endpoint))?);
+        let (send, recv) = timeout_at(deadline, greet(&live, hello))
+            .await
+            .unwrap_or_else(|_| Err(unreachable()))?;
+        Ok((Link::new(live, &self.settings), send, recv))
+    }
+
+    fn endpoint(&self) -> Result<Endpoint, LinkError> {
+        let io = |source| LinkError::Io {
+            doing: "open a UDP socket".to_owned(),
+            source,
+        };
+        let socket = (self.socket)().map_err(io)?;
+        let config = EndpointConfig::default();
+        Endpoint::new_with_abstract_socket(config, None, socket, Arc::new(TokioRuntime)).map_err(io)
+    }
+
+    /// Asks for the server by its current key, and by the next if it does not answer to that.
+    async fn connect(
+        &self,
+        endpoint: &Endpoint,
+        address: &str,
+        candidates: &[SocketAddr],
+        pins: &[Pin],
+    ) -> Result<Connection, LinkError> {
+        let mut outcome = Err(LinkError::WrongPin {
+            expected: pins.to_vec(),
+            got: None,
+        });
+        for tag in pins {
+            let attempts = candidates
+                .iter()
+                .map(|peer| self.attempt(endpoint, address, *peer, *tag, pins))
+                .collect();
+            outcome = race(attempts, address).await;
+            if !matches!(outcome, Err(LinkError::WrongPin { got: None, .. })) {
+                break;
+            }
+        }
+        outcome
+    }
+
+    /// One handshake with one address.
+    fn attempt(
+        &self,
+        endpoint: &Endpoint,
+        address: &str,
+        peer: SocketAddr,
+        tag: Pin,
+        pins: &[Pin],
+    ) -> Attempt {
+        let tokens = Arc::clone(&self.tokens) as Arc<dyn quinn::TokenStore>;
+        let config = transport::client(&self.identity, &self.settings, tag, pins, tokens);
+        let endpoint = endpoint.clone();
+        let pins = pins.to_vec();
+        let address = address.to_owned();
+        Box::pin(async move {
+            let (config, refused) = config?;
+            let connecting = endpoint
+                .connect_with(config, peer, &server_name(&tag))
+                .map_err(|error| cannot_connect(error, address))?;
+            connecting.await.map_err(|error| {
+                let end = LinkEnd::of(error, None);
+                match (refused.get(), end.cause) {
+                    (None, EndCause::NotRecognised) => LinkError::WrongPin {
+                        expected: pins,
+                        got: None,
+                    },
+                    (None, _) => end.into(),
+                    (got, _) => LinkError::WrongPin {
+                        expected: pins,
+                        got,
+                    },
+                }
+            })
+        })
+    }
+}
+
+/// A name under which address tokens of this server are kept. It is neither sent nor checked.
+fn server_name(pin: &Pin) -> String {
+    let hex = pin.to_string();
+    format!("{}.wormkey.invalid", &hex[..32])
+}
+
+/// QUIC would not even try: no IPv6 here, or port 0.
+fn cannot_connect(error: ConnectError, address: String) -> LinkError {
+    match error {
+        ConnectError::InvalidRemoteAddress(_) => LinkError::Unreachable { address },
+        other => LinkError::Io {
+            doing: "connect".to_owned(),
+            source: io::Error::other(other),
+        },
+    }
+}
+
+/// The server's addresses, IPv6 and IPv4 by turns, IPv6 first.
+async fn resolve(address: &str) -> Result<Vec<SocketAddr>, LinkError> {
+    let dns = |source| LinkError::Dns {
+        address: address.to_owned(),
+        source,
+    };
+    let found: Vec<SocketAddr> = tokio::net::lookup_host(address)
+        .await
+        .map_err(dns)?
+        .collect();
+    let candidates = by_turns(&found);
+    if candidates.is_empty() {
+        return Err(dns(io::ErrorKind::NotFound.into()));
+    }
+    Ok(candidates)
+}
+
+fn by_turns(found: &[SocketAddr]) -> Vec<SocketAddr> {
+    let mut six = found.iter().filter(|a| a.is_ipv6());
+    let mut four = found.iter().filter(|a| a.is_ipv4());
+    let mut out: Vec<SocketAddr> = Vec::new();
+    while out.len() < ADDRESSES {
+        let turn: Vec<_> = six.next().into_iter().chain(four.next()).collect();
+        if turn.is_empty() {
+            break;
+        }
+        for addr in turn {
+            if !out.contains(addr) {
+                out.push(*addr);
+            }
+        }
+    }
+    out.truncate(ADDRESSES);
+    out
+}
+
+/// Starts the attempts one after the other, the next when the last has failed or is slow; gives the
+/// first that succeeds, or the failure that tells most. The losers are dropped, which closes them.
+async fn race(attempts: Vec<Attempt>, address: &str) -> Result<Connection, LinkError> {
+    let mut waiting = attempts.into_iter();
+    let mut running: Vec<Attempt> = Vec::new();
+    let mut failure = LinkError::Unreachable {
+        address: address.to_owned(),
+    };
+    loop {
+        if let Some(next) = waiting.next() {
+            running.push(next);
+        } else if running.is_empty() {
+            return Err(failure);
+        }
+        let patience = sleep(STAGGER);
+        let mut patience = pin!(patience);
+        let more = waiting.len() > 0;
+        let outcome = poll_fn(|cx| {
+            for at in 0..running.len() {
+                if let Poll::Ready(outcome) = running[at].as_mut().poll(cx) {
+                    drop(running.swap_remove(at));
+                    return Poll::Ready(Some(outcome));
+                }
+            }
+            if more && patience.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(None);
+            }
+            Poll::Pending
+        })
+        .await;
+        match outcome {
+            Some(Ok(connection)) => return Ok(connection),
+            Some(Err(error)) if telling(&error) >= telling(&failure) => failure = error,
+            Some(Err(_)) | None => {}
+        }
+    }
+}
+
+/// How much a failure tells: somebody who answered wrongly more than nobody answering.
+fn telling(error: &LinkError) -> u8 {
+    match error {
+        LinkError::WrongPin { got: Some(_), .. } => 5,
+        LinkError::Refused { .. } => 4,
+        LinkError::WrongPin { got: None, .. } => 3,
+        LinkError::AlpnMismatch | LinkError::VersionMismatch | LinkError::Tls { .. } => 2,
+        LinkError::Unreachable { .. } | LinkError::Dns { .. } => 0,
+        _ => 1,
+    }
+}
+
+/// Opens the control stream and says Hello.
+async fn greet(live: &Arc<Live>, hello: Hello) -> Result<(ControlSend, ControlRecv), LinkError> {
+    let opened = live.connection().open_bi().await;
+    let (send, recv) = opened.map_err(|e| LinkError::from(LinkEnd::of(e, None)))?;
+    let mut send = ControlSend::new(Arc::clone(live), send, true);
+    let recv = ControlRecv::new(Arc::clone(live), LinkRecv::new(recv, None));
+    send.send(&Control::Hello(hello)).await?;
+    Ok((send, recv))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_take_turns_and_are_bounded() {
+        let six = |n: u16| SocketAddr::from(([0x2001, 0xdb8, 0, 0, 0, 0, 0, n], 443));
+        let four = |n: u8| SocketAddr::from(([192, 0, 2, n], 443));
+        assert_eq!(
+            by_turns(&[four(1), four(2), four(1), six(1), six(2), six(3)]),
+            [six(1), four(1), six(2), four(2), six(3)]
+        );
+        let many: Vec<_> = (0..100).map(four).chain((0..100).map(six)).collect();
+        assert_eq!(by_turns(&many).len(), ADDRESSES);
+    }
+
+    #[tokio::test]
+    async fn what_is_no_host_and_port_does_not_resolve() {
+        for bad in ["", "example.com", "127.0.0.1", "127.0.0.1:99999"] {
+            let error = resolve(bad).await.unwrap_err();
+            assert!(matches!(error, LinkError::Dns { .. }), "{bad}: {error}");
+        }
+    }
+}

@@ -1,0 +1,282 @@
+//! A link in hand: open and accept streams, look at its health, end it.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use quinn::{Connection, VarInt};
+use tokio::sync::{Mutex, Semaphore};
+use tokio::time::timeout;
+
+use super::error::{AcceptFailure, LinkEnd, LinkError, OpenFailure};
+use super::heads::{Heads, Opened};
+use super::streams::{LinkRecv, LinkSend, Slot};
+use super::{LinkSettings, tls};
+use crate::codes::Code;
+use crate::names::Pin;
+use crate::wire::{StreamHead, encode_stream_head, send_all};
+
+/// How long a visit waits for a stream; the edge answers 503 after it.
+const OPEN_TIME: Duration = Duration::from_secs(5);
+
+/// A close reason shares its packet with nothing, but must fit in it.
+const REASON_MAX: usize = 256;
+
+const EXPORTER_LABEL: &[u8] = b"wormkey join";
+
+/// One authenticated QUIC connection. Clones are the same link; it lives until it is closed or the
+/// last handle and stream are gone.
+#[derive(Clone)]
+pub struct Link {
+    live: Arc<Live>,
+    streams: Arc<Streams>,
+}
+
+/// A connection, and why we ended it if we did: QUIC remembers only that we did.
+#[derive(Debug)]
+pub(super) struct Live {
+    connection: Connection,
+    /// The client's own socket and endpoint: each link has its own, so that moving it to another
+    /// socket moves nothing else. The server's links share the listener's.
+    own: Option<quinn::Endpoint>,
+    pin: Pin,
+    ours: OnceLock<(Code, String)>,
+}
+
+struct Streams {
+    /// As many streams of ours as the connection's window covers, whatever the peer allows.
+    slots: Arc<Semaphore>,
+    heads: Mutex<Heads>,
+}
+
+/// Figures of a link, since it came up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LinkStats {
+    /// The current estimate.
+    pub rtt: Duration,
+    /// Packets sent.
+    pub sent_packets: u64,
+    /// Packets taken for lost.
+    pub lost_packets: u64,
+    /// Bytes of datagrams sent.
+    pub sent_bytes: u64,
+    /// Bytes of datagrams received.
+    pub received_bytes: u64,
+    /// Datagrams received; the same as [`Link::heard`].
+    pub received_datagrams: u64,
+    /// The largest datagram that the path takes.
+    pub mtu: u16,
+}
+
+impl Live {
+    /// A connection whose handshake is done. Whatever got here without proving a key, or without
+    /// agreeing on our protocol, goes no further.
+    pub(super) fn new(
+        connection: Connection,
+        own: Option<quinn::Endpoint>,
+    ) -> Result<Self, LinkError> {
+        let end = |code: Code| connection.close(number(code), b"");
+        if !tls::speaks_wormkey(&connection) {
+            end(Code::VersionMismatch);
+            return Err(LinkError::AlpnMismatch);
+        }
+        let Some(pin) = tls::peer_pin(&connection) else {
+            end(Code::Unauthorized);
+            return Err(LinkError::Tls {
+                detail: "the peer showed no key".to_owned(),
+            });
+        };
+        Ok(Self {
+            connection,
+            own,
+            pin,
+            ours: OnceLock::new(),
+        })
+    }
+
+    pub(super) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    /// Closes with a code; the first close counts.
+    pub(super) fn close(&self, code: Code, text: &str) {
+        let cut = text.floor_char_boundary(REASON_MAX);
+        let text = &text[..cut];
+        if self.connection.close_reason().is_none() {
+            let _ = self.ours.set((code, text.to_owned()));
+        }
+        self.connection.close(number(code), text.as_bytes());
+    }
+
+    /// How it ended, if it did.
+    pub(super) fn end(&self) -> Option<LinkEnd> {
+        let reason = self.connection.close_reason()?;
+        Some(LinkEnd::of(reason, self.ours.get().cloned()))
+    }
+}
+
+fn number(code: Code) -> VarInt {
+    VarInt::from_u32(code.row().wire)
+}
+
+impl Link {
+    pub(super) fn new(live: Arc<Live>, settings: &LinkSettings) -> Self {
+        let slots = usize::try_from(settings.streams).unwrap_or(usize::MAX);
+        Self {
+            live,
+            streams: Arc::new(Streams {
+                slots: Arc::new(Semaphore::new(slots.min(Semaphore::MAX_PERMITS))),
+                heads: Mutex::new(Heads::default()),
+            }),
+        }
+    }
+
+    /// The key that the peer has proved to hold.
+    pub fn pin(&self) -> Pin {
+        self.live.pin
+    }
+
+    /// The peer's address now; it changes when the peer moves to another network.
+    pub fn peer(&self) -> SocketAddr {
+        canonical(self.live.connection.remote_address())
+    }
+
+    /// The current estimate of the round-trip time.
+    pub fn rtt(&self) -> Duration {
+        self.live.connection.rtt()
+    }
+
+    /// Datagrams received so far. A link on which this stands still is silent.
+    pub fn heard(&self) -> u64 {
+        self.live.connection.stats().udp_rx.datagrams
+    }
+
+    /// Figures since it came up.
+    pub fn stats(&self) -> LinkStats {
+        let stats = self.live.connection.stats();
+        LinkStats {
+            rtt: stats.path.rtt,
+            sent_packets: stats.path.sent_packets,
+            lost_packets: stats.path.lost_packets,
+            sent_bytes: stats.udp_tx.bytes,
+            received_bytes: stats.udp_rx.bytes,
+            received_datagrams: stats.udp_rx.datagrams,
+            mtu: stats.path.current_mtu,
+        }
+    }
+
+    /// A secret that only the two ends of this one connection know (RFC 5705).
+    pub fn exporter(&self) -> Result<[u8; 32], LinkError> {
+        let mut out = [0; 32];
+        self.live
+            .connection
+            .export_keying_material(&mut out, EXPORTER_LABEL, b"")
+            .map_err(|_| LinkError::Tls {
+                detail: "no exporter".to_owned(),
+            })?;
+        Ok(out)
+    }
+
+    /// Opens a stream and sends its head; waits at most five seconds for a free one.
+    pub async fn open(&self, head: &StreamHead) -> Result<(LinkSend, LinkRecv), OpenFailure> {
+        let bytes = encode_stream_head(head);
+        let opening = async {
+            let slot = self.slot().await?;
+            let opened = self.live.connection.open_bi().await;
+            let (send, recv) = opened.map_err(|_| OpenFailure::LinkGone)?;
+            let mut send = LinkSend::new(send, slot.clone());
+            let recv = LinkRecv::new(recv, slot);
+            // Given up in here, the stream is reset with half a head: the peer can do nothing with it.
+            let sent = send_all(&mut send, &mut [bytes]).await;
+            sent.map_err(|_| self.why_not())?;
+            Ok((send, recv))
+        };
+        timeout(OPEN_TIME, opening)
+            .await
+            .unwrap_or(Err(OpenFailure::NoStream))
+    }
+
+    async fn slot(&self) -> Result<Slot, OpenFailure> {
+        let slots = &self.streams.slots;
+        if let Ok(permit) = Arc::clone(slots).try_acquire_owned() {
+            return Ok(Some(Arc::new(permit)));
+        }
+        tokio::select! {
+            biased;
+            _ = self.live.connection.closed() => Err(OpenFailure::LinkGone),
+            permit = Arc::clone(slots).acquire_owned() => Ok(permit.ok().map(Arc::new)),
+        }
+    }
+
+    /// A stream that fails before its head is out: the link went, or the peer turned it down at once.
+    fn why_not(&self) -> OpenFailure {
+        match self.live.connection.close_reason() {
+            Some(_) => OpenFailure::LinkGone,
+            None => OpenFailure::NoStream,
+        }
+    }
+
+    /// The next stream that the peer opened and whose head has arrived whole. Streams with a bad or a
+    /// late head are refused in here. Dropping the future loses no stream.
+    pub async fn accept(&self) -> Result<Opened, AcceptFailure> {
+        let mut heads = self.streams.heads.lock().await;
+        loop {
+            // A peer that opens and resets streams without end must not keep a worker to itself.
+            tokio::task::consume_budget().await;
+            let full = heads.is_full();
+            tokio::select! {
+                biased;
+                // Those that came first are served first.
+                opened = heads.next() => if let Some(opened) = opened {
+                    return Ok(opened);
+                },
+                stream = self.live.connection.accept_bi(), if !full => {
+                    let (send, recv) = stream.map_err(|_| AcceptFailure::LinkGone)?;
+                    heads.push(LinkSend::new(send, None), LinkRecv::new(recv, None));
+                }
+            }
+        }
+    }
+
+    /// How many streams the peer may have open at once, from now on.
+    pub fn allow_streams(&self, count: u32) {
+        self.live
+            .connection
+            .set_max_concurrent_bi_streams(count.into());
+    }
+
+    /// Ends the link at once; its streams end with it. Only the first close counts.
+    pub fn close(&self, code: Code, text: &str) {
+        self.live.close(code, text);
+    }
+
+    /// Ends the link and waits, at most for `within`, until the peer has been told; for a client
+    /// that is about to exit. The server's links are told by [`super::Listener::close`].
+    pub async fn close_and_tell(&self, code: Code, text: &str, within: Duration) {
+        self.live.close(code, text);
+        if let Some(endpoint) = &self.live.own {
+            let _ = timeout(within, endpoint.wait_idle()).await;
+        }
+    }
+
+    /// Waits for the end, and tells of what kind it was.
+    pub async fn closed(&self) -> LinkEnd {
+        let reason = self.live.connection.closed().await;
+        LinkEnd::of(reason, self.live.ours.get().cloned())
+    }
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Link")
+            .field("pin", &self.pin())
+            .field("peer", &self.peer())
+            .finish_non_exhaustive()
+    }
+}
+
+/// An IPv4 address as one, not dressed up as IPv6 by a socket of both families.
+pub(super) fn canonical(addr: SocketAddr) -> SocketAddr {
+    SocketAddr::new(addr.ip().to_canonical(), addr.port())
+}

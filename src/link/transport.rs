@@ -1,0 +1,158 @@
+//! The numbers of a link: windows, limits, timers, and the endpoint's own keys. Each says why.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_lc_rs::{hkdf, hmac};
+use quinn::{
+    ClientConfig, ConnectionId, EndpointConfig, IdleTimeout, ServerConfig, TransportConfig, VarInt,
+};
+
+use super::cid::{self, OwnCids};
+use super::error::LinkError;
+use super::identity::Identity;
+use super::tls::{self, RefusedKey};
+use crate::names::Pin;
+
+/// A handshake, its control stream and its Hello together; bar.md B18 gives a handshake as much.
+pub(super) const GREETING: Duration = Duration::from_secs(10);
+
+/// The streams a client may open before the server knows it: the control stream.
+const UNKNOWN_CLIENT: u32 = 1;
+
+/// Room in the connection's window for the control stream and what else the peer opens by itself.
+const OWN_STREAMS: u64 = 8;
+
+/// What both ends of a link agree on or live with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LinkSettings {
+    /// Silence after which the client sends something. Below the 30 s after which NATs forget, and
+    /// short, because the server reckons a client away after three of them.
+    pub keep_alive: Duration,
+    /// Silence after which QUIC gives up. Long: a laptop sleeps over a weekend, and liveness is not
+    /// QUIC's to judge here. The smaller of both ends' counts.
+    pub idle_timeout: Duration,
+    /// Visits at once: the streams that the client allows and the server opens at most. QUIC keeps
+    /// about 80 bytes for each on the allowing side, used or not: 40 KiB, and only in the client.
+    pub streams: u32,
+    /// Bytes of one stream that may wait unread: what a stalled reader costs. At 20 ms this gives a
+    /// stream 200 Mbit/s.
+    pub stream_window: u32,
+    /// Bytes of one link sent and not yet acknowledged: what a peer that acknowledges nothing costs
+    /// us. At 100 ms this gives a link 640 Mbit/s.
+    pub send_window: u32,
+    /// Which server of a cluster made a connection id; for a later load balancer to read.
+    pub node: u8,
+    /// Handshakes in progress above which an address must first prove that it receives (Retry).
+    /// Spoofed packets pin at most so many half-open connections, for ten seconds.
+    pub handshakes_unproved: usize,
+    /// Handshakes in progress above which further ones are left unanswered; clients ask again by
+    /// themselves within the second. A thousand returning clients fit.
+    pub handshakes: usize,
+}
+
+impl Default for LinkSettings {
+    fn default() -> Self {
+        Self {
+            keep_alive: Duration::from_secs(5),
+            idle_timeout: Duration::from_secs(72 * 3600),
+            streams: 512,
+            stream_window: 512 * 1024,
+            send_window: 8 * 1024 * 1024,
+            node: 0,
+            handshakes_unproved: 64,
+            handshakes: 1024,
+        }
+    }
+}
+
+/// What the two ends share. Datagrams, GSO, MTU discovery and congestion control: quinn's own ways,
+/// but for what stands here.
+fn shared(settings: &LinkSettings) -> TransportConfig {
+    let mut transport = TransportConfig::default();
+    // The flow-control rule: every stream may fill its own window and the connection's still has
+    // room, so no set of stalled readers ever holds up the others.
+    let window = (u64::from(settings.streams) + OWN_STREAMS) * u64::from(settings.stream_window);
+    transport
+        .stream_receive_window(settings.stream_window.into())
+        .receive_window(VarInt::from_u64(window).unwrap_or(VarInt::MAX))
+        .send_window(settings.send_window.into())
+        .max_idle_timeout(Some(idle(settings.idle_timeout)))
+        // Every stream of ours has two directions.
+        .max_concurrent_uni_streams(0u32.into())
+        // No datagrams ride on a link, so none need room.
+        .datagram_receive_buffer_size(None)
+        .datagram_send_buffer_size(0)
+        // Handshake bytes that arrive out of order. Ours are under 3 KiB, a post-quantum hello included.
+        .crypto_buffer_size(8 * 1024);
+    transport
+}
+
+fn idle(timeout: Duration) -> IdleTimeout {
+    IdleTimeout::try_from(timeout).unwrap_or_else(|_| VarInt::MAX.into())
+}
+
+fn client_transport(settings: &LinkSettings) -> TransportConfig {
+    let mut transport = shared(settings);
+    transport
+        .max_concurrent_bidi_streams(settings.streams.into())
+        // The client's alone: it is the one behind a NAT, and one side keeps both alive.
+        .keep_alive_interval(Some(settings.keep_alive));
+    transport
+}
+
+fn server_transport(settings: &LinkSettings) -> TransportConfig {
+    let mut transport = shared(settings);
+    transport.max_concurrent_bidi_streams(UNKNOWN_CLIENT.into());
+    transport
+}
+
+/// The server's configuration of links.
+pub(super) fn server(
+    identity: &Identity,
+    settings: &LinkSettings,
+) -> Result<ServerConfig, LinkError> {
+    let token_key = hkdf::Salt::new(hkdf::HKDF_SHA256, b"wormkey address tokens")
+        .extract(&identity.derive("address tokens"));
+    let mut config = ServerConfig::new(Arc::new(tls::server(identity)?), Arc::new(token_key));
+    config
+        .transport_config(Arc::new(server_transport(settings)))
+        // Attempts that wait for us to look at them; we look at once, so few ever do. Above it new
+        // ones are dropped, which is what a flood deserves and a client's retransmission survives.
+        .max_incoming(settings.handshakes)
+        // More packets of an attempt nobody has looked at yet: a client sends two or three.
+        .incoming_buffer_size(16 * 1024)
+        .incoming_buffer_size_total(4 * 1024 * 1024);
+    Ok(config)
+}
+
+/// The server's endpoint. Its keys come from the identity, so a restarted server recognises packets
+/// for the process before it and tells their senders, instead of staying silent.
+pub(super) fn server_endpoint(identity: &Identity, settings: &LinkSettings) -> EndpointConfig {
+    let reset_key = hmac::Key::new(hmac::HMAC_SHA256, &identity.derive("stateless reset"));
+    let cids = OwnCids::new(settings.node, &identity.derive("connection ids"));
+    let mut config = EndpointConfig::new(Arc::new(reset_key));
+    config
+        .cid_generator(move || Box::new(cids.clone()))
+        // Resets go only to connection ids of our own make, so they cannot be drawn by junk; a
+        // thousand clients that come back at once should all be told within their keep-alive.
+        .min_reset_interval(Duration::from_millis(1));
+    config
+}
+
+/// A client's configuration for one attempt: tagged for the server of `tag`, taking any of `pins`.
+pub(super) fn client(
+    identity: &Identity,
+    settings: &LinkSettings,
+    tag: Pin,
+    pins: &[Pin],
+    tokens: Arc<dyn quinn::TokenStore>,
+) -> Result<(ClientConfig, Arc<RefusedKey>), LinkError> {
+    let (tls, refused) = tls::client(identity, pins)?;
+    let mut config = ClientConfig::new(Arc::new(tls));
+    config
+        .transport_config(Arc::new(client_transport(settings)))
+        .token_store(tokens)
+        .initial_dst_cid_provider(Arc::new(move || -> ConnectionId { cid::first_cid(&tag) }));
+    Ok((config, refused))
+}
