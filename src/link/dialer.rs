@@ -292,6 +292,7 @@ async fn greet(live: &Arc<Live>, hello: Hello) -> Result<(ControlSend, ControlRe
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::link::tests::World;
 
     #[test]
     fn addresses_take_turns_and_are_bounded() {
@@ -303,6 +304,24 @@ mod tests {
         );
         let many: Vec<_> = (0..100).map(four).chain((0..100).map(six)).collect();
         assert_eq!(by_turns(&many).len(), ADDRESSES);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_dead_address_does_not_hold_up_a_live_one() {
+        let world = World::new();
+        let dialer = world.dialer();
+        let endpoint = dialer.endpoint().unwrap();
+        let dead: SocketAddr = "10.9.9.9:443".parse().unwrap();
+        let pins = [world.key.pin()];
+        let start = Instant::now();
+        let candidates = [dead, dead, world.address];
+        let (connected, _link) = tokio::join!(
+            dialer.connect(&endpoint, "example.com:443", &candidates, &pins),
+            async { world.listener.accept().await.unwrap().establish().await }
+        );
+        let connection = connected.unwrap();
+        assert_eq!(connection.remote_address(), world.address);
+        assert!(start.elapsed() < Duration::from_secs(11));
     }
 
     #[tokio::test]

@@ -10,7 +10,7 @@ use tokio::sync::{Mutex, Semaphore};
 use tokio::time::timeout;
 
 use super::error::{AcceptFailure, LinkEnd, LinkError, OpenFailure};
-use super::heads::{Heads, Opened};
+use super::heads::Heads;
 use super::streams::{LinkRecv, LinkSend, Slot};
 use super::{LinkSettings, tls};
 use crate::codes::Code;
@@ -20,7 +20,7 @@ use crate::wire::{StreamHead, encode_stream_head, send_all};
 /// How long a visit waits for a stream; the edge answers 503 after it.
 const OPEN_TIME: Duration = Duration::from_secs(5);
 
-/// A close reason shares its packet with nothing, but must fit in it.
+/// A close reason must fit in one packet; the peer reads it with a cut letter at its end, if need be.
 const REASON_MAX: usize = 256;
 
 const EXPORTER_LABEL: &[u8] = b"wormkey join";
@@ -101,12 +101,11 @@ impl Live {
 
     /// Closes with a code; the first close counts.
     pub(super) fn close(&self, code: Code, text: &str) {
-        let cut = text.floor_char_boundary(REASON_MAX);
-        let text = &text[..cut];
         if self.connection.close_reason().is_none() {
             let _ = self.ours.set((code, text.to_owned()));
         }
-        self.connection.close(number(code), text.as_bytes());
+        let reason = &text.as_bytes()[..text.len().min(REASON_MAX)];
+        self.connection.close(number(code), reason);
     }
 
     /// How it ended, if it did.
@@ -219,7 +218,7 @@ impl Link {
 
     /// The next stream that the peer opened and whose head has arrived whole. Streams with a bad or a
     /// late head are refused in here. Dropping the future loses no stream.
-    pub async fn accept(&self) -> Result<Opened, AcceptFailure> {
+    pub async fn accept(&self) -> Result<(StreamHead, LinkSend, LinkRecv), AcceptFailure> {
         let mut heads = self.streams.heads.lock().await;
         loop {
             // A peer that opens and resets streams without end must not keep a worker to itself.
@@ -258,6 +257,12 @@ impl Link {
         if let Some(endpoint) = &self.live.own {
             let _ = timeout(within, endpoint.wait_idle()).await;
         }
+    }
+
+    /// The connection itself, for tests that misbehave.
+    #[cfg(test)]
+    pub(super) fn raw(&self) -> &Connection {
+        &self.live.connection
     }
 
     /// Waits for the end, and tells of what kind it was.

@@ -1,6 +1,7 @@
 //! A daemon's long-lived key: the file it lives in, its self-signed certificate, its pin, and the
 //! secrets derived from it. Not trust: whom to believe is decided by pins and by the store.
 
+use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
@@ -18,7 +19,7 @@ use crate::secret::Secret;
 const FILE_MAX: u64 = 16 * 1024;
 
 /// A long-lived key with a self-signed certificate. The other end knows it by its [`pin`](Self::pin).
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Identity {
     /// PKCS#8, exactly as in the file: derived secrets hang on these bytes.
     key: Secret<Vec<u8>>,
@@ -182,6 +183,14 @@ impl Identity {
     }
 }
 
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Identity")
+            .field("pin", &self.pin)
+            .finish_non_exhaustive()
+    }
+}
+
 /// Reads a file that only its owner may read; never waits (a pipe) and never follows a symlink.
 fn read_private(path: &Path) -> Result<Secret<Vec<u8>>, IdentityError> {
     let owned = || path.to_owned();
@@ -336,9 +345,12 @@ mod tests {
     }
 
     #[test]
-    fn printing_an_identity_tells_no_key() {
+    fn printing_an_identity_shows_its_pin_alone() {
         let identity = Identity::ephemeral().unwrap();
         let shown = format!("{identity:?}");
-        assert!(shown.contains("[redacted]"), "{shown}");
+        assert_eq!(
+            shown,
+            format!("Identity {{ pin: {:?}, .. }}", identity.pin())
+        );
     }
 }

@@ -19,8 +19,12 @@ mod handle;
 mod heads;
 mod identity;
 mod listener;
+#[cfg(test)]
+mod memory;
 mod socket;
 mod streams;
+#[cfg(test)]
+mod tests;
 mod tls;
 mod transport;
 

@@ -75,6 +75,15 @@ pub(super) fn client(
     identity: &Identity,
     pins: &[Pin],
 ) -> Result<(QuicClientConfig, Arc<RefusedKey>), LinkError> {
+    let (config, refused) = client_settings(identity, pins)?;
+    let config = QuicClientConfig::try_from(config).map_err(|_| LinkError::no_quic_suite())?;
+    Ok((config, refused))
+}
+
+pub(super) fn client_settings(
+    identity: &Identity,
+    pins: &[Pin],
+) -> Result<(rustls::ClientConfig, Arc<RefusedKey>), LinkError> {
     let provider = provider();
     let refused = Arc::new(RefusedKey::default());
     let verifier = PinnedKey {
@@ -93,7 +102,6 @@ pub(super) fn client(
     config.resumption = rustls::client::Resumption::disabled();
     // The name is not checked, so it need not be told to everyone on the way either.
     config.enable_sni = false;
-    let config = QuicClientConfig::try_from(config).map_err(|_| LinkError::no_quic_suite())?;
     Ok((config, refused))
 }
 

@@ -1,0 +1,185 @@
+//! A network in memory, for two endpoints on tokio's paused clock: every datagram arrives after the
+//! same delay, or not at all. An hour of it passes in milliseconds.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::io::{self, IoSliceMut};
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use quinn::udp::{RecvMeta, Transmit};
+use quinn::{AsyncUdpSocket, UdpPoller};
+use tokio::time::{Instant, Sleep, sleep_until};
+
+/// One way, as if to the next country.
+const DELAY: Duration = Duration::from_millis(10);
+
+/// The network. Clones are the same one.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Network(Arc<Mutex<State>>);
+
+#[derive(Debug, Default)]
+struct State {
+    inboxes: HashMap<SocketAddr, Arc<Mutex<Inbox>>>,
+    clients: u16,
+    deaf: HashSet<SocketAddr>,
+    down: bool,
+}
+
+#[derive(Debug, Default)]
+struct Inbox {
+    queue: VecDeque<Datagram>,
+    reader: Option<Waker>,
+}
+
+#[derive(Debug)]
+struct Datagram {
+    due: Instant,
+    from: SocketAddr,
+    bytes: Vec<u8>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex
+        .lock()
+        .expect("no test panics while it holds the lock")
+}
+
+impl Network {
+    /// A socket at `addr`; one that was there before hears nothing more, as after a kill.
+    pub(super) fn socket(&self, addr: SocketAddr) -> Arc<dyn AsyncUdpSocket> {
+        let inbox = Arc::default();
+        lock(&self.0).inboxes.insert(addr, Arc::clone(&inbox));
+        Arc::new(MemorySocket {
+            addr,
+            network: self.clone(),
+            inbox,
+            timer: Mutex::new(Box::pin(sleep_until(Instant::now()))),
+        })
+    }
+
+    /// A socket at an address nobody else has.
+    pub(super) fn client_socket(&self) -> Arc<dyn AsyncUdpSocket> {
+        let mut state = lock(&self.0);
+        state.clients += 1;
+        let addr = SocketAddr::from(([10, 0, 1, 1], 1000 + state.clients));
+        drop(state);
+        self.socket(addr)
+    }
+
+    /// A socket that hears nothing, as behind a forged address.
+    pub(super) fn deaf_socket(&self) -> Arc<dyn AsyncUdpSocket> {
+        let socket = self.client_socket();
+        let addr = socket.local_addr().expect("it has one");
+        lock(&self.0).deaf.insert(addr);
+        socket
+    }
+
+    /// Swallows everything from now on, or no longer.
+    pub(super) fn set_down(&self, down: bool) {
+        lock(&self.0).down = down;
+    }
+
+    fn deliver(&self, from: SocketAddr, transmit: &Transmit<'_>) {
+        let state = lock(&self.0);
+        let Some(inbox) = state.inboxes.get(&transmit.destination) else {
+            return;
+        };
+        if state.down || state.deaf.contains(&transmit.destination) {
+            return;
+        }
+        let due = Instant::now() + DELAY;
+        let size = transmit.segment_size.unwrap_or(transmit.contents.len());
+        let mut inbox = lock(inbox);
+        for bytes in transmit.contents.chunks(size) {
+            let bytes = bytes.to_vec();
+            inbox.queue.push_back(Datagram { due, from, bytes });
+        }
+        if let Some(reader) = inbox.reader.take() {
+            reader.wake();
+        }
+    }
+
+    fn is_current(&self, socket: &MemorySocket) -> bool {
+        let state = lock(&self.0);
+        let current = state.inboxes.get(&socket.addr);
+        current.is_some_and(|inbox| Arc::ptr_eq(inbox, &socket.inbox))
+    }
+}
+
+#[derive(Debug)]
+struct MemorySocket {
+    addr: SocketAddr,
+    network: Network,
+    inbox: Arc<Mutex<Inbox>>,
+    timer: Mutex<Pin<Box<Sleep>>>,
+}
+
+#[derive(Debug)]
+struct AlwaysWritable;
+
+impl UdpPoller for AlwaysWritable {
+    fn poll_writable(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncUdpSocket for MemorySocket {
+    fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
+        Box::pin(AlwaysWritable)
+    }
+
+    fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        if self.network.is_current(self) {
+            self.network.deliver(self.addr, transmit);
+        }
+        Ok(())
+    }
+
+    fn poll_recv(
+        &self,
+        cx: &mut Context<'_>,
+        bufs: &mut [IoSliceMut<'_>],
+        meta: &mut [RecvMeta],
+    ) -> Poll<io::Result<usize>> {
+        let mut inbox = lock(&self.inbox);
+        let now = Instant::now();
+        let mut count = 0;
+        while count < bufs.len() && inbox.queue.front().is_some_and(|d| d.due <= now) {
+            let Some(datagram) = inbox.queue.pop_front() else {
+                break;
+            };
+            let length = datagram.bytes.len();
+            bufs[count][..length].copy_from_slice(&datagram.bytes);
+            meta[count] = RecvMeta {
+                addr: datagram.from,
+                len: length,
+                stride: length,
+                ..RecvMeta::default()
+            };
+            count += 1;
+        }
+        if count > 0 {
+            return Poll::Ready(Ok(count));
+        }
+        inbox.reader = Some(cx.waker().clone());
+        if let Some(next) = inbox.queue.front() {
+            let mut timer = lock(&self.timer);
+            timer.as_mut().reset(next.due);
+            if timer.as_mut().poll(cx).is_ready() {
+                cx.waker().wake_by_ref();
+            }
+        }
+        Poll::Pending
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        Ok(self.addr)
+    }
+
+    fn may_fragment(&self) -> bool {
+        false
+    }
+}

@@ -1,0 +1,84 @@
+//! The flow-control rule of design section 4: readers that stop cost their window, and nobody else's time.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use tokio::time::{Instant, sleep};
+
+use super::*;
+use crate::tasks::Tasks;
+use crate::wire::SendChunks as _;
+
+const BODY: usize = 4 * 1024 * 1024;
+const STALLED: usize = 40;
+
+/// Downloads [`BODY`] bytes over a new stream; how long it took.
+async fn download(ends: &Ends) -> Duration {
+    let start = Instant::now();
+    let sending = async {
+        let (mut tx, rx) = ends.server.open(&bytes_head()).await.unwrap();
+        for _ in 0..BODY / 65_536 {
+            send(&mut tx, Bytes::from(vec![7; 65_536])).await.unwrap();
+        }
+        tx.finish();
+        rx
+    };
+    let reading = async {
+        let (_, _tx, mut rx) = ends.client.accept().await.unwrap();
+        let mut count = 0;
+        while let Some(chunk) = recv(&mut rx).await.unwrap() {
+            count += chunk.len();
+        }
+        count
+    };
+    let (_rx, count) = tokio::join!(sending, reading);
+    assert_eq!(count, BODY);
+    start.elapsed()
+}
+
+#[tokio::test(start_paused = true)]
+async fn forty_readers_that_stop_do_not_slow_the_next_and_cost_their_window_alone() {
+    // The settings as shipped: this is what they are for.
+    let world = World::new();
+    let ends = world.link().await;
+    let alone = download(&ends).await;
+
+    let tasks = Tasks::new();
+    let taken = Arc::new(AtomicUsize::new(0));
+    let mut unread = Vec::new();
+    for _ in 0..STALLED {
+        let (opened, accepted) = tokio::join!(
+            async { ends.server.open(&bytes_head()).await },
+            ends.client.accept()
+        );
+        unread.push(accepted.unwrap());
+        let (mut tx, rx) = opened.unwrap();
+        let taken = Arc::clone(&taken);
+        tasks.spawn("stalled", async move {
+            let _rx = rx;
+            // Far more than any window, in pieces that show how much was taken.
+            for _ in 0..BODY / 1024 {
+                send(&mut tx, Bytes::from(vec![1; 1024])).await.unwrap();
+                taken.fetch_add(1024, Ordering::Relaxed);
+            }
+        });
+    }
+    sleep(secs(10)).await;
+    let stuck = taken.load(Ordering::Relaxed);
+    let window = world.settings.stream_window as usize;
+    // Each is stuck: it filled its window, and got no further.
+    assert!(stuck <= STALLED * window, "{stuck} bytes taken");
+    assert!(stuck >= STALLED * (window - 4096), "{stuck} bytes taken");
+
+    let beside = download(&ends).await;
+    assert!(
+        beside <= alone + alone / 5,
+        "alone {alone:?}, beside {beside:?}"
+    );
+    assert_eq!(taken.load(Ordering::Relaxed), stuck);
+
+    // The client's own: it answers on a stream too, and its uploads are not held up either.
+    drop(unread);
+    ends.server.close(crate::codes::Code::Done, "");
+    tasks.shutdown(secs(5)).await;
+}
