@@ -1,0 +1,100 @@
+//! The client's database: its enrolment and its tunnels.
+
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::Connection;
+
+use super::StoreError;
+use super::open::Schema;
+use super::tables::book;
+use super::writer::{Batch, CommitDone, Writer};
+use crate::engine::book::{BookChange, BookSnapshot};
+use crate::times::{Clock, WallTime};
+
+pub(super) const SCHEMA: Schema = Schema {
+    file: "client.db",
+    // "wkcl"
+    application_id: 0x776b_636c,
+    migrations: &[include_str!("migrations/client/0001_first.sql")],
+};
+
+const ENDED_KEPT: Duration = Duration::from_secs(30 * 86_400);
+
+/// The client's store; clones share it.
+#[derive(Debug, Clone)]
+pub struct ClientStore {
+    writer: Writer<ClientBatch>,
+}
+
+impl ClientStore {
+    /// Opens `<dir>/client.db` and reads what the client starts from; `must_exist` as on the server. Blocks.
+    pub fn open(dir: &Path, must_exist: bool) -> Result<(Self, BookSnapshot), StoreError> {
+        Self::open_at(dir, must_exist, Clock.now().wall)
+    }
+
+    /// The same with the time told.
+    pub(super) fn open_at(
+        dir: &Path,
+        must_exist: bool,
+        now: WallTime,
+    ) -> Result<(Self, BookSnapshot), StoreError> {
+        let (conn, path) = SCHEMA.open(dir, must_exist)?;
+        let snapshot = snapshot(&conn, now).map_err(|source| StoreError::sql(&path, source))?;
+        let writer = Writer::start(conn, path)?;
+        Ok((Self { writer }, snapshot))
+    }
+
+    /// Puts the changes on disk, all or none, in the order given; returns after the fsync. Commits
+    /// happen in the order in which these futures are first polled.
+    pub async fn commit(&self, changes: Vec<BookChange>) -> Result<(), StoreError> {
+        self.writer.commit(ClientBatch(changes)).await
+    }
+
+    /// Queues the same without waiting; `done` as on [`super::ServerStore::commit_then`].
+    pub fn commit_then(
+        &self,
+        changes: Vec<BookChange>,
+        done: CommitDone,
+    ) -> Result<(), StoreError> {
+        self.writer.commit_then(ClientBatch(changes), done)
+    }
+
+    /// Resolves when the writer is gone, after `close` or because it died.
+    pub async fn ended(&self) {
+        self.writer.ended().await;
+    }
+
+    /// Commits what is queued, folds the log into the database and joins the writer.
+    pub async fn close(self) {
+        self.writer.close().await;
+    }
+}
+
+fn snapshot(conn: &Connection, now: WallTime) -> rusqlite::Result<BookSnapshot> {
+    let ended_since = WallTime::from_millis(
+        now.as_millis()
+            .saturating_sub(super::columns::millis(ENDED_KEPT)),
+    );
+    Ok(BookSnapshot {
+        enrolment: book::enrolment(conn)?,
+        tunnels: book::tunnels(conn, ended_since)?,
+    })
+}
+
+#[derive(Debug)]
+struct ClientBatch(Vec<BookChange>);
+
+impl Batch for ClientBatch {
+    fn apply(&self, conn: &Connection) -> rusqlite::Result<()> {
+        for change in &self.0 {
+            match change {
+                BookChange::Enrolment(row) => book::put_enrolment(conn, row)?,
+                BookChange::Left => book::forget_all(conn)?,
+                BookChange::Tunnel(row) => book::put_tunnel(conn, row)?,
+                BookChange::Forget(id) => book::forget_tunnel(conn, *id)?,
+            }
+        }
+        Ok(())
+    }
+}

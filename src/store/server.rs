@@ -1,0 +1,162 @@
+//! The server's database: users, devices, invites, tunnels, audit.
+
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::Connection;
+
+use super::StoreError;
+use super::open::Schema;
+use super::readers::Readers;
+use super::tables::{audit, people, tunnels};
+use super::writer::{Batch, CommitDone, Writer};
+use crate::engine::{AuditRow, Change, Snapshot};
+use crate::times::{Clock, WallTime};
+
+pub(super) const SCHEMA: Schema = Schema {
+    file: "server.db",
+    // "wksv"
+    application_id: 0x776b_7376,
+    migrations: &[include_str!("migrations/server/0001_first.sql")],
+};
+
+// Longer than any quarantine that makes sense; older ones stay on disk only.
+const ENDED_KEPT: Duration = Duration::from_secs(60 * 86_400);
+
+/// A line of the audit as it is on disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredAudit {
+    /// Counts up in the order of commits; the cursor.
+    pub seq: i64,
+    /// When.
+    pub at: WallTime,
+    /// `uid 0`, `dev_…`, `newcomer`, `engine`.
+    pub actor: String,
+    /// From where.
+    pub peer: Option<String>,
+    /// `tunnel.open` and so on.
+    pub action: String,
+    /// The id of what changed.
+    pub subject: String,
+    /// Facts.
+    pub detail: String,
+}
+
+/// The server's store; clones share it.
+#[derive(Debug, Clone)]
+pub struct ServerStore {
+    writer: Writer<ServerBatch>,
+    readers: Readers,
+}
+
+impl ServerStore {
+    /// Opens `<dir>/server.db` and reads what the engine starts from. `must_exist` says that this
+    /// machine had the database before (its identity key was there): then a missing one refuses. Blocks.
+    pub fn open(dir: &Path, must_exist: bool) -> Result<(Self, Snapshot), StoreError> {
+        Self::open_at(dir, must_exist, Clock.now().wall)
+    }
+
+    /// The same with the time told.
+    pub(super) fn open_at(
+        dir: &Path,
+        must_exist: bool,
+        now: WallTime,
+    ) -> Result<(Self, Snapshot), StoreError> {
+        let (conn, path) = SCHEMA.open(dir, must_exist)?;
+        let snapshot = snapshot(&conn, now).map_err(|source| StoreError::sql(&path, source))?;
+        let readers = Readers::new(path.clone());
+        let writer = Writer::start(conn, path)?;
+        Ok((Self { writer, readers }, snapshot))
+    }
+
+    /// Puts the changes and their audit on disk, all or none, in the order given; returns after the
+    /// fsync. Commits happen in the order in which these futures are first polled; one that is dropped
+    /// after that is carried out all the same.
+    pub async fn commit(
+        &self,
+        changes: Vec<Change>,
+        audit: Vec<AuditRow>,
+    ) -> Result<(), StoreError> {
+        self.writer.commit(ServerBatch { changes, audit }).await
+    }
+
+    /// Queues the same without waiting; `done` is called once, on the writer's thread. On an error
+    /// (`Busy`: the queue is full; `Closed`) nothing is queued and `done` is never called.
+    pub fn commit_then(
+        &self,
+        changes: Vec<Change>,
+        audit: Vec<AuditRow>,
+        done: CommitDone,
+    ) -> Result<(), StoreError> {
+        self.writer
+            .commit_then(ServerBatch { changes, audit }, done)
+    }
+
+    /// The audit from behind a cursor, oldest first.
+    pub async fn audit(
+        &self,
+        after: Option<i64>,
+        limit: u32,
+    ) -> Result<Vec<StoredAudit>, StoreError> {
+        self.readers
+            .query(move |conn| audit::page(conn, after.unwrap_or(0), limit))
+            .await
+    }
+
+    /// Resolves when the writer is gone, after `close` or because it died: the process is no use then.
+    pub async fn ended(&self) {
+        self.writer.ended().await;
+    }
+
+    /// Transactions so far: with group commits, fewer than commits.
+    pub fn groups(&self) -> u64 {
+        self.writer.groups()
+    }
+
+    /// Commits what is queued, folds the log into the database and joins the writer. Other clones are
+    /// closed with it.
+    pub async fn close(self) {
+        self.readers.close().await;
+        self.writer.close().await;
+    }
+
+    /// Runs something on the writer's connection.
+    #[cfg(test)]
+    pub(super) async fn with_connection(&self, work: impl FnOnce(&Connection) + Send + 'static) {
+        self.writer.with_connection(work).await;
+    }
+}
+
+fn snapshot(conn: &Connection, now: WallTime) -> rusqlite::Result<Snapshot> {
+    let ended_since = WallTime::from_millis(
+        now.as_millis()
+            .saturating_sub(super::columns::millis(ENDED_KEPT)),
+    );
+    Ok(Snapshot {
+        users: people::users(conn)?,
+        devices: people::devices(conn)?,
+        invites: people::invites(conn, now)?,
+        tunnels: tunnels::load(conn, ended_since)?,
+    })
+}
+
+#[derive(Debug)]
+struct ServerBatch {
+    changes: Vec<Change>,
+    audit: Vec<AuditRow>,
+}
+
+impl Batch for ServerBatch {
+    fn apply(&self, conn: &Connection) -> rusqlite::Result<()> {
+        for change in &self.changes {
+            match change {
+                Change::User(row) => people::put_user(conn, row)?,
+                Change::Device(row) => people::put_device(conn, row)?,
+                Change::Invite(row) => people::put_invite(conn, row)?,
+                Change::Tunnel(row) => tunnels::put(conn, row)?,
+                Change::Seen(row) => tunnels::put_seen(conn, row)?,
+            }
+        }
+        self.audit.iter().try_for_each(|row| audit::add(conn, row))
+    }
+}

@@ -1,0 +1,6 @@
+//! One file per table group: how its rows are written and read.
+
+pub(super) mod audit;
+pub(super) mod book;
+pub(super) mod people;
+pub(super) mod tunnels;
