@@ -1,10 +1,25 @@
 //! TOML as written (`file.rs`) -> a configuration that holds (`resolve.rs`). Read only by bins and roles.
+//! Not a check of the world: whether a certificate or a directory is there is found by whoever opens it.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::names::{Hostname, Slug, Target};
+
+mod file;
+mod load;
+mod problem;
+mod reload;
+mod resolve;
+mod resolve_client;
+mod section;
+mod values;
+
+pub use problem::{ConfigError, Problem};
+
+#[cfg(test)]
+mod tests;
 
 /// `server.toml`, resolved: what it says can be done.
 #[derive(Debug, Clone, PartialEq)]
@@ -79,6 +94,23 @@ pub struct TunnelDefaults {
     pub per_device: usize,
 }
 
+impl Default for TunnelDefaults {
+    fn default() -> Self {
+        const DAY: u64 = 86_400;
+        Self {
+            hold: Duration::from_secs(10),
+            hold_max: Duration::from_secs(60),
+            held_visits: 256,
+            held_visits_total: 4096,
+            idle: Some(Duration::from_secs(DAY)),
+            offline_max: Duration::from_secs(7 * DAY),
+            quarantine: Duration::from_secs(7 * DAY),
+            origin_timeout: Duration::from_secs(60),
+            per_device: 1000,
+        }
+    }
+}
+
 /// `[link]`, on both roles.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LinkConfig {
@@ -86,6 +118,15 @@ pub struct LinkConfig {
     pub keep_alive: Duration,
     /// QUIC's idle timeout; 72h.
     pub idle_timeout: Duration,
+}
+
+impl Default for LinkConfig {
+    fn default() -> Self {
+        Self {
+            keep_alive: Duration::from_secs(5),
+            idle_timeout: Duration::from_secs(72 * 3600),
+        }
+    }
 }
 
 /// `[log]`.
@@ -103,12 +144,21 @@ pub enum LogFormat {
 }
 
 /// `[log]`.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogConfig {
     /// How.
     pub format: LogFormat,
     /// How much: `error`, `warn`, `info`, `debug`, `trace`, or a tracing filter; `info`.
     pub level: String,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self {
+            format: LogFormat::Auto,
+            level: "info".to_owned(),
+        }
+    }
 }
 
 /// `client.toml`, resolved.
@@ -137,6 +187,20 @@ pub struct OriginsConfig {
     pub unix: Vec<glob::Pattern>,
     /// Directories for `file:`.
     pub files: Vec<PathBuf>,
+}
+
+impl Default for OriginsConfig {
+    fn default() -> Self {
+        use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+        Self {
+            allow: vec![
+                IpAddr::from(Ipv4Addr::LOCALHOST).into(),
+                IpAddr::from(Ipv6Addr::LOCALHOST).into(),
+            ],
+            unix: vec![glob::Pattern::new("/run/*").expect("a pattern that is one")],
+            files: vec!["/srv".into()],
+        }
+    }
 }
 
 /// One `[[tunnel]]`.

@@ -224,7 +224,7 @@ fn random_commits_are_found_again_after_a_restart() {
         ..ProptestConfig::default()
     });
     // Two owners first, so that more than foreign keys is put to the test.
-    let owners = vec![vec![
+    let owners = [vec![
         Change::User(user(0)),
         Change::User(user(1)),
         Change::Device(device(0, 0)),

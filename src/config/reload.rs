@@ -1,0 +1,57 @@
+//! What a reload cannot put in force.
+
+use super::{ClientConfig, ServerConfig, TlsMode};
+
+impl ServerConfig {
+    /// The keys that differ and need a restart; all others are put in force by a reload.
+    pub fn changed_needs_restart(&self, new: &Self) -> Vec<&'static str> {
+        let is_files = |tls: &TlsMode| matches!(tls, TlsMode::Files { .. });
+        named([
+            ("domain", self.domain != new.domain),
+            ("listen.https", self.https != new.https),
+            ("listen.http", self.http != new.http),
+            ("listen.tcp_ports", self.tcp_ports != new.tcp_ports),
+            // Other files are read again; another source of certificates is another set-up.
+            ("tls.mode", is_files(&self.tls) != is_files(&new.tls)),
+            ("state.dir", self.state_dir != new.state_dir),
+            ("admin.socket", self.admin.socket != new.admin.socket),
+            ("admin.group", self.admin.group != new.admin.group),
+            (
+                "link.keep_alive",
+                self.link.keep_alive != new.link.keep_alive,
+            ),
+            (
+                "link.idle_timeout",
+                self.link.idle_timeout != new.link.idle_timeout,
+            ),
+            ("log.format", self.log.format != new.log.format),
+            ("log.level", self.log.level != new.log.level),
+        ])
+    }
+}
+
+impl ClientConfig {
+    /// The same for a client: `[origins]` and `[[tunnel]]` are put in force by a reload.
+    pub fn changed_needs_restart(&self, new: &Self) -> Vec<&'static str> {
+        named([
+            ("state.dir", self.state_dir != new.state_dir),
+            ("admin.socket", self.admin.socket != new.admin.socket),
+            ("admin.group", self.admin.group != new.admin.group),
+            (
+                "link.keep_alive",
+                self.link.keep_alive != new.link.keep_alive,
+            ),
+            (
+                "link.idle_timeout",
+                self.link.idle_timeout != new.link.idle_timeout,
+            ),
+            ("log.format", self.log.format != new.log.format),
+            ("log.level", self.log.level != new.log.level),
+        ])
+    }
+}
+
+fn named<const N: usize>(keys: [(&'static str, bool); N]) -> Vec<&'static str> {
+    let changed = keys.into_iter().filter(|(_, changed)| *changed);
+    changed.map(|(key, _)| key).collect()
+}

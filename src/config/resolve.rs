@@ -1,0 +1,250 @@
+//! What was written -> a configuration that holds: every key, its default, and what fits together.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::file::Document;
+use super::problem::ConfigError;
+use super::section::{Findings, Section};
+use super::values::{
+    address, count, domain, duration, duration_or_never, host_port, log_level, path, port_range,
+    socket, text, word,
+};
+use super::{AdminConfig, LinkConfig, LogConfig, LogFormat, ServerConfig, TlsMode, TunnelDefaults};
+use crate::names::Hostname;
+
+/// Resolves a server's files.
+pub(super) fn server(document: Document, findings: &Findings) -> Result<ServerConfig, ConfigError> {
+    let mut top = Section::top(document, findings);
+    let domain = top.need("domain", "\"tunnel.example.com\"", domain);
+    let listen = listen(top.section("listen"), domain.as_ref());
+    let tls = tls(top.section("tls"));
+    let state_dir = state(top.section("state"), "/var/lib/wormkey".into());
+    let admin = admin(top.section("admin"), "/run/wormkey/server.sock".into());
+    let tunnels = tunnels(top.section("tunnels"));
+    let link = link(top.section("link"));
+    let log = log(top.section("log"));
+    top.finish();
+    findings.settle(domain.zip(tls).map(|(domain, tls)| ServerConfig {
+        domain,
+        https: listen.https,
+        http: listen.http,
+        tcp_ports: listen.tcp_ports,
+        advertise: listen.advertise,
+        tls,
+        state_dir,
+        admin,
+        tunnels,
+        link,
+        log,
+    }))
+}
+
+struct Listen {
+    https: SocketAddr,
+    http: Option<SocketAddr>,
+    tcp_ports: Option<(u16, u16)>,
+    advertise: Vec<String>,
+}
+
+fn listen(mut section: Section<'_>, domain: Option<&Hostname>) -> Listen {
+    let any = |port| SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, port));
+    let https = section.get("https", address(443)).unwrap_or(any(443));
+    let http = section
+        .get("http", |node| match text(node).as_deref() {
+            Ok("off") => Ok(None),
+            _ => address(80)(node).map(Some),
+        })
+        .unwrap_or(Some(any(80)));
+    if http == Some(https) && https.port() != 0 {
+        section.object(
+            "http",
+            "is the same as https; write another port, or \"off\"",
+        );
+    }
+    let tcp_ports = section.get("tcp_ports", port_range);
+    if let Some((first, last)) = tcp_ports {
+        let ours = [Some(https), http].into_iter().flatten();
+        for port in ours.map(|address| address.port()) {
+            if (first..=last).contains(&port) {
+                let what = format!("holds {port}, which we listen on; leave that one out");
+                section.object("tcp_ports", what);
+            }
+        }
+    }
+    let example = "\"tunnel.example.com:443\"";
+    let advertise = section.list("advertise", example, host_port(https.port()));
+    if advertise.as_ref().is_some_and(Vec::is_empty) {
+        section.object("advertise", "is empty; leave it out, or write an address");
+    }
+    section.finish();
+    Listen {
+        https,
+        http,
+        tcp_ports,
+        advertise: advertise.unwrap_or_else(|| advertised(https, domain)),
+    }
+}
+
+/// Where clients are sent when nobody says: the https address when it names one, else the domain.
+fn advertised(https: SocketAddr, domain: Option<&Hostname>) -> Vec<String> {
+    match domain {
+        Some(domain) if https.ip().is_unspecified() => vec![format!("{domain}:{}", https.port())],
+        _ => vec![https.to_string()],
+    }
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum TlsWord {
+    SelfSigned,
+    Files,
+    Acme,
+}
+
+fn tls(mut section: Section<'_>) -> Option<TlsMode> {
+    let words = [
+        ("self-signed", TlsWord::SelfSigned),
+        ("files", TlsWord::Files),
+        ("acme", TlsWord::Acme),
+    ];
+    let written = section.get("mode", word(&words));
+    let bad_mode = section.has("mode") && written.is_none();
+    let cert = section.get("cert", path);
+    let key = section.get("key", path);
+    let mode = match written.unwrap_or(TlsWord::SelfSigned) {
+        TlsWord::Acme => {
+            section.object(
+                "mode",
+                "acme is not built yet; use \"self-signed\" or \"files\"",
+            );
+            None
+        }
+        TlsWord::Files => {
+            for name in ["cert", "key"] {
+                if !section.has(name) {
+                    let what =
+                        format!("is missing; mode \"files\" needs {name} = \"/path/to.pem\"");
+                    section.object(name, what);
+                }
+            }
+            cert.zip(key)
+                .map(|(cert, key)| TlsMode::Files { cert, key })
+        }
+        TlsWord::SelfSigned => {
+            for name in ["cert", "key"] {
+                if section.has(name) && !bad_mode {
+                    section.object(name, "would not be used; write mode = \"files\" above it");
+                }
+            }
+            Some(TlsMode::SelfSigned)
+        }
+    };
+    section.finish();
+    mode
+}
+
+pub(super) fn state(mut section: Section<'_>, default: PathBuf) -> PathBuf {
+    let dir = section.get("dir", path).unwrap_or(default);
+    section.finish();
+    dir
+}
+
+pub(super) fn admin(mut section: Section<'_>, default: PathBuf) -> AdminConfig {
+    let socket = section.get("socket", socket).unwrap_or(default);
+    let group = section.get("group", text);
+    section.finish();
+    AdminConfig { socket, group }
+}
+
+fn tunnels(mut section: Section<'_>) -> TunnelDefaults {
+    const MANY: usize = 1_000_000;
+    // The store knows ended tunnels for that long.
+    const LONGEST_QUARANTINE: Duration = Duration::from_secs(60 * 86_400);
+    let default = TunnelDefaults::default();
+    let no_hold = "would refuse every visit that comes while a link is away; write \"1s\" or more";
+    let no_idle = "would close every tunnel at once; write \"never\" for no limit";
+    let no_away = "would close every tunnel whose client blinks; write \"7d\"";
+    let no_wait = "would give no origin any time; write \"60s\"";
+    let hold_max = (section.get("hold_max", duration(no_hold))).unwrap_or(default.hold_max);
+    let hold = (section.get("hold", duration(no_hold))).unwrap_or(default.hold.min(hold_max));
+    if hold > hold_max {
+        let most = times_text(hold_max);
+        section.object(
+            "hold",
+            format!("is over hold_max; write \"{most}\" or less"),
+        );
+    }
+    let held_visits = (section.get("held_visits", count(1, MANY))).unwrap_or(default.held_visits);
+    let total = section.get("held_visits_total", count(1, MANY));
+    if total.is_some_and(|total| total < held_visits) {
+        let what = format!("is below held_visits; write {held_visits} or more");
+        section.object("held_visits_total", what);
+    }
+    let quarantine = section.get("quarantine", |node| match text(node).as_deref() {
+        Ok("0s") => Ok(Duration::ZERO),
+        _ => duration("is written \"0s\" here")(node),
+    });
+    if quarantine.is_some_and(|quarantine| quarantine > LONGEST_QUARANTINE) {
+        section.object("quarantine", "is too long; write \"60d\" or less");
+    }
+    let resolved = TunnelDefaults {
+        hold,
+        hold_max,
+        held_visits,
+        held_visits_total: total.unwrap_or(default.held_visits_total.max(held_visits)),
+        idle: section
+            .get("idle", duration_or_never(no_idle))
+            .unwrap_or(default.idle),
+        offline_max: (section.get("offline_max", duration(no_away))).unwrap_or(default.offline_max),
+        quarantine: quarantine.unwrap_or(default.quarantine),
+        origin_timeout: section
+            .get("origin_timeout", duration(no_wait))
+            .unwrap_or(default.origin_timeout),
+        per_device: (section.get("per_device", count(1, MANY))).unwrap_or(default.per_device),
+    };
+    section.finish();
+    resolved
+}
+
+/// A duration as it would be written in a file.
+fn times_text(duration: Duration) -> String {
+    crate::times::show_duration(duration).replace(' ', "")
+}
+
+pub(super) fn link(mut section: Section<'_>) -> LinkConfig {
+    let default = LinkConfig::default();
+    let no_beat = "would never rest; write \"5s\"";
+    let no_idle = "would end every link at once; write \"72h\"";
+    let keep_alive = (section.get("keep_alive", duration(no_beat))).unwrap_or(default.keep_alive);
+    let idle_timeout =
+        (section.get("idle_timeout", duration(no_idle))).unwrap_or(default.idle_timeout);
+    if keep_alive < Duration::from_secs(1) || keep_alive > Duration::from_secs(3600) {
+        section.object("keep_alive", "is out of range; write \"1s\" to \"1h\"");
+    } else if idle_timeout <= keep_alive * 3 {
+        let least = times_text(keep_alive * 4);
+        let what = format!("ends links that are well; write \"{least}\" or more");
+        section.object("idle_timeout", what);
+    }
+    section.finish();
+    LinkConfig {
+        keep_alive,
+        idle_timeout,
+    }
+}
+
+pub(super) fn log(mut section: Section<'_>) -> LogConfig {
+    let formats = [
+        ("auto", LogFormat::Auto),
+        ("text", LogFormat::Text),
+        ("json", LogFormat::Json),
+        ("journald", LogFormat::Journald),
+    ];
+    let default = LogConfig::default();
+    let format = section
+        .get("format", word(&formats))
+        .unwrap_or(default.format);
+    let level = section.get("level", log_level).unwrap_or(default.level);
+    section.finish();
+    LogConfig { format, level }
+}

@@ -1,0 +1,246 @@
+//! `client.toml`.
+
+use std::time::Duration;
+
+use super::*;
+use crate::config::OriginsConfig;
+use crate::config::load::Person;
+use crate::engine::book::HostMode;
+
+#[track_caller]
+fn check(text: &str, wanted: &[&str]) {
+    assert_eq!(lines(load_client(text)), wanted, "{text}");
+}
+
+#[test]
+fn an_empty_file_is_enough() {
+    let config = load_client("").unwrap();
+    assert_eq!(config.state_dir, Path::new("/var/lib/wormkey"));
+    assert_eq!(config.admin.socket, Path::new("/run/wormkey/client.sock"));
+    assert_eq!(config.origins, OriginsConfig::default());
+    assert_eq!(config.tunnels, []);
+}
+
+#[test]
+fn declared_tunnels_take_open_s_flags() {
+    let config = load_client(
+        r#"
+        [[tunnel]]
+        name = "blog"
+        target = 3000
+        [[tunnel]]
+        name = "db"
+        target = "tcp://db.lan:5432"
+        expires = "30d"
+        idle = "2h"
+        hold = "5s"
+        host = "app.internal:8080"
+        public_port = 20001
+        [tunnel.labels]
+        team = "web"
+        env = "test"
+        "#,
+    )
+    .unwrap();
+    let [blog, db] = &*config.tunnels else {
+        panic!("{:?}", config.tunnels)
+    };
+    assert_eq!(blog.name.as_str(), "blog");
+    assert_eq!(blog.target.to_string(), "http://localhost:3000");
+    assert_eq!((blog.expires, blog.idle, blog.hold), (None, None, None));
+    assert_eq!(blog.host, HostMode::Auto);
+    assert_eq!((blog.labels.len(), blog.public_port), (0, None));
+    assert_eq!(db.expires, Some(Duration::from_secs(30 * 86_400)));
+    assert_eq!(db.idle, Some(Duration::from_secs(7200)));
+    assert_eq!(db.hold, Some(Duration::from_secs(5)));
+    assert_eq!(db.host, HostMode::Fixed("app.internal:8080".into()));
+    assert_eq!(db.public_port, Some(20_001));
+    let labels = [("env", "test"), ("team", "web")];
+    assert_eq!(db.labels, labels.map(|(k, v)| (k.into(), v.into())));
+}
+
+#[test]
+fn declared_tunnels_are_checked() {
+    for (entry, wanted) in [
+        (
+            "target = 1",
+            "line 1: tunnel.name: is missing; write name = \"blog\"",
+        ),
+        (
+            "name = \"a\"",
+            "line 1: tunnel.target: is missing; write target = \"3000\"",
+        ),
+        (
+            "name = \"A\"\ntarget = 1",
+            "line 2: tunnel.name: \"A\": 'A' cannot stand in a name; use a-z, 0-9 and single hyphens",
+        ),
+        (
+            "name = \"admin\"\ntarget = 1",
+            "line 2: tunnel.name: \"admin\" is reserved; choose another name",
+        ),
+        (
+            "name = \"a\"\ntarget = \"ftp://x:1\"",
+            "line 3: tunnel.target: \"ftp\" is not a kind of target; use http, https, https+insecure, unix, file, tcp, tls or udp",
+        ),
+        (
+            "name = \"a\"\ntarget = 70000",
+            "line 3: tunnel.target: \"70000\" is not a port; ports are 1 to 65535",
+        ),
+        (
+            "name = \"a\"\ntarget = 1\nexpires = \"0s\"",
+            "line 4: tunnel.expires: 0 would be over at once",
+        ),
+        (
+            "name = \"a\"\ntarget = 1\nhold = \"0s\"",
+            "line 4: tunnel.hold: 0 would refuse every visit that comes while the link is away; leave it out",
+        ),
+        (
+            "name = \"a\"\ntarget = 1\nhost = \"a b\"",
+            "line 4: tunnel.host: \"a b\" is no Host header; write \"auto\", \"keep\", \"rewrite\" or a host and port",
+        ),
+        (
+            "name = \"a\"\ntarget = 1\npublic_port = 5",
+            "line 4: tunnel.public_port: is for tcp:// and udp:// targets; leave it out",
+        ),
+        (
+            "name = \"a\"\ntarget = \"tcp://1\"\npublic_port = 65536",
+            "line 4: tunnel.public_port: 65536 is out of range; write 1 to 65535",
+        ),
+        (
+            "name = \"a\"\ntarget = 1\nlabels = { n = 1 }",
+            "line 4: tunnel.labels.n: is a number; write it in quotes",
+        ),
+        (
+            "name = \"a\"\ntarget = 1\nexpire = \"1h\"",
+            "line 4: tunnel.expire: is no key; did you mean expires?",
+        ),
+    ] {
+        check(&format!("[[tunnel]]\n{entry}"), &[wanted]);
+    }
+    check(
+        "[tunnel]\nname = \"a\"\ntarget = 1",
+        &["line 1: tunnel: is not a list of tables; write each one as [[tunnel]]"],
+    );
+}
+
+#[test]
+fn a_name_declared_twice_shows_both_places() {
+    let folder = Folder::new(&[
+        ("client.toml", "[[tunnel]]\nname = \"a\"\ntarget = 1\n"),
+        (
+            "client.d/more.toml",
+            "\n[[tunnel]]\nname = \"a\"\ntarget = 2\n",
+        ),
+    ]);
+    let err = ClientConfig::load(Some(&folder.path("client.toml"))).unwrap_err();
+    assert_eq!(
+        folder.short(err),
+        "client.d/more.toml: 1 problem\n  line 3: tunnel.name: \"a\" is declared already \
+         (client.toml line 2); give one of them another name"
+    );
+}
+
+#[test]
+fn origins_are_checked() {
+    for (value, wanted) in [
+        (
+            "allow = [\"10.1.2.3/8\"]",
+            "allow: \"10.1.2.3/8\" has bits beyond its prefix; write \"10.0.0.0/8\" or \"10.1.2.3\"",
+        ),
+        (
+            "allow = [\"nas.lan\"]",
+            "allow: \"nas.lan\" is no address or network; names are judged by their address, write that, such as \"192.168.1.0/24\"",
+        ),
+        (
+            "allow = \"127.0.0.1\"",
+            "allow: is a text; write a list, [\"127.0.0.1\", \"::1\"]",
+        ),
+        (
+            "unix = [\"run/*\"]",
+            "unix: \"run/*\" is not absolute; begin it with \"/\"",
+        ),
+        (
+            "files = [\"/srv\", \"/srv/../etc\"]",
+            "files: \"/srv/../etc\" has \"..\" inside; write it without",
+        ),
+    ] {
+        check(
+            &format!("[origins]\n{value}"),
+            &[&format!("line 2: origins.{wanted}")],
+        );
+    }
+    let config = load_client("[origins]\nallow = []\nunix = []\nfiles = []").unwrap();
+    assert_eq!(
+        config.origins.allow,
+        [],
+        "nothing is allowed, not the default"
+    );
+    assert_eq!(
+        (config.origins.unix.len(), config.origins.files.len()),
+        (0, 0)
+    );
+}
+
+fn person(folder: &Folder) -> Person {
+    Person {
+        uid: 1000,
+        home: Some(folder.path("home").into()),
+        ..Person::default()
+    }
+}
+
+#[test]
+fn a_person_s_own_client_lives_in_their_home() {
+    let folder = Folder::new(&[(
+        "home/.config/wormkey/client.toml",
+        "[log]\nlevel = \"debug\"",
+    )]);
+    let config = ClientConfig::load_as(None, &person(&folder)).unwrap();
+    assert_eq!(config.log.level, "debug");
+    let state = folder.path("home/.local/state/wormkey");
+    assert_eq!(config.state_dir, state);
+    assert_eq!(config.admin.socket, state.join("client.sock"));
+
+    let with_xdg = Person {
+        config_home: Some(folder.path("config").into()),
+        state_home: Some(folder.path("state").into()),
+        runtime_dir: Some("/run/user/1000".into()),
+        ..person(&folder)
+    };
+    let config = ClientConfig::load_as(None, &with_xdg).unwrap();
+    assert_eq!(config.log.level, "info", "no file is no problem");
+    assert_eq!(config.state_dir, folder.path("state/wormkey"));
+    assert_eq!(
+        config.admin.socket,
+        Path::new("/run/user/1000/wormkey/client.sock")
+    );
+
+    // The XDG rules: what is not absolute counts as not set.
+    let relative = Person {
+        config_home: Some("config".into()),
+        ..person(&folder)
+    };
+    let config = ClientConfig::load_as(None, &relative).unwrap();
+    assert_eq!(config.log.level, "debug");
+}
+
+#[test]
+fn a_person_without_a_home_is_told_what_to_do() {
+    let nobody = Person {
+        uid: 1000,
+        ..Person::default()
+    };
+    let err = ClientConfig::load_as(None, &nobody).unwrap_err();
+    assert!(err.to_string().contains("set HOME"), "{err}");
+}
+
+#[test]
+fn only_a_file_that_was_named_must_exist() {
+    let folder = Folder::new(&[]);
+    assert!(ClientConfig::load_as(None, &person(&folder)).is_ok());
+    let err = ClientConfig::load(Some(&folder.path("other.toml"))).unwrap_err();
+    assert_eq!(
+        folder.short(err),
+        "other.toml: 1 problem\n  there is no such file; leave out --config to start with the defaults"
+    );
+}

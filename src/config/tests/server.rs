@@ -1,0 +1,467 @@
+//! `server.toml`.
+
+use std::time::Duration;
+
+use super::*;
+use crate::config::{LogFormat, TlsMode, TunnelDefaults};
+
+/// A file with a domain and one more thing, which has exactly these problems.
+#[track_caller]
+fn check(rest: &str, wanted: &[&str]) {
+    let text = format!("domain = \"t.example.com\"\n{rest}\n");
+    assert_eq!(lines(load_server(&text)), wanted, "{rest}");
+}
+
+#[track_caller]
+fn good(rest: &str) -> ServerConfig {
+    load_server(&format!("domain = \"t.example.com\"\n{rest}\n"))
+        .unwrap_or_else(|err| panic!("{rest}: {err}"))
+}
+
+#[test]
+fn a_domain_is_enough() {
+    let config = good("");
+    assert_eq!(config.https, "[::]:443".parse().unwrap());
+    assert_eq!(config.http, Some("[::]:80".parse().unwrap()));
+    assert_eq!(config.tcp_ports, None);
+    assert_eq!(config.advertise, ["t.example.com:443"]);
+    assert_eq!(config.tls, TlsMode::SelfSigned);
+    assert_eq!(config.state_dir, Path::new("/var/lib/wormkey"));
+    assert_eq!(config.admin.socket, Path::new("/run/wormkey/server.sock"));
+    assert_eq!(config.admin.group, None);
+    assert_eq!(config.tunnels, TunnelDefaults::default());
+    assert_eq!(config.link.keep_alive, Duration::from_secs(5));
+    assert_eq!(config.link.idle_timeout, Duration::from_secs(72 * 3600));
+    assert_eq!(
+        (config.log.format, &*config.log.level),
+        (LogFormat::Auto, "info")
+    );
+}
+
+#[test]
+fn every_key_is_taken() {
+    let config = good(
+        r#"
+        [listen]
+        https = "127.0.0.1:0"
+        http = "off"
+        tcp_ports = "20000-20999"
+        advertise = ["Tunnel.Example.com:8443", "[2001:db8::1]:443"]
+        [tls]
+        mode = "files"
+        cert = "/etc/c.pem"
+        key = "/etc/k.pem"
+        [state]
+        dir = "/tmp/state"
+        [admin]
+        socket = "/tmp/s.sock"
+        group = "ops"
+        [tunnels]
+        hold = "1s"
+        hold_max = "2s"
+        held_visits = 3
+        held_visits_total = 4
+        idle = "never"
+        offline_max = "5d"
+        quarantine = "0s"
+        origin_timeout = "7s"
+        per_device = 8
+        [link]
+        keep_alive = "9s"
+        idle_timeout = "10h"
+        [log]
+        format = "json"
+        level = "warn,wormkey::edge=debug"
+        "#,
+    );
+    let secs = Duration::from_secs;
+    assert_eq!(config.https, "127.0.0.1:0".parse().unwrap());
+    assert_eq!(config.http, None);
+    assert_eq!(config.tcp_ports, Some((20_000, 20_999)));
+    assert_eq!(
+        config.advertise,
+        ["tunnel.example.com:8443", "[2001:db8::1]:443"]
+    );
+    let files = TlsMode::Files {
+        cert: "/etc/c.pem".into(),
+        key: "/etc/k.pem".into(),
+    };
+    assert_eq!(config.tls, files);
+    assert_eq!(config.state_dir, Path::new("/tmp/state"));
+    assert_eq!(config.admin.socket, Path::new("/tmp/s.sock"));
+    assert_eq!(config.admin.group.as_deref(), Some("ops"));
+    let tunnels = TunnelDefaults {
+        hold: secs(1),
+        hold_max: secs(2),
+        held_visits: 3,
+        held_visits_total: 4,
+        idle: None,
+        offline_max: secs(5 * 86_400),
+        quarantine: secs(0),
+        origin_timeout: secs(7),
+        per_device: 8,
+    };
+    assert_eq!(config.tunnels, tunnels);
+    assert_eq!(config.link.keep_alive, secs(9));
+    assert_eq!(config.link.idle_timeout, secs(36_000));
+    assert_eq!(config.log.format, LogFormat::Json);
+    assert_eq!(config.log.level, "warn,wormkey::edge=debug");
+}
+
+#[test]
+fn clients_are_sent_to_the_address_if_it_names_one() {
+    for (https, wanted) in [
+        ("[::]:8443", "t.example.com:8443"),
+        ("0.0.0.0:443", "t.example.com:443"),
+        ("192.0.2.7:443", "192.0.2.7:443"),
+        ("[2001:db8::7]:8443", "[2001:db8::7]:8443"),
+    ] {
+        let config = good(&format!("[listen]\nhttps = \"{https}\""));
+        assert_eq!(config.advertise, [wanted], "{https}");
+    }
+}
+
+#[test]
+fn domains_are_checked() {
+    for (domain, wanted) in [
+        ("\"\"", "is empty; leave it out"),
+        ("7", "is a number; write it in quotes"),
+        (
+            "\"https://t.example.com/\"",
+            "\"https://t.example.com/\" is more than a host name; write \"t.example.com\"",
+        ),
+        (
+            "\"*.t.example.com\"",
+            "\"*.t.example.com\" is more than a host name; write \"t.example.com\"",
+        ),
+        (
+            "\"t.example.com:443\"",
+            "\"t.example.com:443\" is more than a host name; write \"t.example.com\"",
+        ),
+        (
+            "\"192.0.2.1\"",
+            "\"192.0.2.1\" is an address; write a name, since tunnels answer at names below it",
+        ),
+        (
+            "\"a_b.example.com\"",
+            "\"a_b.example.com\" is no host name ('_' cannot stand in a host name); write \"tunnel.example.com\"",
+        ),
+    ] {
+        let result = load_server(&format!("domain = {domain}\n"));
+        assert_eq!(lines(result), [format!("line 1: domain: {wanted}")]);
+    }
+    // Forty characters of a slug and a dot still fit in front.
+    let domain = |length: usize| {
+        let labels = "abcdefghi.".repeat(30);
+        labels[labels.len() - length - 1..labels.len() - 1]
+            .trim_start_matches('.')
+            .to_owned()
+    };
+    assert!(load_server(&format!("domain = \"{}\"", domain(212))).is_ok());
+    assert_eq!(
+        lines(load_server(&format!("domain = \"{}\"", domain(213)))),
+        ["line 1: domain: has 213 characters; at most 212 leave room for the tunnels' names"]
+    );
+    assert_eq!(
+        lines(load_server("[listen]\n")),
+        ["domain: is missing; write domain = \"tunnel.example.com\""]
+    );
+}
+
+#[test]
+fn addresses_get_their_fix() {
+    for (value, wanted) in [
+        (
+            "\"0.0.0.0\"",
+            "\"0.0.0.0\" has no port; write \"0.0.0.0:443\"",
+        ),
+        ("\"::\"", "\"::\" has no port; write \"[::]:443\""),
+        ("\"[::1]\"", "\"[::1]\" has no port; write \"[::1]:443\""),
+        ("443", "443 is only a port; write \"[::]:443\""),
+        ("\":8443\"", "\":8443\" has no address; write \"[::]:8443\""),
+        (
+            "\"*:8443\"",
+            "\"*:8443\" has no address; write \"[::]:8443\"",
+        ),
+        ("\"8443\"", "\"8443\" has no address; write \"[::]:8443\""),
+        (
+            "\"0.0.0.0:70000\"",
+            "\"0.0.0.0:70000\" has no port from 0 to 65535; write \"0.0.0.0:443\"",
+        ),
+        (
+            "\"localhost:443\"",
+            "\"localhost:443\" is a name; write an address of this machine, such as \"127.0.0.1:443\"",
+        ),
+        ("\"off\"", "\"off\" is no address; write \"[::]:443\""),
+        ("true", "is true or false; write it in quotes"),
+    ] {
+        check(
+            &format!("[listen]\nhttps = {value}"),
+            &[&format!("line 3: listen.https: {wanted}")],
+        );
+    }
+}
+
+#[test]
+fn values_that_cannot_hold_are_refused() {
+    for (section, value, wanted) in [
+        (
+            "listen",
+            "http = \"[::]:443\"",
+            "http: is the same as https; write another port, or \"off\"",
+        ),
+        (
+            "listen",
+            "http = \"of\"",
+            "http: \"of\" is no address; write \"[::]:80\"",
+        ),
+        (
+            "listen",
+            "tcp_ports = \"9-2\"",
+            "tcp_ports: \"9-2\" runs backwards; write \"2-9\"",
+        ),
+        (
+            "listen",
+            "tcp_ports = \"0-9\"",
+            "tcp_ports: \"0-9\" is no range of ports; write it like \"20000-20999\"",
+        ),
+        (
+            "listen",
+            "tcp_ports = \"400-500\"",
+            "tcp_ports: holds 443, which we listen on; leave that one out",
+        ),
+        (
+            "listen",
+            "advertise = []",
+            "advertise: is empty; leave it out, or write an address",
+        ),
+        (
+            "listen",
+            "advertise = \"a:1\"",
+            "advertise: is a text; write a list, [\"tunnel.example.com:443\"]",
+        ),
+        (
+            "listen",
+            "advertise = [\"a.example\"]",
+            "advertise: \"a.example\" has no port; write \"a.example:443\"",
+        ),
+        (
+            "listen",
+            "advertise = [\"[::]:443\"]",
+            "advertise: \"[::]:443\" leads nowhere; write an address that clients can reach",
+        ),
+        (
+            "listen",
+            "advertise = [\"a b:443\"]",
+            "advertise: \"a b:443\" is no host and port; write it like \"tunnel.example.com:443\"",
+        ),
+        (
+            "tls",
+            "mode = \"acme\"",
+            "mode: acme is not built yet; use \"self-signed\" or \"files\"",
+        ),
+        (
+            "tls",
+            "mode = \"none\"",
+            "mode: \"none\" is not known; write \"self-signed\" or \"files\" or \"acme\"",
+        ),
+        (
+            "tls",
+            "cert = \"/c.pem\"",
+            "cert: would not be used; write mode = \"files\" above it",
+        ),
+        (
+            "state",
+            "dir = \"state\"",
+            "dir: \"state\" is not absolute; begin it with \"/\"",
+        ),
+        (
+            "state",
+            "dir = \"~/state\"",
+            "dir: \"~/state\" is not absolute; write the home directory out",
+        ),
+        (
+            "state",
+            "dir = \"/a/../b\"",
+            "dir: \"/a/../b\" has \"..\" inside; write it without",
+        ),
+        (
+            "tunnels",
+            "hold = \"0s\"",
+            "hold: 0 would refuse every visit that comes while a link is away; write \"1s\" or more",
+        ),
+        (
+            "tunnels",
+            "hold = 10",
+            "hold: 10 has no unit; write \"10s\"",
+        ),
+        (
+            "tunnels",
+            "hold = \"61s\"",
+            "hold: is over hold_max; write \"1m\" or less",
+        ),
+        (
+            "tunnels",
+            "hold = \"soon\"",
+            "hold: \"soon\" is not a duration; write 30s, 30m, 8h, 7d or 1h30m",
+        ),
+        (
+            "tunnels",
+            "held_visits = 0",
+            "held_visits: 0 is out of range; write 1 to 1000000",
+        ),
+        (
+            "tunnels",
+            "held_visits = -1",
+            "held_visits: -1 is out of range; write 1 to 1000000",
+        ),
+        (
+            "tunnels",
+            "held_visits = \"9\"",
+            "held_visits: \"9\" is in quotes; write 9",
+        ),
+        (
+            "tunnels",
+            "held_visits = 1.5",
+            "held_visits: is a number with a point; write a whole number",
+        ),
+        (
+            "tunnels",
+            "held_visits_total = 9",
+            "held_visits_total: is below held_visits; write 256 or more",
+        ),
+        (
+            "tunnels",
+            "idle = \"0s\"",
+            "idle: 0 would close every tunnel at once; write \"never\" for no limit",
+        ),
+        (
+            "tunnels",
+            "quarantine = \"61d\"",
+            "quarantine: is too long; write \"60d\" or less",
+        ),
+        (
+            "link",
+            "keep_alive = \"10ms\"",
+            "keep_alive: is out of range; write \"1s\" to \"1h\"",
+        ),
+        (
+            "link",
+            "idle_timeout = \"15s\"",
+            "idle_timeout: ends links that are well; write \"20s\" or more",
+        ),
+        (
+            "log",
+            "format = \"xml\"",
+            "format: \"xml\" is not known; write \"auto\" or \"text\" or \"json\" or \"journald\"",
+        ),
+        (
+            "log",
+            "level = \"loud\"",
+            "level: \"loud\" is no level; write error, warn, info, debug or trace, or \"info,wormkey::edge=debug\"",
+        ),
+    ] {
+        check(
+            &format!("[{section}]\n{value}"),
+            &[&format!("line 3: {section}.{wanted}")],
+        );
+    }
+    let long = format!("/{}", "a".repeat(107));
+    check(
+        &format!("[admin]\nsocket = \"{long}\""),
+        &["line 3: admin.socket: has 108 bytes; a socket's path has 107 at most"],
+    );
+    good(&format!("[admin]\nsocket = \"{}\"", &long[..107]));
+    good("[tunnels]\nhold = \"60s\"");
+}
+
+#[test]
+fn files_mode_needs_both_files() {
+    check(
+        "[tls]\nmode = \"files\"\ncert = \"/c.pem\"",
+        &["line 2: tls.key: is missing; mode \"files\" needs key = \"/path/to.pem\""],
+    );
+}
+
+#[test]
+fn unknown_keys_are_guessed() {
+    for (rest, wanted) in [
+        (
+            "[listen]\nhtps = 1",
+            "line 3: listen.htps: is no key; did you mean https?",
+        ),
+        (
+            "[tunnels]\nHold-Max = \"1s\"",
+            "line 3: tunnels.Hold-Max: is no key; did you mean hold_max?",
+        ),
+        (
+            "[lisen]\nhttps = 1",
+            "line 2: lisen: is no key; did you mean listen?",
+        ),
+        (
+            "[state]\npath = \"/x\"",
+            "line 3: state.path: is no key; here stand dir",
+        ),
+        (
+            "[origins]\nallow = []",
+            "line 2: origins: is no key; here stand domain, listen, tls, state, admin, tunnels, link, log",
+        ),
+        (
+            "listen = 443",
+            "line 2: listen: is a number; write it as a table, [listen]",
+        ),
+    ] {
+        check(rest, &[wanted]);
+    }
+}
+
+#[test]
+fn all_problems_are_told_at_once_with_their_lines() {
+    let text = r#"
+domian = "t.example.com"
+[listen]
+https = "0.0.0.0"
+advertise = [
+    "t.example.com:443",
+    "t.example.com",
+    "10.0.0.1",
+]
+[tunnels]
+hold = "2m"
+rate = 0
+[log]
+level = "loud"
+"#;
+    assert_eq!(
+        load_server(text).unwrap_err(),
+        "server.toml: 8 problems
+  domain: is missing; write domain = \"tunnel.example.com\"
+  line 2: domian: is no key; did you mean domain?
+  line 4: listen.https: \"0.0.0.0\" has no port; write \"0.0.0.0:443\"
+  line 7: listen.advertise: \"t.example.com\" has no port; write \"t.example.com:443\"
+  line 8: listen.advertise: \"10.0.0.1\" has no port; write \"10.0.0.1:443\"
+  line 11: tunnels.hold: is over hold_max; write \"1m\" or less
+  line 12: tunnels.rate: is no key; here stand hold_max, hold, held_visits, held_visits_total, quarantine, idle, offline_max, origin_timeout, per_device
+  line 14: log.level: \"loud\" is no level; write error, warn, info, debug or trace, or \"info,wormkey::edge=debug\""
+    );
+}
+
+#[test]
+fn a_reload_names_what_it_cannot_change() {
+    let old = good("");
+    assert_eq!(old.changed_needs_restart(&old), Vec::<&str>::new());
+    let new = good(
+        "[listen]\nhttps = \"[::]:444\"\nadvertise = [\"a.example:1\"]\n[tunnels]\nhold = \"1s\"\n[log]\nlevel = \"debug\"",
+    );
+    assert_eq!(
+        old.changed_needs_restart(&new),
+        ["listen.https", "log.level"]
+    );
+    let files = |cert| {
+        good(&format!(
+            "[tls]\nmode = \"files\"\ncert = \"{cert}\"\nkey = \"/k\""
+        ))
+    };
+    assert_eq!(old.changed_needs_restart(&files("/a")), ["tls.mode"]);
+    assert!(files("/a").changed_needs_restart(&files("/b")).is_empty());
+}
