@@ -1,1 +1,3 @@
-fn main() {}
+//! Tests that stand outside the library: its layers, and the real programs.
+
+mod layers;
