@@ -67,10 +67,8 @@ impl Reader<'_> {
         while let Some(token) = self.token(0) {
             match token {
                 Token::Mark('{') => braces.push(false),
-                Token::Mark('}') => {
-                    if braces.pop() == Some(true) {
-                        module.pop();
-                    }
+                Token::Mark('}') if braces.pop() == Some(true) => {
+                    module.pop();
                 }
                 Token::Mark('#') if self.is(1, '[') && self.word(2) == Some("path") => {
                     self.note(None, Some("a #[path] hides where the module stands"));
