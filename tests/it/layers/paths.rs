@@ -18,6 +18,8 @@ enum Token {
     /// `::`
     Colons,
     Mark(char),
+    /// A string's content.
+    Text(String),
 }
 
 type Tokens = Vec<(usize, Token)>;
@@ -34,6 +36,29 @@ pub(super) fn paths_in(text: &str, root: &str, here: &[String]) -> Vec<Found> {
     };
     reader.file(here);
     reader.found
+}
+
+/// The files that `#[path = "…"] mod name;` names, beside the module each of them is.
+pub(super) fn moved_in(text: &str, here: &[String]) -> Vec<(String, Vec<String>)> {
+    let tokens = tokens_of(text);
+    let mut moved = Vec::new();
+    for (at, window) in tokens.windows(3).enumerate() {
+        let [
+            (_, Token::Word(path)),
+            (_, Token::Mark('=')),
+            (_, Token::Text(file)),
+        ] = window
+        else {
+            continue;
+        };
+        let mut behind = tokens[at..]
+            .iter()
+            .skip_while(|(_, token)| *token != Token::Word("mod".to_owned()));
+        if let ("path", Some((_, Token::Word(name)))) = (path.as_str(), behind.nth(1)) {
+            moved.push((file.clone(), [here, std::slice::from_ref(name)].concat()));
+        }
+    }
+    moved
 }
 
 struct Reader<'a> {
@@ -69,9 +94,6 @@ impl Reader<'_> {
                 Token::Mark('{') => braces.push(false),
                 Token::Mark('}') if braces.pop() == Some(true) => {
                     module.pop();
-                }
-                Token::Mark('#') if self.is(1, '[') && self.word(2) == Some("path") => {
-                    self.note(None, Some("a #[path] hides where the module stands"));
                 }
                 Token::Word(word) if word == "mod" && self.is(2, '{') => {
                     module.extend(self.word(1).map(str::to_owned));
@@ -156,20 +178,15 @@ impl Reader<'_> {
 
     fn note(&mut self, path: Option<Vec<String>>, problem: Option<&'static str>) {
         let behind = self.at.min(self.tokens.len()).saturating_sub(1);
-        let at = if problem.is_some() && self.is(0, '#') {
-            self.at
-        } else {
-            behind
-        };
         self.found.push(Found {
-            line: self.tokens.get(at).map_or(1, |(line, _)| *line),
+            line: self.tokens.get(behind).map_or(1, |(line, _)| *line),
             path,
             problem,
         });
     }
 }
 
-/// The text without comments and strings; a string that is itself a path (serde's `with`) stays.
+/// The text without comments; a string that is itself a path (serde's `with`) is read like code.
 fn tokens_of(text: &str) -> Tokens {
     let mut tokens = Tokens::new();
     let mut line = 1;
@@ -183,9 +200,8 @@ fn tokens_of(text: &str) -> Tokens {
             if content.starts_with("crate::") || content.starts_with("super::") {
                 let inner = tokens_of(content);
                 tokens.extend(inner.into_iter().map(|(_, token)| (line, token)));
-                tokens.push((line, Token::Mark('"')));
             }
-            (length, None)
+            (length, Some(Token::Text(content.to_owned())))
         } else if let Some(length) = character(rest) {
             (length, None)
         } else if first == '_' || first.is_alphanumeric() {
