@@ -50,6 +50,11 @@ def _made_once(name, manifest, make):
 def python():
     """A Python with `requirements.txt`."""
 
+    try:
+        import ensurepip  # noqa: F401  (a package of its own on Debian)
+    except ImportError:
+        raise Unavailable("no python3-venv; as root tests/run installs it") from None
+
     def make(folder, log):
         venv.create(folder / "venv", with_pip=True, symlinks=True)
         pip = [folder / "venv/bin/python", "-m", "pip", "install", "--quiet"]

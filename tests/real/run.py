@@ -30,12 +30,20 @@ def load():
 
 
 def with_packages(chosen):
-    """Starts this program again under the Python that has the packages, if a bed needs them."""
+    """Starts this program again under the Python that has the packages, if a bed needs them.
+    Answers the beds that can run, when that Python cannot be had."""
     if any("python" in bed.needs for bed in chosen):
-        python = cache.python()
+        try:
+            python = cache.python()
+        except cache.Unavailable as reason:
+            for bed in chosen:
+                if "python" in bed.needs:
+                    print(f"skip {bed.name}: {reason}", flush=True)
+            return [bed for bed in chosen if "python" not in bed.needs]
         if pathlib.Path(sys.prefix) != python.parent.parent:
             sys.stdout.flush()
             os.execv(python, [str(python), __file__, *sys.argv[1:]])
+    return chosen
 
 
 def late(*_):
@@ -91,8 +99,7 @@ def main():
     if unknown:
         print(f"no bed {', '.join(unknown)}; there are: {' '.join(beds)}", file=sys.stderr)
         return 2
-    chosen = [beds[name] for name in args.names or beds]
-    with_packages(chosen)
+    chosen = with_packages([beds[name] for name in args.names or beds])
     signal.signal(signal.SIGALRM, late)
     # So that the worlds' `finally` run.
     for number in (signal.SIGTERM, signal.SIGHUP):
