@@ -6,7 +6,7 @@ import pathlib
 import sys
 import uuid
 
-from harness import check, free_port, same
+from harness import Tunnel, check, free_port, same, until
 from registry import bed
 
 TOKEN = "a-token-of-the-bed"
@@ -24,7 +24,9 @@ def kernel(world):
     words += ["--ServerApp.port_retries=0", f"--ServerApp.root_dir={folder}"]
     program = [sys.executable, "-m", "jupyter", "lab", *words]
     server = world.spawn(program, "jupyter", env, cwd=folder)
-    server.line(r"is running at", 90)
+    itself = Tunnel(f"http://127.0.0.1:{port}", None, {})
+    # Its log says that it runs a moment before it does.
+    until("Jupyter answers", 90, lambda: world.curl(itself, "/api").status == 200)
     tunnel = world.open(port)
     page = world.curl(tunnel, "/lab", "-H", f"Authorization: token {TOKEN}")
     same(page.status, 200, "the page")
