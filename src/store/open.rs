@@ -70,7 +70,13 @@ impl Schema {
         set_up(&conn, path)?;
         self.migrate(&conn, version)?;
         // The schema is in the main file before the first row: a lost log never looks like a new database.
-        conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
+        match conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())) {
+            // With nothing new in it, the log may wait, say for room on a full disk.
+            Err(err) if version == self.known() => {
+                tracing::warn!(%err, "the state database's log could not be folded in");
+            }
+            folded => folded?,
+        }
         Ok(conn)
     }
 

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{Builder, JoinHandle};
 
-use rusqlite::{Connection, Transaction, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, error, info, warn};
 
@@ -216,7 +216,12 @@ impl<B: Batch> Worker<B> {
     }
 
     fn commit(&mut self, group: Vec<Job<B>>) {
-        let whole = self.transact(group.iter().map(|job| &job.batch));
+        let mut whole = self.transact(group.iter().map(|job| &job.batch));
+        if whole.as_ref().is_err_and(is_full) {
+            // A log that is folded in is written over from its start, which takes no new room.
+            self.fold("PRAGMA wal_checkpoint(PASSIVE)");
+            whole = self.transact(group.iter().map(|job| &job.batch));
+        }
         if group.len() == 1 || whole.is_ok() {
             let mut whole = Some(whole);
             for job in group {
@@ -291,4 +296,8 @@ impl<B: Batch> Worker<B> {
             warn!(%err, "the state database did not close cleanly");
         }
     }
+}
+
+fn is_full(err: &rusqlite::Error) -> bool {
+    err.sqlite_error_code() == Some(ErrorCode::DiskFull)
 }
