@@ -178,11 +178,10 @@ impl Engine {
     pub(super) fn opened(&mut self, now: Now, row: TunnelRow, waiting: Vec<Requester>) {
         self.end_opening(&row);
         let id = row.id;
-        let revoked = self.install_tunnel(now, row);
-        let outcome = match self.tunnels.get(&id) {
-            Some(tunnel) if !revoked => Ok(Answer::Bound(Box::new(self.view(tunnel)))),
-            _ => Err(AskError::Revoked),
-        };
+        let outcome = self.install_tunnel(now, row).map(|()| {
+            let tunnel = self.tunnels.get(&id).expect("it was installed above");
+            Answer::Bound(Box::new(self.view(tunnel)))
+        });
         for from in waiting {
             self.answer(from, outcome.clone().map(Some));
         }

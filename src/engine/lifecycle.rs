@@ -192,7 +192,8 @@ impl Engine {
     /// Puts a tunnel from the disk into memory as the snapshot has it.
     pub(super) fn load_tunnel(&mut self, now: Now, row: TunnelRow) {
         if row.state == TunnelState::Open {
-            self.install_tunnel(now, row);
+            // What ended meanwhile is written like any other end; nobody waits for an answer.
+            drop(self.install_tunnel(now, row));
             return;
         }
         let id = row.id;
@@ -207,27 +208,31 @@ impl Engine {
         self.remember_ended(id);
     }
 
-    /// Puts an open tunnel in force. True when its device was revoked while it was being written: it
-    /// ends at once.
-    pub(super) fn install_tunnel(&mut self, now: Now, row: TunnelRow) -> bool {
+    /// Puts an open tunnel in force, unless its device was revoked or its time came while it was being
+    /// written: then it ends at once.
+    pub(super) fn install_tunnel(&mut self, now: Now, row: TunnelRow) -> Result<(), AskError> {
         let (id, owner, expires_at) = (row.id, row.device, row.expires_at);
         self.names.insert(row.slug.clone(), id);
         self.tunnels.insert(id, Tunnel::new(row));
         let Some(device) = self.devices.get_mut(&owner).filter(|d| !d.is_revoked()) else {
             let ending = Ending::by_itself(TunnelState::Closed, "device revoked");
             self.end(now, id, ending, None);
-            return true;
+            return Err(AskError::Revoked);
         };
         device.tunnels.insert(id);
+        let (here, away) = (device.here(), device.away);
+        if expires_at.is_some_and(|at| at <= now.wall) {
+            self.expire(now, id);
+            return Err(AskError::Ended { expired: true });
+        }
         if let Some(at) = expires_at {
             self.timers.set_wall(Timer::Expire(id), at);
         }
-        let (here, away) = (device.here(), device.away);
         match here {
             Some(_) => self.client_here(now, id),
             None => self.client_away(now, away, id),
         }
-        false
+        Ok(())
     }
 
     /// Sets the timer of a client that is away.

@@ -59,6 +59,11 @@ impl Disk {
         self.rows.devices.get(&id)
     }
 
+    pub(super) fn open(&self) -> Vec<TunnelId> {
+        let all = self.rows.tunnels.keys().copied();
+        all.filter(|id| self.is_open(*id)).collect()
+    }
+
     pub(super) fn is_open(&self, id: TunnelId) -> bool {
         self.tunnel(id)
             .is_some_and(|row| row.state == TunnelState::Open)

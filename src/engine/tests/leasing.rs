@@ -292,6 +292,24 @@ fn a_tunnel_whose_link_went_down_while_it_was_written_is_open_all_the_same() {
 }
 
 #[test]
+fn a_tunnel_whose_time_came_while_it_was_written_never_serves() {
+    let mut world = World::new();
+    let alice = world.connect("alice");
+    world.store = Store::Waits;
+    let opened = world.now.wall;
+    let mut ask = world.ask("app");
+    ask.expires_at = Some(opened.plus(secs(3)));
+    let from = world.bind_asked(&alice, &ask);
+    world.step(secs(3));
+    world.commits();
+    let ended = AskError::Ended { expired: true };
+    assert_eq!(world.reply(from), Err(ended));
+    world.set_wall(opened);
+    assert!(matches!(world.refused("app"), Refusal::Expired { .. }));
+    world.finish();
+}
+
+#[test]
 fn more_questions_than_a_commit_keeps_waiting_are_refused() {
     let mut world = World::new();
     let alice = world.connect("alice");

@@ -8,6 +8,7 @@ mod leasing;
 mod linking;
 mod living;
 mod storing;
+mod storms;
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
@@ -58,10 +59,13 @@ struct World {
     cut_visits: HashSet<TunnelId>,
     /// Visits that passed and did not end.
     going_on: Vec<VisitId>,
+    /// What was asked to be closed, by whom.
+    closing: HashMap<Requester, TunnelId>,
     /// The newest link of each device that the engine was told of, while it is up.
     newest: BTreeMap<DeviceId, LinkId>,
     up: HashSet<LinkId>,
-    latest_wall: WallTime,
+    /// The latest wall time the engine saw since each tunnel is in force.
+    latest_wall: HashMap<TunnelId, WallTime>,
 }
 
 const fn secs(secs: u64) -> Duration {
@@ -128,9 +132,10 @@ impl World {
             told: Vec::new(),
             cut_visits: HashSet::new(),
             going_on: Vec::new(),
+            closing: HashMap::new(),
             newest: BTreeMap::new(),
             up: HashSet::new(),
-            latest_wall: now.wall,
+            latest_wall: HashMap::new(),
         }
     }
 
@@ -169,7 +174,9 @@ impl World {
     }
 
     fn look(&mut self) {
-        self.latest_wall = self.latest_wall.max(self.now.wall);
+        for latest in self.latest_wall.values_mut() {
+            *latest = self.now.wall.max(*latest);
+        }
     }
 
     // Events and what they lead to.
@@ -199,7 +206,7 @@ impl World {
                 audit,
             } => self.queue.push_back((ticket, changes, audit)),
             Action::Reply { to, outcome } => {
-                self.check_reply(&outcome);
+                self.check_reply(to, &outcome);
                 let before = self.replies.insert(to, outcome);
                 assert_eq!(before, None, "answered twice: {to:?}");
             }
@@ -216,6 +223,7 @@ impl World {
                 self.cut.push((link, code));
             }
             Action::CutVisits { tunnel } => {
+                self.latest_wall.remove(&tunnel);
                 self.cut_visits.insert(tunnel);
             }
             Action::Tell { link, tunnel, code } => {
@@ -351,8 +359,8 @@ impl World {
     }
 
     fn link_down(&mut self, link: LinkId) {
-        self.up.remove(&link);
         self.handle(Event::LinkDown { link });
+        self.up.remove(&link);
     }
 
     fn heard(&mut self, link: LinkId) {
@@ -409,6 +417,7 @@ impl World {
     }
 
     fn close_asked(&mut self, from: Requester, tunnel: TunnelId) {
+        self.closing.insert(from, tunnel);
         self.handle(Event::CloseAsked { from, tunnel });
     }
 
@@ -508,7 +517,10 @@ impl World {
         self.newest.clear();
         self.up.clear();
         self.cut_visits.clear();
-        self.latest_wall = self.now.wall;
+        self.latest_wall.clear();
+        for tunnel in self.disk.open() {
+            self.latest_wall.insert(tunnel, self.now.wall);
+        }
         let snapshot = self.disk.snapshot();
         self.engine = Engine::new(settings, snapshot, self.now);
         self.pump();
@@ -547,7 +559,8 @@ impl World {
             "visited after its end"
         );
         assert!(
-            row.expires_at.is_none_or(|at| at > self.latest_wall),
+            row.expires_at
+                .is_none_or(|at| at > self.latest_wall[&route.tunnel]),
             "visited after its expiry"
         );
         let revoked = self.disk.device(row.device).and_then(|d| d.revoked_at);
@@ -555,11 +568,20 @@ impl World {
     }
 
     /// Acknowledged is durable.
-    fn check_reply(&self, outcome: &Outcome) {
+    fn check_reply(&mut self, to: Requester, outcome: &Outcome) {
         match outcome {
             Ok(Answer::Bound(view)) => {
                 let row = self.disk.tunnel(view.row.id).expect("it is on disk");
                 assert_eq!((&row.slug, row.device), (&view.row.slug, view.row.device));
+                assert_eq!(row.state, TunnelState::Open);
+                // An id that the engine has forgotten may be used anew.
+                self.cut_visits.remove(&view.row.id);
+                let since = self.latest_wall.entry(view.row.id);
+                since.or_insert(self.now.wall);
+            }
+            Ok(Answer::Closed) => {
+                let tunnel = self.closing[&to];
+                assert!(!self.disk.is_open(tunnel), "acknowledged, not on disk");
             }
             Ok(Answer::Enrolled { device, .. }) => assert!(self.disk.device(*device).is_some()),
             _ => {}
