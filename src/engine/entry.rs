@@ -222,7 +222,7 @@ impl Engine {
             match timer {
                 Timer::Expire(tunnel) => self.expire(now, tunnel),
                 Timer::Gone(tunnel) => self.give_up_gone(now, tunnel),
-                Timer::Forget(tunnel) => self.forget_tunnel(now, tunnel),
+                Timer::Forget(tunnel) => self.forget_tunnel(tunnel),
                 Timer::ForgetInvite(invite) => self.forget_invite(invite),
                 Timer::Hold(tunnel) => self.end_hold(tunnel),
                 Timer::Idle(tunnel) => self.look_at_idleness(now, at, tunnel),

@@ -19,7 +19,7 @@ use crate::times::{Now, WallTime};
 pub(super) const SETTLING: Duration = Duration::from_secs(300);
 
 /// Ended tunnels of one user that are remembered through their quarantine.
-const ENDED_PER_USER: usize = 10_000;
+pub(super) const ENDED_PER_USER: usize = 10_000;
 
 /// How a tunnel ends.
 #[derive(Debug, Clone, Copy)]
@@ -144,7 +144,7 @@ impl Engine {
         // Who opens and closes without end loses the quarantine of the oldest names; nobody else does.
         let too_many = ended.len() > ENDED_PER_USER;
         if let Some(oldest) = ended.front().copied().filter(|_| too_many) {
-            self.drop_ended(oldest);
+            self.forget_tunnel(oldest);
         }
         self.watch_quarantine(id);
     }
@@ -156,19 +156,8 @@ impl Engine {
         }
     }
 
-    /// The quarantine is over: only the disk remembers.
-    pub(super) fn forget_tunnel(&mut self, now: Now, id: TunnelId) {
-        let quarantine = self.settings.quarantine;
-        let Some(tunnel) = self.tunnels.get(&id).filter(|t| t.unsaved.is_none()) else {
-            return;
-        };
-        if tunnel.in_quarantine(quarantine, now.wall) {
-            return self.watch_quarantine(id);
-        }
-        self.drop_ended(id);
-    }
-
-    fn drop_ended(&mut self, id: TunnelId) {
+    /// The quarantine is over, or too many wait for its end: only the disk remembers.
+    pub(super) fn forget_tunnel(&mut self, id: TunnelId) {
         self.timers.cancel(Timer::Forget(id));
         let Some(tunnel) = self.tunnels.remove(&id) else {
             return;

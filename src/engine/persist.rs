@@ -14,7 +14,7 @@ use crate::names::{DeviceId, InviteId, TunnelId};
 use crate::times::Now;
 
 /// Grants under way at once, over all devices.
-const PENDING: usize = 4096;
+pub(super) const PENDING: usize = 4096;
 
 /// Questions that wait for one commit.
 const WAITING: usize = 16;

@@ -237,6 +237,29 @@ fn a_revocation_never_un_happens() {
 }
 
 #[test]
+fn of_two_devices_with_one_key_the_revoked_one_counts() {
+    let mut world = World::new();
+    let alice = world.connect("alice");
+    let live = world.disk.device(alice.device).unwrap().clone();
+    for other in [[0; 16], [0xff; 16]] {
+        let revoked = DeviceRow {
+            id: DeviceId::from_bytes(other),
+            revoked_at: Some(world.now.wall),
+            ..live.clone()
+        };
+        for devices in [[revoked.clone(), live.clone()], [live.clone(), revoked]] {
+            let snapshot = Snapshot {
+                devices: devices.into(),
+                ..world.disk.snapshot()
+            };
+            let engine = Engine::new(settings(), snapshot, world.now);
+            assert_eq!(engine.device_of(&alice.pin), Err(AskError::Revoked));
+        }
+    }
+    world.finish();
+}
+
+#[test]
 fn what_is_revoked_has_to_be_one_thing() {
     let mut world = World::new();
     world.connect_as("alice", "pc");

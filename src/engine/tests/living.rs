@@ -249,6 +249,24 @@ fn a_visit_in_progress_is_never_idle() {
 }
 
 #[test]
+fn one_visit_of_two_in_progress_is_enough() {
+    let mut world = World::new();
+    let mut alice = world.connect("alice");
+    let mut ask = world.ask("app");
+    ask.idle = Some(Some(HOUR));
+    world.bind(&alice, &ask).unwrap();
+    let long = world.passes("app").visit;
+    world.visited("app");
+    world.live_for(2 * HOUR, &[alice]);
+    assert_eq!(world.state("app"), "open");
+    alice.link = world.link_up(alice.device);
+    world.live_for(2 * HOUR, &[alice]);
+    assert_eq!(world.state("app"), "open");
+    world.ends(long);
+    world.finish();
+}
+
+#[test]
 fn idleness_stands_still_while_the_client_is_away_and_survives_a_restart() {
     let mut world = World::new();
     let mut alice = world.connect("alice");
@@ -440,5 +458,45 @@ fn the_name_of_an_ended_tunnel_shows_the_open_one_first() {
     world.restart();
     assert_eq!(world.engine.tunnels().count(), 2);
     assert_eq!(world.refused("app"), closed("app"));
+    world.finish();
+}
+
+#[test]
+fn a_name_that_ended_twice_is_kept_from_its_latest_end() {
+    let mut world = World::new();
+    let (alice, bob) = (world.connect("alice"), world.connect("bob"));
+    let first = world.opens(&alice, "app");
+    world.closes(&alice, first).unwrap();
+    world.step(3 * DAY);
+    let second = world.opens(&alice, "app");
+    world.closes(&alice, second).unwrap();
+    world.step(5 * DAY);
+    assert_eq!(world.refused("app"), closed("app"));
+    assert_eq!(world.engine.tunnels().count(), 1);
+    let ask = world.ask("app");
+    assert!(world.bind(&bob, &ask).is_err());
+    world.finish();
+}
+
+#[test]
+fn a_user_who_ends_tunnels_without_end_is_remembered_within_bounds() {
+    let mut world = World::new();
+    let alice = world.connect("alice");
+    let app = world.opens(&alice, "app");
+    world.closes(&alice, app).unwrap();
+    let row = world.disk.tunnel(app).unwrap().clone();
+    let most = lifecycle::ENDED_PER_USER;
+    let mut snapshot = world.disk.snapshot();
+    snapshot.tunnels = (0..=most as u64)
+        .map(|number| TunnelRow {
+            id: TunnelId::from_bytes(bytes(number)),
+            slug: slug(&format!("app{number}")),
+            ..row.clone()
+        })
+        .collect();
+    let engine = Engine::new(settings(), snapshot, world.now);
+    assert_eq!(engine.tunnels().count(), most);
+    assert!(engine.tunnel("app0").is_none(), "the oldest is dropped");
+    assert!(engine.tunnel("app1").is_some());
     world.finish();
 }

@@ -174,3 +174,27 @@ fn a_commit_nobody_asked_for_is_nothing() {
     });
     world.finish();
 }
+
+#[test]
+fn more_grants_than_may_wait_for_the_disk_are_refused() {
+    let most = persist::PENDING;
+    let mut world = World::with(EngineSettings {
+        tunnels_per_device: 2 * most,
+        ..settings()
+    });
+    let alice = world.connect("alice");
+    world.store = Store::Waits;
+    for number in 0..most {
+        let ask = world.ask(&format!("app{number}"));
+        world.bind_asked(&alice, &ask);
+    }
+    assert!(world.replies.is_empty());
+    let ask = world.ask("app");
+    assert_eq!(world.bind(&alice, &ask), Err(AskError::Busy));
+    world.store = Store::Fails(Code::DiskFull);
+    world.commit_all();
+    world.store = Store::Commits;
+    world.pump();
+    assert!(world.bind(&alice, &ask).is_ok());
+    world.finish();
+}
