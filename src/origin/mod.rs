@@ -5,7 +5,7 @@
 //! ```text
 //! head + body ──request──▶ pool ──dial (policy)──▶ origin
 //!       ▲                                             │
-//!       └──────────response · splice──────────────────┘
+//!       └──────────response · splice · files──────────┘
 //! ```
 //!
 //! What an origin is spoken to in:
@@ -14,10 +14,12 @@
 //!   has shown that it speaks it. An origin that does not is asked in HTTP/1.1, and not tried again for a
 //!   minute.
 //! - `https:`: what ALPN agrees on; an upgrade asks for HTTP/1.1.
+//! - `file:`: nothing is dialled; the directory is served from here.
 
 mod body;
 mod dial;
 mod exchange;
+mod files;
 mod line;
 mod look;
 mod naming;
@@ -95,11 +97,13 @@ impl Origins {
     ) -> VisitReport {
         let mut report = VisitReport::default();
         let served = match &tunnel.target {
-            Target::File { .. } | Target::Stream { .. } => {
-                Err(exchange::Failure::Dial(DialError::Unsupported {
-                    target: tunnel.target.to_string(),
-                }))
+            Target::File { dir } => {
+                let policy = self.pool.dialler().policy();
+                files::serve(policy, dir, &head, &mut tx, rx, &mut report).await
             }
+            Target::Stream { .. } => Err(exchange::Failure::Dial(DialError::Unsupported {
+                target: tunnel.target.to_string(),
+            })),
             _ => exchange::serve(&self.pool, &tunnel, &mut head, &mut tx, rx, &mut report).await,
         };
         if let Err(err) = served {
