@@ -101,9 +101,7 @@ impl Live {
 
     /// Closes with a code; the first close counts.
     pub(super) fn close(&self, code: Code, text: &str) {
-        if self.connection.close_reason().is_none() {
-            let _ = self.ours.set((code, text.to_owned()));
-        }
+        let _ = self.ours.set((code, text.to_owned()));
         let reason = &text.as_bytes()[..text.len().min(REASON_MAX)];
         self.connection.close(number(code), reason);
     }

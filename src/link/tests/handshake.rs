@@ -52,7 +52,7 @@ async fn a_server_with_another_key_is_refused_and_nothing_proceeds() {
     let dialer = world.dialer();
     let address = world.address.to_string();
     let pins = [expected];
-    let (dialled, arrived) = tokio::join!(dialer.dial(&address, &pins, hello()), world.establish());
+    let (dialled, arrived) = both(dialer.dial(&address, &pins, hello()), world.establish()).await;
     let error = dialled.unwrap_err();
     assert_eq!(error.code(), Code::WrongPin);
     let got = world.key.pin();
@@ -102,7 +102,7 @@ async fn keys_rotate_without_a_flag_day() {
     for known in [&[][..], &[old]] {
         world.listener.answer_also_to(known);
         let (dialled, arrived) =
-            tokio::join!(dialer.dial(&address, &pins, hello()), world.establish());
+            both(dialer.dial(&address, &pins, hello()), world.establish()).await;
         assert_eq!(dialled.unwrap().0.pin(), world.key.pin());
         arrived.unwrap();
     }
@@ -115,7 +115,7 @@ async fn a_peer_of_another_protocol_is_told_so() {
         tls::client_settings(&Identity::ephemeral().unwrap(), &[world.key.pin()]).unwrap();
     settings.alpn_protocols = vec![b"wormkey/2".to_vec()];
     let config = tagged(&world, settings);
-    let (connected, arrived) = tokio::join!(world.connect(config), world.establish());
+    let (connected, arrived) = both(world.connect(config), world.establish()).await;
     let end = LinkEnd::of(connected.unwrap_err(), None);
     assert_eq!((end.cause, end.by_peer), (EndCause::AlpnMismatch, true));
     let error = LinkError::from(end);
@@ -130,7 +130,7 @@ async fn a_client_without_a_key_gets_no_link() {
         tls::client_settings(&Identity::ephemeral().unwrap(), &[world.key.pin()]).unwrap();
     settings.client_auth_cert_resolver = Arc::new(NoKey);
     let config = tagged(&world, settings);
-    let (_, arrived) = tokio::join!(world.connect(config), world.establish());
+    let (_, arrived) = both(world.connect(config), world.establish()).await;
     assert!(matches!(arrived.unwrap_err(), LinkError::Tls { .. }));
 }
 
@@ -230,20 +230,23 @@ async fn a_client_that_finds_the_door_full_gets_in_when_it_clears() {
         _ = world.dial(&first) => panic!("nobody answered yet"),
         arriving = world.listener.accept() => arriving.unwrap(),
     };
-    let (dialled, arrived) = tokio::join!(world.dial(&second), async {
-        let next = world.listener.accept();
+    let start = Instant::now();
+    let arriving = async {
         let clear = async {
             tokio::time::sleep(secs(2)).await;
             drop(held);
-            std::future::pending::<()>().await;
         };
-        tokio::select! {
-            arriving = next => arriving.unwrap().establish().await,
-            () = clear => unreachable!("it never ends"),
-        }
-    });
+        let (arrived, ()) = both(world.establish(), clear).await;
+        arrived
+    };
+    let dialling = async {
+        let dialled = world.dial(&second).await;
+        (dialled, start.elapsed())
+    };
+    let ((dialled, took), arrived) = both(dialling, arriving).await;
     dialled.unwrap();
     arrived.unwrap();
+    assert!(took >= secs(2), "{took:?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -37,10 +37,7 @@ async fn a_silent_peer_is_not_heard() {
 async fn an_hour_in_a_black_hole_ends_neither_link_nor_stream() {
     let world = World::new();
     let ends = world.link().await;
-    let (opened, accepted) = tokio::join!(
-        async { ends.server.open(&bytes_head()).await },
-        ends.client.accept()
-    );
+    let (opened, accepted) = both(ends.server.open(&bytes_head()), ends.client.accept()).await;
     let (mut tx, _rx) = opened.unwrap();
     let (_, _, mut rx) = accepted.unwrap();
     send(&mut tx, "before ").await.unwrap();
@@ -66,7 +63,7 @@ async fn a_restarted_server_is_noticed_at_the_next_keep_alive() {
     sleep(secs(20)).await;
     world.restart();
     let start = Instant::now();
-    let end = ends.client.closed().await;
+    let end = timeout(secs(600), ends.client.closed()).await.unwrap();
     assert_eq!((end.cause, end.by_peer), (EndCause::StatelessReset, true));
     assert!(start.elapsed() <= world.settings.keep_alive + secs(1));
     // And the device is back with the same key.
@@ -85,7 +82,8 @@ async fn many_clients_of_a_restarted_server_are_all_told() {
     world.restart();
     let start = Instant::now();
     for ends in &links {
-        assert_eq!(ends.client.closed().await.cause, EndCause::StatelessReset);
+        let end = timeout(secs(600), ends.client.closed()).await.unwrap();
+        assert_eq!(end.cause, EndCause::StatelessReset);
     }
     assert!(start.elapsed() <= 2 * world.settings.keep_alive + secs(1));
 }
@@ -108,7 +106,7 @@ async fn silence_for_the_idle_timeout_ends_a_link() {
     let ends = world.link().await;
     world.network.set_down(true);
     let start = Instant::now();
-    let end = ends.server.closed().await;
+    let end = timeout(secs(600), ends.server.closed()).await.unwrap();
     assert_eq!((end.cause, end.code), (EndCause::TimedOut, None));
     assert!(start.elapsed() >= secs(59));
 }
@@ -194,11 +192,12 @@ async fn a_client_that_dials_while_the_server_restarts_gets_through() {
     world.listener.close(Code::Draining, secs(1)).await;
     let dialer = world.dialer();
     let (address, pins) = (world.address.to_string(), [world.key.pin()]);
-    let (dialled, arrived) = tokio::join!(dialer.dial(&address, &pins, hello()), async {
+    let (dialled, arrived) = both(dialer.dial(&address, &pins, hello()), async {
         sleep(secs(3)).await;
         world.restart();
         world.establish().await
-    });
+    })
+    .await;
     dialled.unwrap();
     arrived.unwrap();
 }

@@ -11,28 +11,24 @@ use crate::wire::{
 
 /// What a stranger that sends `bytes` on its first stream gets, at both ends, and after how long.
 async fn greeted_with(world: &World, bytes: &[u8], finish: bool) -> (LinkError, LinkEnd, Duration) {
-    let (mut start, stranger) = (Instant::now(), async {
+    let mut start = Instant::now();
+    let stranger = async {
         let stranger = world.stranger().await;
-        if !bytes.is_empty() {
-            let (mut tx, _rx) = stranger.open_bi().await.unwrap();
-            // A closed link may cut the writing short, which is what is expected of it.
-            let _ = tx.write_all(bytes).await;
-            if finish {
-                let _ = tx.finish();
-            }
-            let reason = stranger.closed().await;
-            return LinkEnd::of(reason, None);
+        let (mut tx, _rx) = stranger.open_bi().await.unwrap();
+        // A closed link may cut the writing short, which is what is expected of it. A stream on which
+        // nothing is written is none that the server hears of.
+        let _ = tx.write_all(bytes).await;
+        if finish {
+            let _ = tx.finish();
         }
         LinkEnd::of(stranger.closed().await, None)
-    });
-    let (established, end) = tokio::join!(
-        async {
-            let arriving = world.listener.accept().await.unwrap();
-            start = Instant::now();
-            arriving.establish().await
-        },
-        stranger
-    );
+    };
+    let establishing = async {
+        let arriving = world.listener.accept().await.unwrap();
+        start = Instant::now();
+        arriving.establish().await
+    };
+    let (established, end) = both(establishing, stranger).await;
     (established.unwrap_err(), end, start.elapsed())
 }
 
@@ -146,13 +142,13 @@ async fn a_message_over_the_limit_closes_a_link_in_service() {
         code: 1,
         detail: "x".repeat(CONTROL_MAX),
     });
-    let (sent, received) = tokio::join!(ends.server_send.send(&fault), ends.client_recv.recv());
+    let (sent, received) = both(ends.server_send.send(&fault), ends.client_recv.recv()).await;
     drop(sent);
     assert!(
         matches!(received, Err(LinkError::Protocol(_))),
         "{received:?}"
     );
-    let end = ends.server.closed().await;
+    let end = timeout(secs(1), ends.server.closed()).await.unwrap();
     assert_eq!(
         (end.code, end.cause),
         (Some(Code::Protocol), EndCause::Closed)
@@ -166,7 +162,8 @@ async fn a_control_stream_given_up_ends_the_link() {
     drop(ends.client_send);
     let error = ends.server_recv.recv().await.unwrap_err();
     assert!(matches!(error, LinkError::Protocol(_)), "{error}");
-    assert_eq!(ends.client.closed().await.code, Some(Code::Protocol));
+    let end = timeout(secs(1), ends.client.closed()).await.unwrap();
+    assert_eq!(end.code, Some(Code::Protocol));
 }
 
 #[tokio::test(start_paused = true)]
@@ -186,10 +183,8 @@ async fn a_server_that_opens_and_resets_without_end_does_not_drown_a_good_visit(
     };
     let good = async {
         for _ in 0..20 {
-            let (opened, accepted) = tokio::join!(
-                async { ends.server.open(&bytes_head()).await },
-                ends.client.accept()
-            );
+            let (opened, accepted) =
+                both(ends.server.open(&bytes_head()), ends.client.accept()).await;
             opened.unwrap();
             accepted.unwrap();
         }

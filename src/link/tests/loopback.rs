@@ -17,24 +17,25 @@ async fn a_link_over_ipv4_and_ipv6_carries_a_visit() {
     for host in ["127.0.0.1", "[::1]", "localhost"] {
         let address = format!("{host}:{port}");
         let pins = [key.pin()];
-        let (dialled, arrived) = tokio::join!(dialer.dial(&address, &pins, hello()), async {
+        let (dialled, arrived) = both(dialer.dial(&address, &pins, hello()), async {
             listener.accept().await.unwrap().establish().await
-        });
+        })
+        .await;
         let (client, _cs, _cr) = dialled.unwrap();
         let (server, _ss, _sr, _) = arrived.unwrap();
         // As people write it, not as an IPv4-mapped one.
         assert!(server.peer().ip().is_loopback(), "{}", server.peer());
-        let (opened, accepted) =
-            tokio::join!(async { server.open(&http_head()).await }, client.accept());
+        let (opened, accepted) = both(server.open(&http_head()), client.accept()).await;
         let ((mut tx, _rx), (_, _tx, mut rx)) = (opened.unwrap(), accepted.unwrap());
         let body = vec![9; 1 << 20];
-        let (sent, got) = tokio::join!(
+        let (sent, got) = both(
             async {
                 send(&mut tx, body.clone()).await.unwrap();
                 tx.finish();
             },
-            recv_all(&mut rx)
-        );
+            recv_all(&mut rx),
+        )
+        .await;
         assert_eq!(((), body), (sent, got.unwrap()));
     }
 }

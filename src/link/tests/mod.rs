@@ -7,12 +7,13 @@ mod loopback;
 mod stalled;
 mod streams;
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::time::timeout;
 
 use super::memory::Network;
 use super::{ControlRecv, ControlSend, Dialer, Identity, Link, LinkError, LinkSettings, Listener};
@@ -81,7 +82,7 @@ impl World {
     }
 
     async fn link_by(&self, dialer: &Dialer) -> Ends {
-        let (dialled, arrived) = tokio::join!(self.dial(dialer), self.establish());
+        let (dialled, arrived) = both(self.dial(dialer), self.establish()).await;
         let (client, client_send, client_recv) = dialled.unwrap();
         let (server, server_send, server_recv, hello) = arrived.unwrap();
         Ends {
@@ -197,6 +198,13 @@ async fn recv_all(stream: &mut LinkRecv) -> Result<Vec<u8>, StreamError> {
 
 async fn send(stream: &mut LinkSend, bytes: impl Into<Bytes>) -> Result<(), StreamError> {
     crate::wire::send_all(stream, &mut [bytes.into()]).await
+}
+
+/// Both to their ends. A test that fails must not wait for ever, least of all on paused time.
+async fn both<A, B>(a: impl Future<Output = A>, b: impl Future<Output = B>) -> (A, B) {
+    timeout(secs(600), async { tokio::join!(a, b) })
+        .await
+        .expect("an end waits for ever")
 }
 
 const fn secs(n: u64) -> Duration {

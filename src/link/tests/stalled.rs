@@ -31,7 +31,7 @@ async fn download(ends: &Ends) -> Duration {
         }
         count
     };
-    let (_rx, count) = tokio::join!(sending, reading);
+    let (_rx, count) = both(sending, reading).await;
     assert_eq!(count, BODY);
     start.elapsed()
 }
@@ -47,10 +47,7 @@ async fn forty_readers_that_stop_do_not_slow_the_next_and_cost_their_window_alon
     let taken = Arc::new(AtomicUsize::new(0));
     let mut unread = Vec::new();
     for _ in 0..STALLED {
-        let (opened, accepted) = tokio::join!(
-            async { ends.server.open(&bytes_head()).await },
-            ends.client.accept()
-        );
+        let (opened, accepted) = both(ends.server.open(&bytes_head()), ends.client.accept()).await;
         unread.push(accepted.unwrap());
         let (mut tx, rx) = opened.unwrap();
         let taken = Arc::clone(&taken);
@@ -77,7 +74,6 @@ async fn forty_readers_that_stop_do_not_slow_the_next_and_cost_their_window_alon
     );
     assert_eq!(taken.load(Ordering::Relaxed), stuck);
 
-    // The client's own: it answers on a stream too, and its uploads are not held up either.
     drop(unread);
     ends.server.close(crate::codes::Code::Done, "");
     tasks.shutdown(secs(5)).await;
