@@ -91,7 +91,7 @@ async fn slow_heads_stop_nobody_and_end_at_their_deadline() {
         }
     };
     tokio::select! {
-        () = refused => {}
+        refused = timeout(secs(60), refused) => refused.unwrap(),
         _ = ends.client.accept() => panic!("half a head surfaced"),
     }
     let late = start.elapsed();
