@@ -1,11 +1,30 @@
 //! The admin API over a Unix socket: types, routes, peer credentials, the caller's side. Not what the
 //! calls do: the roles implement [`ClientBackend`] and [`ServerBackend`].
+//!
+//! A call in three hops: `socket::bind` → `serve` (who calls, and whether a browser sent it) →
+//! `routes` (one function per route) → the backend. `respond` turns every error into problem+json.
 
 use std::future::Future;
 
 use crate::codes::Code;
 
+mod ask;
+pub mod call;
+mod events;
+mod respond;
+mod routes;
+mod serve;
+pub mod socket;
+mod stall;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 pub mod types;
+
+pub use call::{ApiClient, CallError, EventReader};
+pub use serve::{serve_client, serve_server};
+pub use socket::{AdminSocket, SocketError};
 
 use types::{
     AuditJson, ClientStatusJson, DeviceJson, EventJson, InviteAsk, InviteJson, JoinAsk, JoinJson,

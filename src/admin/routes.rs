@@ -1,0 +1,308 @@
+//! One function per route: read what is asked, call the backend, shape the page. No decisions.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::response::Response;
+use axum::routing::{delete, get, post};
+use http::{HeaderMap, StatusCode, Uri};
+use serde::{Deserialize, Serialize};
+
+use super::ask::{AuditParams, Json, Key, ListParams, Params, page_size, usage};
+use super::events::Watchers;
+use super::types::{
+    AuditJson, ClientStatusJson, DeviceJson, InviteAsk, InviteJson, JoinAsk, JoinJson, OpenAsk,
+    ReloadJson, ServerStatusJson, TunnelJson, UserJson,
+};
+use super::{ApiError, Caller, ClientBackend, CommonBackend, ServerBackend};
+use crate::codes::Code;
+use crate::names::TunnelId;
+use crate::tasks::Tasks;
+
+type Answer<T> = Result<axum::Json<T>, ApiError>;
+
+/// What every route can reach.
+pub(super) struct Hub<B> {
+    backend: Arc<B>,
+    tasks: Tasks,
+    watchers: Watchers,
+}
+
+impl<B> Clone for Hub<B> {
+    fn clone(&self) -> Self {
+        Self {
+            backend: self.backend.clone(),
+            tasks: self.tasks.clone(),
+            watchers: self.watchers.clone(),
+        }
+    }
+}
+
+impl<B> Hub<B> {
+    pub(super) fn new(backend: Arc<B>, tasks: Tasks) -> Self {
+        Self {
+            backend,
+            tasks,
+            watchers: Watchers::default(),
+        }
+    }
+}
+
+/// The client's routes.
+pub(super) fn client<B: ClientBackend>(hub: Hub<B>) -> Router {
+    let routes = Router::new()
+        .route("/v1/tunnels", get(list::<B>).post(open::<B>))
+        .route("/v1/tunnels/{key}", get(show::<B>).delete(close::<B>))
+        .route("/v1/status", get(client_status::<B>))
+        .route("/v1/join", post(join::<B>))
+        .route("/v1/leave", post(leave::<B>));
+    finish(routes, hub)
+}
+
+/// The server's routes.
+pub(super) fn server<B: ServerBackend>(hub: Hub<B>) -> Router {
+    let routes = Router::new()
+        .route("/v1/tunnels", get(server_tunnels::<B>))
+        .route(
+            "/v1/tunnels/{key}",
+            get(server_tunnel::<B>).delete(server_close::<B>),
+        )
+        .route("/v1/status", get(server_status::<B>))
+        .route("/v1/devices", get(devices::<B>))
+        .route("/v1/devices/{key}", delete(revoke_device::<B>))
+        .route("/v1/users", get(users::<B>))
+        .route("/v1/invites", post(invite::<B>))
+        .route("/v1/revoke", post(revoke::<B>))
+        .route("/v1/audit", get(audit::<B>));
+    finish(routes, hub)
+}
+
+fn finish<B: CommonBackend>(routes: Router<Hub<B>>, hub: Hub<B>) -> Router {
+    routes
+        .route("/v1/reload", post(reload::<B>))
+        .route("/v1/events", get(events::<B>))
+        .fallback(async |uri: Uri| {
+            ApiError::new(Code::NotFound, format!("there is no {} here", uri.path()))
+        })
+        .method_not_allowed_fallback(async |uri: Uri| {
+            ApiError::new(
+                Code::MethodNotAllowed,
+                format!("{} does not take this method", uri.path()),
+            )
+        })
+        .with_state(hub)
+}
+
+async fn reload<B: CommonBackend>(State(hub): State<Hub<B>>, caller: Caller) -> Answer<ReloadJson> {
+    hub.backend.reload(caller).await.map(axum::Json)
+}
+
+async fn events<B: CommonBackend>(
+    State(hub): State<Hub<B>>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let after = match headers.get("last-event-id") {
+        None => None,
+        Some(text) => Some(
+            text.to_str()
+                .ok()
+                .and_then(|text| text.parse().ok())
+                .ok_or_else(|| usage("Last-Event-ID is no number; leave it out to start now"))?,
+        ),
+    };
+    hub.watchers
+        .stream(&hub.tasks, after, || hub.backend.events(after))
+}
+
+#[derive(Serialize)]
+struct TunnelPage {
+    tunnels: Vec<TunnelJson>,
+    next: Option<TunnelId>,
+}
+
+/// Ids sort by the time they were made, so a page's last id is where the next one starts, whatever
+/// came or went in between.
+fn tunnel_page(mut tunnels: Vec<TunnelJson>, page: &ListParams) -> Answer<TunnelPage> {
+    tunnels.sort_by_key(|tunnel| tunnel.id);
+    if let Some(cursor) = &page.cursor {
+        let after: TunnelId = cursor
+            .parse()
+            .map_err(|_| usage("the cursor is not one; use a page's `next`"))?;
+        tunnels.retain(|tunnel| tunnel.id > after);
+    }
+    let limit = usize::try_from(page_size(page.limit)?).unwrap_or(usize::MAX);
+    let more = tunnels.len() > limit;
+    tunnels.truncate(limit);
+    let next = tunnels.last().map(|tunnel| tunnel.id).filter(|_| more);
+    Ok(axum::Json(TunnelPage { tunnels, next }))
+}
+
+async fn list<B: ClientBackend>(
+    State(hub): State<Hub<B>>,
+    Params(page): Params<ListParams>,
+) -> Answer<TunnelPage> {
+    tunnel_page(hub.backend.list(page.all).await?, &page)
+}
+
+async fn open<B: ClientBackend>(
+    State(hub): State<Hub<B>>,
+    caller: Caller,
+    Json(ask): Json<OpenAsk>,
+) -> Result<(StatusCode, axum::Json<TunnelJson>), ApiError> {
+    let (tunnel, new) = hub.backend.open(caller, ask).await?;
+    let status = if new {
+        StatusCode::CREATED
+    } else {
+        StatusCode::OK
+    };
+    Ok((status, axum::Json(tunnel)))
+}
+
+async fn show<B: ClientBackend>(State(hub): State<Hub<B>>, Key(key): Key) -> Answer<TunnelJson> {
+    hub.backend.show(key).await.map(axum::Json)
+}
+
+async fn close<B: ClientBackend>(
+    State(hub): State<Hub<B>>,
+    caller: Caller,
+    Key(key): Key,
+) -> Answer<TunnelJson> {
+    hub.backend.close(caller, key).await.map(axum::Json)
+}
+
+async fn client_status<B: ClientBackend>(State(hub): State<Hub<B>>) -> Answer<ClientStatusJson> {
+    hub.backend.status().await.map(axum::Json)
+}
+
+async fn join<B: ClientBackend>(
+    State(hub): State<Hub<B>>,
+    caller: Caller,
+    Json(ask): Json<JoinAsk>,
+) -> Answer<JoinJson> {
+    hub.backend.join(caller, ask).await.map(axum::Json)
+}
+
+/// `POST /v1/leave`.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct LeaveAsk {
+    #[serde(default)]
+    pub(super) forget_key: bool,
+}
+
+#[derive(Serialize)]
+struct Left {
+    left: bool,
+}
+
+async fn leave<B: ClientBackend>(
+    State(hub): State<Hub<B>>,
+    caller: Caller,
+    Json(ask): Json<LeaveAsk>,
+) -> Answer<Left> {
+    hub.backend.leave(caller, ask.forget_key).await?;
+    Ok(axum::Json(Left { left: true }))
+}
+
+async fn server_tunnels<B: ServerBackend>(
+    State(hub): State<Hub<B>>,
+    Params(page): Params<ListParams>,
+) -> Answer<TunnelPage> {
+    tunnel_page(hub.backend.tunnels(page.all).await?, &page)
+}
+
+async fn server_tunnel<B: ServerBackend>(
+    State(hub): State<Hub<B>>,
+    Key(key): Key,
+) -> Answer<TunnelJson> {
+    hub.backend.tunnel(key).await.map(axum::Json)
+}
+
+async fn server_close<B: ServerBackend>(
+    State(hub): State<Hub<B>>,
+    caller: Caller,
+    Key(key): Key,
+) -> Answer<TunnelJson> {
+    hub.backend.close(caller, key).await.map(axum::Json)
+}
+
+async fn server_status<B: ServerBackend>(State(hub): State<Hub<B>>) -> Answer<ServerStatusJson> {
+    hub.backend.status().await.map(axum::Json)
+}
+
+#[derive(Serialize)]
+struct Devices {
+    devices: Vec<DeviceJson>,
+}
+
+async fn devices<B: ServerBackend>(State(hub): State<Hub<B>>) -> Answer<Devices> {
+    let devices = hub.backend.devices().await?;
+    Ok(axum::Json(Devices { devices }))
+}
+
+#[derive(Serialize)]
+struct Users {
+    users: Vec<UserJson>,
+}
+
+async fn users<B: ServerBackend>(State(hub): State<Hub<B>>) -> Answer<Users> {
+    let users = hub.backend.users().await?;
+    Ok(axum::Json(Users { users }))
+}
+
+async fn invite<B: ServerBackend>(
+    State(hub): State<Hub<B>>,
+    caller: Caller,
+    Json(ask): Json<InviteAsk>,
+) -> Result<(StatusCode, axum::Json<InviteJson>), ApiError> {
+    let invite = hub.backend.invite(caller, ask).await?;
+    Ok((StatusCode::CREATED, axum::Json(invite)))
+}
+
+/// `POST /v1/revoke`.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RevokeAsk {
+    pub(super) what: String,
+}
+
+#[derive(Serialize)]
+struct Revoked {
+    revoked: String,
+}
+
+async fn revoke<B: ServerBackend>(
+    State(hub): State<Hub<B>>,
+    caller: Caller,
+    Json(ask): Json<RevokeAsk>,
+) -> Answer<Revoked> {
+    hub.backend.revoke(caller, ask.what.clone()).await?;
+    Ok(axum::Json(Revoked { revoked: ask.what }))
+}
+
+async fn revoke_device<B: ServerBackend>(
+    State(hub): State<Hub<B>>,
+    caller: Caller,
+    Key(key): Key,
+) -> Answer<Revoked> {
+    hub.backend.revoke(caller, key.clone()).await?;
+    Ok(axum::Json(Revoked { revoked: key }))
+}
+
+#[derive(Serialize)]
+struct AuditPage {
+    audit: Vec<AuditJson>,
+    next: Option<i64>,
+}
+
+async fn audit<B: ServerBackend>(
+    State(hub): State<Hub<B>>,
+    Params(page): Params<AuditParams>,
+) -> Answer<AuditPage> {
+    let limit = page_size(page.limit)?;
+    let audit = hub.backend.audit(page.after, limit).await?;
+    let full = audit.len() >= usize::try_from(limit).unwrap_or(usize::MAX);
+    let next = audit.last().map(|row| row.seq).filter(|_| full);
+    Ok(axum::Json(AuditPage { audit, next }))
+}

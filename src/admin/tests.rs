@@ -1,0 +1,6 @@
+//! Real sockets in temporary directories, and backends that remember what they were asked.
+
+mod calls;
+mod refusals;
+mod sockets;
+mod streams;
