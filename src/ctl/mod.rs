@@ -1,1 +1,207 @@
-//! ctl.
+//! `wormkeyctl`: reads the command line, asks a daemon over its admin socket, tells the answer to a
+//! person or, with `--json`, to a program. Not what the daemons do: every decision is theirs.
+//!
+//! [`run`] is the whole command; the process it lives in is handed to it as [`Io`].
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::Parser as _;
+use clap::error::ErrorKind;
+use serde::Serialize;
+use serde_json::json;
+
+use crate::admin::{ApiClient, CallError};
+
+pub mod args;
+mod ask;
+mod error;
+mod io;
+pub mod man;
+mod open;
+mod qr;
+mod run;
+mod server;
+mod status;
+#[cfg(test)]
+mod tests;
+mod text;
+mod tunnels;
+mod watch;
+
+pub use io::{Env, Io, Signal, SignalSource};
+
+use args::{Args, Command, Generated, ServerCommand};
+use error::{CtlError, Role};
+use text::{Style, Times};
+
+const SYSTEM_CLIENT: &str = "/run/wormkey/client.sock";
+const SYSTEM_SERVER: &str = "/run/wormkey/server.sock";
+
+/// Runs one command line, the program's name first; the result is the exit code.
+pub async fn run(args: impl IntoIterator<Item = OsString>, io: Io) -> u8 {
+    let args: Vec<OsString> = args.into_iter().collect();
+    match Args::try_parse_from(&args) {
+        Ok(parsed) => dispatch(parsed, io).await,
+        Err(err) => unparsed(&err, &args, io),
+    }
+}
+
+/// Help and version are answers; anything else is wrong usage.
+fn unparsed(err: &clap::Error, args: &[OsString], mut io: Io) -> u8 {
+    let text = err.render().to_string();
+    if matches!(
+        err.kind(),
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
+    ) {
+        let _ = io.line(text.trim_end());
+        return 0;
+    }
+    let wants_json = args
+        .iter()
+        .take_while(|arg| *arg != "--")
+        .any(|arg| arg == "--json");
+    let text = text.strip_prefix("error: ").unwrap_or(&text).trim_end();
+    if wants_json {
+        let first = text.split("\n\n").next().unwrap_or(text);
+        let detail = first.split_whitespace().collect::<Vec<_>>().join(" ");
+        io.block(&json!({"code": "usage", "detail": detail, "exit": 2}).to_string());
+    } else {
+        io.block(&format!("wormkeyctl: {text}"));
+    }
+    2
+}
+
+async fn dispatch(args: Args, io: Io) -> u8 {
+    let role = match args.command {
+        Command::Server { .. } => Role::Server,
+        _ => Role::Client,
+    };
+    let socket = args.socket.unwrap_or_else(|| default_socket(role, &io));
+    let mut cli = Cli {
+        json: args.json,
+        style: io.style(),
+        api: ApiClient::new(socket),
+        role,
+        io,
+    };
+    match command(&mut cli, args.command).await {
+        Ok(exit) => exit,
+        Err(err) => {
+            cli.report(&err);
+            if err.is_quiet() { 0 } else { err.exit() }
+        }
+    }
+}
+
+async fn command(cli: &mut Cli, command: Command) -> Result<u8, CtlError> {
+    match command {
+        Command::Join { token, replace } => status::join(cli, &token, replace).await?,
+        Command::Leave { forget_key } => status::leave(cli, forget_key).await?,
+        Command::Open(args) => open::open(cli, args).await?,
+        Command::Run(args) => return run::run(cli, args).await,
+        Command::List { all } => tunnels::list(cli, all).await?,
+        Command::Show { tunnel } => tunnels::show(cli, &tunnel).await?,
+        Command::Close { tunnel, all: _ } => match tunnel {
+            Some(key) => tunnels::close(cli, &key).await?,
+            None => tunnels::close_all(cli).await?,
+        },
+        Command::Status => status::client(cli).await?,
+        Command::Reload => status::reload(cli).await?,
+        Command::Server { command } => server_command(cli, command).await?,
+        Command::Generate { what, dir } => match what {
+            Generated::Man => man::write(&dir)?,
+            Generated::Completions => man::write_completions(&dir)?,
+        },
+    }
+    Ok(0)
+}
+
+async fn server_command(cli: &mut Cli, command: ServerCommand) -> Result<(), CtlError> {
+    match command {
+        ServerCommand::Invite {
+            user,
+            uses,
+            expires,
+        } => server::invite(cli, user, uses, expires).await,
+        ServerCommand::Users => server::users(cli).await,
+        ServerCommand::Devices => server::devices(cli).await,
+        ServerCommand::Revoke { what } => server::revoke(cli, &what).await,
+        ServerCommand::Tunnels { all } => tunnels::list(cli, all).await,
+        ServerCommand::Close { tunnel } => tunnels::close(cli, &tunnel).await,
+        ServerCommand::Status => status::server(cli).await,
+        ServerCommand::Reload => status::reload(cli).await,
+        ServerCommand::Audit { after, limit } => server::audit(cli, after, limit).await,
+    }
+}
+
+/// Without `--socket`: the environment, then a person's own daemon, then the system's.
+fn default_socket(role: Role, io: &Io) -> PathBuf {
+    if role == Role::Server {
+        return SYSTEM_SERVER.into();
+    }
+    if let Some(named) = io.var("WORMKEY_SOCKET") {
+        return named.into();
+    }
+    io.var("XDG_RUNTIME_DIR")
+        .map(|dir| PathBuf::from(dir).join("wormkey/client.sock"))
+        .filter(|own| own.exists())
+        .unwrap_or_else(|| SYSTEM_CLIENT.into())
+}
+
+/// One command under way.
+struct Cli {
+    io: Io,
+    json: bool,
+    style: Style,
+    api: ApiClient,
+    role: Role,
+}
+
+impl Cli {
+    fn times(&self) -> Times {
+        Times {
+            now: (self.io.clock)(),
+            zone: self.io.zone.clone(),
+        }
+    }
+
+    fn line(&mut self, text: &str) -> Result<(), CtlError> {
+        self.io.line(text).map_err(CtlError::Output)
+    }
+
+    fn lines<T: AsRef<str>>(&mut self, lines: &[T]) -> Result<(), CtlError> {
+        lines.iter().try_for_each(|line| self.line(line.as_ref()))
+    }
+
+    fn document<T: Serialize>(&mut self, value: &T) -> Result<(), CtlError> {
+        self.io.document(value).map_err(CtlError::Output)
+    }
+
+    /// A word beside the result; `--json` leaves it out where the document says the same.
+    fn hint(&mut self, text: &str) {
+        self.io.hint(text);
+    }
+
+    fn failed(&self, err: CallError) -> CtlError {
+        CtlError::Call {
+            role: self.role,
+            err,
+        }
+    }
+
+    fn report(&mut self, err: &CtlError) {
+        if err.is_quiet() {
+            return;
+        }
+        let detail = err.detail();
+        if self.json {
+            let code = err.code().as_str();
+            let problem = json!({"code": code, "detail": detail, "exit": err.exit()});
+            self.io.block(&problem.to_string());
+        } else {
+            self.hint(&format!("wormkeyctl: {detail}"));
+            self.hint(&format!("  {}", err.fix()));
+        }
+    }
+}

@@ -1,0 +1,323 @@
+//! The command line's one definition: help, man page and completions are made from it. Values are
+//! checked as they are read, so what comes out can be asked for.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, Parser, Subcommand};
+
+use crate::names::{Slug, TunnelId};
+use crate::times::parse_duration;
+
+/// Shown under `--help` and in the man page.
+pub(super) const EXAMPLES: &[(&str, &str)] = &[
+    ("wormkeyctl join wkj_…", "enrol this device with a server"),
+    (
+        "wormkeyctl open 3000",
+        "give the service on port 3000 a public address",
+    ),
+    (
+        "wormkeyctl open 3000 --name blog --expires 30m",
+        "under a name of its own, for half an hour",
+    ),
+    (
+        "wormkeyctl run --port 5173 -- npm run dev",
+        "start a command, and close when it ends",
+    ),
+    ("wormkeyctl close blog", "end it"),
+];
+
+fn examples() -> String {
+    let width = EXAMPLES.iter().map(|(line, _)| line.chars().count()).max();
+    let width = width.unwrap_or_default();
+    let mut text = "Examples:\n".to_owned();
+    for (line, what) in EXAMPLES {
+        let pad = " ".repeat(width - line.chars().count());
+        text.push_str(&format!("  {line}{pad}  {what}\n"));
+    }
+    text
+}
+
+/// Opens and closes tunnels: public addresses for local services
+///
+/// Speaks to a running wormkeyd over its Unix socket; the daemon owns the tunnels, so they stay when
+/// this command returns.
+#[derive(Debug, Parser)]
+#[command(name = "wormkeyctl", version, max_term_width = 100, after_help = examples())]
+#[command(disable_help_subcommand = true, subcommand_help_heading = "Commands")]
+pub struct Args {
+    /// The daemon's socket
+    ///
+    /// Without it: WORMKEY_SOCKET, else $XDG_RUNTIME_DIR/wormkey/client.sock if there, else
+    /// /run/wormkey/client.sock. The server commands use /run/wormkey/server.sock.
+    #[arg(
+        long,
+        global = true,
+        value_name = "PATH",
+        help_heading = "Options of every command"
+    )]
+    pub socket: Option<PathBuf>,
+    /// Print one JSON document; errors are one, too, on standard error
+    #[arg(long, global = true, help_heading = "Options of every command")]
+    pub json: bool,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Commands of the client.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Enrol this device with a server
+    Join {
+        /// The join token, @FILE that holds it, or - for standard input
+        #[arg(value_name = "TOKEN|@FILE|-")]
+        token: String,
+        /// Leave the present server first
+        #[arg(long)]
+        replace: bool,
+    },
+    /// Give up this device's tunnels and its enrolment
+    Leave {
+        /// Forget the device's key, too
+        #[arg(long)]
+        forget_key: bool,
+    },
+    /// Open a tunnel to a local service and print its address
+    ///
+    /// The same name and target again is the same tunnel, and no error.
+    Open(OpenArgs),
+    /// Start a command, open a tunnel to its port, close it when the command ends
+    ///
+    /// Ends with the command's own exit status.
+    Run(RunArgs),
+    /// List the tunnels that live
+    List {
+        /// Also those that are over
+        #[arg(long)]
+        all: bool,
+    },
+    /// Show one tunnel
+    Show {
+        /// Its name or id
+        #[arg(value_name = "SLUG", value_parser = tunnel_key)]
+        tunnel: String,
+    },
+    /// Close a tunnel; remembered while the server is away
+    #[command(override_usage = "wormkeyctl close <SLUG>|--all")]
+    Close {
+        /// Its name or id
+        #[arg(value_name = "SLUG", value_parser = tunnel_key, required_unless_present = "all")]
+        tunnel: Option<String>,
+        /// All that live
+        #[arg(long, conflicts_with = "tunnel")]
+        all: bool,
+    },
+    /// Show how the client stands
+    Status,
+    /// Make the client read its configuration again
+    Reload,
+    /// Commands for the server's operator
+    Server {
+        /// What to do.
+        #[command(subcommand)]
+        command: ServerCommand,
+    },
+    /// Write man pages or completions into a directory
+    #[command(hide = true)]
+    Generate {
+        /// What to write
+        #[arg(value_enum)]
+        what: Generated,
+        /// Into which directory
+        dir: PathBuf,
+    },
+}
+
+/// Commands of the server.
+#[derive(Debug, Subcommand)]
+pub enum ServerCommand {
+    /// Make a join token and print it, this once
+    Invite {
+        /// Whom the device will belong to; made on first use; default if absent
+        #[arg(long, value_name = "NAME")]
+        user: Option<String>,
+        /// How many devices may use it; 1 if absent
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+        uses: Option<u32>,
+        /// How long it works; 8h if absent
+        #[arg(long, value_name = "DURATION", value_parser = lasting)]
+        expires: Option<String>,
+    },
+    /// List users
+    Users,
+    /// List devices
+    Devices,
+    /// Revoke a device or an invite; cuts its link at once
+    Revoke {
+        /// A device's id or name, or an invite's id
+        what: String,
+    },
+    /// List all tunnels
+    Tunnels {
+        /// Also those that are over
+        #[arg(long)]
+        all: bool,
+    },
+    /// Close anyone's tunnel
+    Close {
+        /// Its name or id
+        #[arg(value_name = "SLUG", value_parser = tunnel_key)]
+        tunnel: String,
+    },
+    /// Show how the server stands
+    Status,
+    /// Make the server read its configuration again
+    Reload,
+    /// Show who changed what
+    Audit {
+        /// Go on after this row
+        #[arg(long, value_name = "SEQ")]
+        after: Option<i64>,
+        /// Rows at most; 100 if absent
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+        limit: Option<u32>,
+    },
+}
+
+/// What `generate` writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Generated {
+    /// wormkeyctl.1 and wormkey-errors.7.
+    Man,
+    /// For bash, zsh and fish.
+    Completions,
+}
+
+/// `open`.
+#[derive(Debug, ClapArgs)]
+pub struct OpenArgs {
+    /// Where it leads: 3000, host:port, http://…, https://…, https+insecure://…, tcp://…, tls://…,
+    /// udp://…, unix:/path, file:/dir; or two words such as http 3000, tcp 22
+    #[arg(required = true, num_args = 1..=2, value_name = "TARGET")]
+    pub target: Vec<String>,
+    /// How it is opened.
+    #[command(flatten)]
+    pub flags: OpenFlags,
+}
+
+/// `run`.
+#[derive(Debug, ClapArgs)]
+pub struct RunArgs {
+    /// The port on which the command will listen
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: u16,
+    /// How the tunnel is opened.
+    #[command(flatten)]
+    pub flags: OpenFlags,
+    /// The command and its arguments
+    #[arg(last = true, required = true, num_args = 1.., value_name = "CMD")]
+    pub command: Vec<OsString>,
+}
+
+/// What `open` and `run` share.
+#[derive(Debug, Clone, Default, ClapArgs)]
+pub struct OpenFlags {
+    /// The tunnel's name, the first label of its address; one is made up if absent
+    #[arg(long, alias = "subdomain", value_name = "SLUG", value_parser = slug)]
+    pub name: Option<String>,
+    /// When it ends, counted from now, such as 30m, 8h or 7d; never if absent
+    #[arg(long, value_name = "DURATION", value_parser = lasting)]
+    pub expires: Option<String>,
+    /// Close after this long without a visit, or never; the server's setting if absent
+    #[arg(long, value_name = "DURATION", value_parser = lasting_or_never)]
+    pub idle: Option<String>,
+    /// The Host header the service sees: auto, keep, rewrite or a value
+    #[arg(long, value_name = "MODE", value_parser = host)]
+    pub host: Option<String>,
+    /// How long visits wait while this device is away; the server's setting if absent
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub hold: Option<String>,
+    /// Open only when this path of the service answers below 500
+    #[arg(long, value_name = "PATH", value_parser = path)]
+    pub wait_for: Option<String>,
+    /// How long to wait for the service; 60s if absent, and 10m for run's port
+    #[arg(long, value_name = "DURATION", value_parser = lasting)]
+    pub wait_timeout: Option<String>,
+    /// A label, for people; may be given 16 times
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
+    pub labels: Vec<(String, String)>,
+    /// The public port wished for; tcp and udp only
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub public_port: Option<u16>,
+    /// Stay, show visits as they end, and close the tunnel on Ctrl-C
+    #[arg(long)]
+    pub watch: bool,
+    /// Show the address as a QR code, on standard error
+    #[arg(long)]
+    pub qr: bool,
+}
+
+fn slug(text: &str) -> Result<String, String> {
+    Slug::parse(text)
+        .map(|slug| slug.to_string())
+        .map_err(|err| err.to_string())
+}
+
+fn tunnel_key(text: &str) -> Result<String, String> {
+    if text.parse::<TunnelId>().is_ok() {
+        return Ok(text.to_owned());
+    }
+    slug(text)
+}
+
+fn duration(text: &str) -> Result<String, String> {
+    parse_duration(text)
+        .map(|_| text.to_owned())
+        .map_err(|err| err.to_string())
+}
+
+fn lasting(text: &str) -> Result<String, String> {
+    let read = parse_duration(text).map_err(|err| err.to_string())?;
+    if read.is_zero() {
+        return Err("that would be over at once; leave it out for the default".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+fn lasting_or_never(text: &str) -> Result<String, String> {
+    if text == "never" {
+        return Ok(text.to_owned());
+    }
+    lasting(text).map_err(|err| format!("{err} (or write never)"))
+}
+
+fn path(text: &str) -> Result<String, String> {
+    if !text.starts_with('/') {
+        return Err("a path starts with /; write /health, for example".to_owned());
+    }
+    if text.chars().any(|c| c.is_control() || c == ' ') {
+        return Err("spaces and control characters cannot stand in a path; write %20".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+/// A mode, or what may stand in a Host header.
+fn host(text: &str) -> Result<String, String> {
+    let fits = !text.is_empty()
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b".-_:[]".contains(&b));
+    if fits {
+        Ok(text.to_owned())
+    } else {
+        Err("write auto, keep, rewrite, or a host such as app.localhost:3000".to_owned())
+    }
+}
+
+fn label(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("a label is key=value, such as team=web".to_owned()),
+    }
+}

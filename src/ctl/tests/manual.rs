@@ -1,0 +1,101 @@
+use std::path::Path;
+
+use super::Shell;
+use crate::codes::Code;
+use crate::ctl::man;
+
+fn committed(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("man").join(name);
+    std::fs::read_to_string(&path).unwrap_or_else(|err| panic!("{}: {err}", path.display()))
+}
+
+#[test]
+fn the_manual_says_what_the_definition_says() {
+    for (name, rendered) in [
+        ("wormkeyctl.1", man::wormkeyctl()),
+        ("wormkey-errors.7", man::errors()),
+    ] {
+        assert!(
+            committed(name) == rendered,
+            "man/{name} is out of date; regenerate it with: cargo run --bin wormkeyctl -- generate man man"
+        );
+    }
+}
+
+#[test]
+fn every_command_every_flag_and_every_code_is_in_the_manual() {
+    use clap::CommandFactory as _;
+    let page = man::wormkeyctl().replace('\\', "");
+    fn check(command: &clap::Command, page: &str) -> usize {
+        let flags = command
+            .get_arguments()
+            .filter_map(clap::Arg::get_long)
+            .map(|long| {
+                assert!(page.contains(&format!("--{long}")), "{long}");
+            });
+        let mut seen = flags.count();
+        for sub in command.get_subcommands().filter(|sub| !sub.is_hide_set()) {
+            assert!(page.contains(sub.get_name()), "{}", sub.get_name());
+            seen += check(sub, page);
+        }
+        seen
+    }
+    assert!(check(&crate::ctl::args::Args::command(), &page) > 30);
+    let errors = man::errors();
+    for code in Code::ALL {
+        assert!(errors.contains(&format!(".TP\n\\fB{code}\\fR\n")), "{code}");
+    }
+    let exits = Code::ALL.iter().map(|code| code.row().exit);
+    for exit in exits {
+        assert!(page.contains(&format!(".TP\nfB{exit}fR\n")), "exit {exit}");
+    }
+}
+
+#[test]
+fn pages_are_plain_roff() {
+    for page in [man::wormkeyctl(), man::errors()] {
+        assert!(page.is_ascii());
+        assert_eq!(page.matches(".TH ").count(), 1);
+        assert_eq!(page.matches(".ie ").count(), 1);
+        assert!(!page.contains(" \n") && page.ends_with('\n') && !page.ends_with("\n\n"));
+    }
+}
+
+#[tokio::test]
+async fn packagers_get_pages_and_completions_from_the_command() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = dir.path().to_str().unwrap();
+    assert_eq!(
+        Shell::new().run(&format!("generate man {at}")).await.exit,
+        0
+    );
+    assert_eq!(
+        Shell::new()
+            .run(&format!("generate completions {at}"))
+            .await
+            .exit,
+        0
+    );
+    let mut names: Vec<String> = std::fs::read_dir(dir.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    let expected = [
+        "_wormkeyctl",
+        "wormkey-errors.7",
+        "wormkeyctl.1",
+        "wormkeyctl.bash",
+        "wormkeyctl.fish",
+    ];
+    assert_eq!(names, expected);
+    let missing = Shell::new()
+        .run(&format!("generate man {at}/missing"))
+        .await;
+    assert_eq!(missing.exit, 1);
+    assert!(
+        missing.err.contains("wormkeyctl.1 cannot be written"),
+        "{}",
+        missing.err
+    );
+}
