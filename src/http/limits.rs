@@ -1,0 +1,36 @@
+//! The documented numbers, the same for every HTTP version. Each holds at N and refuses at N + 1.
+
+use std::time::Duration;
+
+/// The most bytes of a request head: request line, fields and the empty line. Over it: 431.
+pub const HEAD_MAX: usize = 32 * 1024;
+
+/// The most field lines of a head, `Host` (or `:authority`) among them. Over it: 431.
+pub const FIELDS_MAX: usize = 100;
+
+/// The most bytes of a request target. Over it: 414.
+pub const TARGET_MAX: usize = 8 * 1024;
+
+/// The most bytes of a method. Over it: 501.
+pub const METHOD_MAX: usize = 32;
+
+/// The largest Content-Length: what fits a signed 64-bit number, so that no party downstream overflows.
+pub const CONTENT_LENGTH_MAX: u64 = i64::MAX as u64;
+
+/// The most bytes of chunk extensions in one body. Nobody uses them but attackers.
+pub const CHUNK_EXTENSIONS_MAX: usize = 4 * 1024;
+
+/// The most bytes of the trailer section of a chunked body.
+pub const TRAILERS_MAX: usize = 8 * 1024;
+
+/// How long a head may take from its first byte, and the first head of a connection from its start.
+pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a TLS handshake may take.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a kept-alive connection may be idle.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How long the client may leave a visitor without its 100 (Continue) before we send it ourselves.
+pub const CONTINUE_TIMEOUT: Duration = Duration::from_secs(1);
