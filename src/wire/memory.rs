@@ -147,6 +147,13 @@ impl RecvChunks for MemoryRecv {
 
 impl Drop for MemoryRecv {
     fn drop(&mut self) {
-        self.stop(StreamCode::Cancelled);
+        // As with QUIC: a stream that was read to its end is not stopped.
+        let ended = {
+            let s = lock(&self.0);
+            s.finished && s.chunks.is_empty()
+        };
+        if !ended {
+            self.stop(StreamCode::Cancelled);
+        }
     }
 }
