@@ -1,13 +1,47 @@
 //! Public listeners: a visit comes in, a response or a splice goes out. Not decisions (the engine's),
 //! not links: what stands behind is reached through [`Admit`] and [`OpenStream`], which the server
 //! role implements.
+//!
+//! ```text
+//! listener ─▶ tls ─▶ guard (HTTP/1 bytes) ─▶ hyper ─▶ serve ─▶ forward ─▶ stream
+//!                                                       │         └─▶ upgrade (splice)
+//!                                                       └─▶ respond (our own answers)
+//! ```
+//!
+//! What hyper 1.12 cannot do, and so visitors do not get: interim heads other than 100 (they end
+//! here), and over HTTP/1 trailers that the response does not announce in `Trailer`.
+
+mod body;
+mod connection;
+mod forward;
+mod guard;
+mod ledger;
+mod listener;
+mod pages;
+mod redirect;
+mod respond;
+mod serve;
+mod stall;
+#[cfg(test)]
+mod tests;
+pub mod tls;
+mod upgrade;
+mod upload;
 
 use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
+use arc_swap::ArcSwap;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use self::stall::StallBoard;
 use crate::engine::{Refusal, Route, Visit};
-use crate::names::LinkId;
+use crate::names::{Hostname, LinkId};
+use crate::tasks::Tasks;
 use crate::wire::{RecvChunks, SendChunks, StreamHead};
 
 /// Asks the engine about a visit, and waits for it in the hold.
@@ -50,4 +84,130 @@ pub enum OpenError {
     /// All its streams are in use and none came free in time.
     #[error("the link has no stream to give")]
     NoStream,
+}
+
+/// What the edge is told by the operator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EdgeSettings {
+    /// Tunnels answer at `<slug>.<domain>`.
+    pub domain: Hostname,
+    /// The port visitors use for HTTPS; redirects name it unless it is 443.
+    pub public_https_port: u16,
+    /// How long an origin may take to the first byte of an answer; zero is for ever.
+    pub origin_timeout: Duration,
+    /// The most connections at once, over all listeners; read once, at the start.
+    pub connections_max: usize,
+    /// The most visitors of one link that may stand still in the middle of a response.
+    pub stalled_max: usize,
+}
+
+impl EdgeSettings {
+    /// The defaults, for a domain and a port.
+    pub const fn new(domain: Hostname, public_https_port: u16) -> Self {
+        Self {
+            domain,
+            public_https_port,
+            origin_timeout: Duration::from_secs(60),
+            connections_max: 16_384,
+            stalled_max: 128,
+        }
+    }
+}
+
+/// The public edge. Clones share everything.
+pub struct Edge<S> {
+    inner: Arc<Inner<S>>,
+}
+
+impl<S> Clone for Edge<S> {
+    fn clone(&self) -> Self {
+        Self {
+            inner: Arc::clone(&self.inner),
+        }
+    }
+}
+
+/// What all connections share.
+struct Inner<S> {
+    settings: ArcSwap<EdgeSettings>,
+    inside: S,
+    /// The role's group: accept loops live in it.
+    tasks: Tasks,
+    /// Connections and what they start; stopped alone when a drain is over.
+    connections: Tasks,
+    draining: CancellationToken,
+    slots: Arc<Semaphore>,
+    slots_max: usize,
+    stalls: Arc<StallBoard>,
+    visits: AtomicU64,
+}
+
+impl<S: Admit + OpenStream> Edge<S> {
+    /// An edge without listeners; needs a tokio runtime around it.
+    pub fn new(settings: EdgeSettings, inside: S, tasks: Tasks) -> Self {
+        let stalls = StallBoard::new(settings.stalled_max);
+        let connections = tasks.child();
+        tasks.spawn_critical("edge-stalls", {
+            let (stalls, stop) = (Arc::clone(&stalls), tasks.stopped());
+            let connections = connections.clone();
+            async move {
+                stalls.sweep_until(&stop).await;
+                // The role waits for its own group only, so this task waits for the connections.
+                connections.finished(Duration::from_secs(1)).await;
+            }
+        });
+        Self {
+            inner: Arc::new(Inner {
+                slots: Arc::new(Semaphore::new(settings.connections_max)),
+                slots_max: settings.connections_max,
+                settings: ArcSwap::from_pointee(settings),
+                inside,
+                connections,
+                draining: CancellationToken::new(),
+                stalls,
+                visits: AtomicU64::new(0),
+                tasks,
+            }),
+        }
+    }
+
+    /// Serves visitors over TLS on an already bound socket.
+    pub fn serve_https(&self, listener: TcpListener, tls: Arc<rustls::ServerConfig>) {
+        listener::spawn(&self.inner, listener, Some(tls));
+    }
+
+    /// Serves redirects to HTTPS on an already bound socket.
+    pub fn serve_http(&self, listener: TcpListener) {
+        listener::spawn(&self.inner, listener, None);
+    }
+
+    /// New settings, for visits that begin from now on.
+    pub fn reload(&self, settings: EdgeSettings) {
+        self.inner.stalls.set_budget(settings.stalled_max);
+        self.inner.settings.store(Arc::new(settings));
+    }
+
+    /// Takes no new connection, lets visits finish, and ends what is left at the deadline. Whether all
+    /// finished by themselves.
+    pub async fn drain(&self, deadline: Duration) -> bool {
+        self.inner.draining.cancel();
+        let finished = self.inner.connections.finished(deadline).await;
+        if !finished {
+            self.inner
+                .connections
+                .shutdown(Duration::from_secs(1))
+                .await;
+        }
+        finished
+    }
+
+    /// Visits to tunnels so far.
+    pub fn visits_total(&self) -> u64 {
+        self.inner.visits.load(Ordering::Relaxed)
+    }
+
+    /// Connections now.
+    pub fn connections(&self) -> usize {
+        self.inner.slots_max - self.inner.slots.available_permits()
+    }
 }

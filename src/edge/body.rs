@@ -1,0 +1,266 @@
+//! Response bodies as hyper takes them: our own answers, and an origin's body out of its stream.
+
+use std::future::Future as _;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker, ready};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+
+use super::connection::Turn;
+use super::serve::VisitLog;
+use super::stall::{Place, Reader, StallBoard};
+use crate::http::clean_trailers;
+use crate::http::response::Body as Expected;
+use crate::wire::{BodyError, RecvChunks, StreamCode, WireBody};
+
+/// Why a response is not delivered whole. hyper then breaks the connection off (HTTP/1) or resets the
+/// stream (HTTP/2), so that nobody takes it for complete.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Abort {
+    #[error(transparent)]
+    Body(#[from] BodyError),
+    #[error("the visit was ended")]
+    Cut,
+    #[error("the body is not as long as its head says")]
+    Length,
+}
+
+/// A response's body.
+pub(super) struct EdgeBody<R: RecvChunks> {
+    kind: Kind<R>,
+    /// The request's turn on its connection is over when hyper lets go of the body.
+    _turn: Option<Turn>,
+}
+
+enum Kind<R: RecvChunks> {
+    Own(Bytes),
+    Visit(Box<VisitBody<R>>),
+}
+
+impl<R: RecvChunks> EdgeBody<R> {
+    pub(super) const fn own(bytes: Bytes) -> Self {
+        Self {
+            kind: Kind::Own(bytes),
+            _turn: None,
+        }
+    }
+
+    pub(super) fn visit(body: VisitBody<R>) -> Self {
+        Self {
+            kind: Kind::Visit(Box::new(body)),
+            _turn: None,
+        }
+    }
+
+    pub(super) fn in_turn(mut self, turn: Turn) -> Self {
+        self._turn = Some(turn);
+        self
+    }
+}
+
+impl<R: RecvChunks> Body for EdgeBody<R> {
+    type Data = Bytes;
+    type Error = Abort;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Abort>>> {
+        match &mut self.get_mut().kind {
+            Kind::Own(bytes) if bytes.is_empty() => Poll::Ready(None),
+            Kind::Own(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+            Kind::Visit(body) => body.poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.kind {
+            Kind::Own(bytes) => bytes.is_empty(),
+            Kind::Visit(body) => body.ended,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.kind {
+            Kind::Own(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            // What the head says is in the head; hyper needs no second word.
+            Kind::Visit(_) => SizeHint::default(),
+        }
+    }
+}
+
+/// What a visit's response body keeps alive and ends.
+pub(super) struct Ends {
+    /// The admitted visit; dropped, it is over for the engine. The upload may share it.
+    pub(super) pass: Arc<super::Pass>,
+    /// Stops the upload when the visitor goes away before the response is whole.
+    pub(super) upload: CancellationToken,
+    pub(super) board: Arc<StallBoard>,
+    /// Ends an HTTP/1 connection.
+    pub(super) abort: Option<CancellationToken>,
+    pub(super) log: VisitLog,
+    pub(super) status: http::StatusCode,
+}
+
+/// An origin's response body.
+pub(super) struct VisitBody<R: RecvChunks> {
+    source: Arc<Source<R>>,
+    ends: Ends,
+    _place: Option<Place>,
+    cut: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    /// What is still to come, when the head says so.
+    left: Option<u64>,
+    given: u64,
+    ended: bool,
+    whole: bool,
+}
+
+impl<R: RecvChunks> VisitBody<R> {
+    pub(super) fn new(body: WireBody<R>, expected: Expected, ends: Ends) -> Self {
+        let is_bodiless = expected == Expected::None;
+        let source = Arc::new(Source::new(body));
+        // From the start: a visitor with a closed HTTP/2 window is never even asked to take anything.
+        let place = (!is_bodiless).then(|| {
+            ends.board.enter(
+                ends.pass.route.link,
+                Arc::clone(&source) as Arc<dyn Reader>,
+                ends.pass.cut.clone(),
+                ends.abort.clone(),
+            )
+        });
+        Self {
+            source,
+            ends,
+            _place: place,
+            cut: None,
+            left: match expected {
+                Expected::Length(length) => Some(length),
+                Expected::None | Expected::Open => None,
+            },
+            given: 0,
+            ended: is_bodiless,
+            whole: is_bodiless,
+        }
+    }
+
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Abort>>> {
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        let polled = match self.source.poll(cx) {
+            Poll::Ready(Some(Ok(frame))) => Some(self.accept(frame)),
+            Poll::Ready(Some(Err(error))) => Some(Err(error)),
+            Poll::Ready(None) if self.left.unwrap_or(0) > 0 => Some(Err(Abort::Length)),
+            Poll::Ready(None) => {
+                self.ended = true;
+                self.whole = true;
+                None
+            }
+            Poll::Pending => {
+                ready!(self.poll_cut(cx));
+                Some(Err(Abort::Cut))
+            }
+        };
+        if let Some(Err(error)) = &polled {
+            self.ended = true;
+            self.source.give_up(match error {
+                Abort::Cut => StreamCode::TunnelEnded,
+                Abort::Body(_) | Abort::Length => StreamCode::Protocol,
+            });
+        }
+        Poll::Ready(polled)
+    }
+
+    fn accept(&mut self, mut frame: Frame<Bytes>) -> Result<Frame<Bytes>, Abort> {
+        if let Some(trailers) = frame.trailers_mut() {
+            clean_trailers(trailers);
+        }
+        let size = frame.data_ref().map_or(0, Bytes::len) as u64;
+        if let Some(left) = &mut self.left {
+            *left = left.checked_sub(size).ok_or(Abort::Length)?;
+        }
+        self.given += size;
+        Ok(frame)
+    }
+
+    fn poll_cut(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let token = &self.ends.pass.cut;
+        self.cut
+            .get_or_insert_with(|| Box::pin(token.clone().cancelled_owned()))
+            .as_mut()
+            .poll(cx)
+    }
+}
+
+impl<R: RecvChunks> Drop for VisitBody<R> {
+    fn drop(&mut self) {
+        // hyper lets go as soon as a known length is through; the end of the stream lies behind it, and
+        // a stream that is read to its end is not one that was given up.
+        if !self.ended && self.left == Some(0) {
+            let mut cx = Context::from_waker(Waker::noop());
+            self.whole = !matches!(self.source.poll(&mut cx), Poll::Ready(Some(_)));
+        }
+        if !self.whole {
+            self.ends.upload.cancel();
+        }
+        self.source.give_up(StreamCode::Cancelled);
+        self.ends
+            .log
+            .served(self.ends.status, self.given, self.whole);
+    }
+}
+
+/// The stream's end of a response body, where the stall board can reach it too.
+struct Source<R> {
+    body: Mutex<Option<WireBody<R>>>,
+    moves: AtomicU64,
+    gave: AtomicBool,
+}
+
+impl<R: RecvChunks> Source<R> {
+    fn new(body: WireBody<R>) -> Self {
+        Self {
+            body: Mutex::new(Some(body)),
+            moves: AtomicU64::new(0),
+            // The first move is the visitor's.
+            gave: AtomicBool::new(true),
+        }
+    }
+
+    fn body(&self) -> MutexGuard<'_, Option<WireBody<R>>> {
+        self.body.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn poll(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Abort>>> {
+        let polled = match &mut *self.body() {
+            Some(body) => Pin::new(body).poll_frame(cx).map_err(Abort::Body),
+            None => Poll::Ready(Some(Err(Abort::Cut))),
+        };
+        self.gave.store(polled.is_ready(), Ordering::Relaxed);
+        self.moves.fetch_add(1, Ordering::Relaxed);
+        polled
+    }
+
+    fn give_up(&self, code: StreamCode) {
+        if let Some(mut body) = self.body().take() {
+            body.stop(code);
+        }
+    }
+}
+
+impl<R: RecvChunks> Reader for Source<R> {
+    fn moves(&self) -> (u64, bool) {
+        (
+            self.moves.load(Ordering::Relaxed),
+            self.gave.load(Ordering::Relaxed),
+        )
+    }
+
+    fn give_up(&self, code: StreamCode) {
+        Self::give_up(self, code);
+    }
+}

@@ -1,0 +1,288 @@
+//! One connection of a visitor, from its first byte to its last: HTTP/1 behind the guard, or HTTP/2.
+//! Not what its requests mean: that is `serve`.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use hyper::body::Incoming;
+use hyper::rt::Executor;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+use super::guard::Guard;
+use super::ledger::Ledger;
+use super::{Admit, Inner, OpenStream, serve};
+use crate::http::limits::{FIELDS_MAX, HEAD_MAX, IDLE_TIMEOUT};
+use crate::http::{HeadError, Scheme};
+use crate::names::Hostname;
+use crate::tasks::Tasks;
+
+/// hyper's read buffer must hold the largest head; its write buffer is what a visitor that stands still
+/// costs us, so not more than that.
+const H1_BUFFER: usize = 64 * 1024;
+
+/// Requests at once on one HTTP/2 connection; browsers use about 100.
+const H2_STREAMS: u32 = 256;
+
+/// How far an upload may run ahead: 1 MiB is 80 Mbit/s at 100 ms for one stream, and four such streams
+/// fill the connection. More would let one connection fill much memory with what no origin takes.
+const H2_STREAM_WINDOW: u32 = 1 << 20;
+const H2_CONNECTION_WINDOW: u32 = 4 << 20;
+
+/// h2 counts 32 bytes more for each field than the head would have in HTTP/1. Its limit must not come
+/// before ours, which alone answers 431 with a page.
+const H2_HEADER_LIST: u32 = (HEAD_MAX + (FIELDS_MAX + 4) * 32) as u32;
+
+/// Per stream: what waits for the visitor's window beside what h2 has framed.
+const H2_SEND_BUFFER: usize = 64 * 1024;
+
+/// Streams the visitor reset before we took them, and ones we reset for errors, before the connection
+/// is a rapid-reset attack and ends with GOAWAY (CVE-2023-44487, CVE-2025-8671).
+const H2_PENDING_RESETS: usize = 32;
+const H2_ERROR_RESETS: usize = 256;
+
+/// A visitor that is silent this long is asked for a sign of life, and has as long again.
+const H2_PING: Duration = Duration::from_secs(20);
+
+/// What is known of a connection before its first byte of HTTP.
+#[derive(Debug, Clone)]
+pub(super) struct Facts {
+    pub(super) peer: SocketAddr,
+    pub(super) scheme: Scheme,
+    /// The name TLS was asked for.
+    pub(super) sni: Option<Hostname>,
+    /// Whether ALPN chose HTTP/2.
+    pub(super) is_h2: bool,
+}
+
+/// A connection, as its requests see it.
+pub(super) struct Conn<S> {
+    pub(super) edge: Arc<Inner<S>>,
+    pub(super) facts: Facts,
+    pub(super) ledger: Option<Arc<Ledger>>,
+    pub(super) activity: Arc<Activity>,
+    /// Ends the connection at once.
+    pub(super) abort: CancellationToken,
+}
+
+/// How many requests are under way, and how many there were: what idleness is judged by.
+#[derive(Debug, Default)]
+pub(super) struct Activity {
+    busy: AtomicUsize,
+    begun: AtomicU64,
+}
+
+/// Something is under way on a connection until this is dropped.
+#[derive(Debug)]
+pub(super) struct Busy(Arc<Activity>);
+
+impl Busy {
+    pub(super) fn new(activity: &Arc<Activity>) -> Self {
+        activity.busy.fetch_add(1, Ordering::Relaxed);
+        activity.begun.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(activity))
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.busy.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// One request's turn on its connection: from its head until hyper has let go of its answer.
+#[derive(Debug)]
+pub(super) struct Turn {
+    ledger: Option<(Arc<Ledger>, u64)>,
+    _busy: Busy,
+}
+
+impl Turn {
+    /// Why the guard refused this request before hyper saw it.
+    pub(super) fn refusal(&self) -> Option<HeadError> {
+        let (ledger, number) = self.ledger.as_ref()?;
+        ledger.refusal(*number)
+    }
+
+    /// How it was answered: the guard may be holding back what follows.
+    pub(super) fn settle(&self, switched: bool) {
+        if let Some((ledger, number)) = &self.ledger {
+            ledger.settle(*number, switched);
+        }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        if let Some((ledger, _)) = &self.ledger {
+            ledger.finish();
+        }
+    }
+}
+
+impl<S> Conn<S> {
+    pub(super) fn turn(&self) -> Turn {
+        Turn {
+            ledger: self
+                .ledger
+                .as_ref()
+                .map(|ledger| (Arc::clone(ledger), ledger.next_number())),
+            _busy: Busy::new(&self.activity),
+        }
+    }
+}
+
+/// Serves a connection to its end.
+pub(super) async fn run<S, I>(edge: Arc<Inner<S>>, io: I, facts: Facts)
+where
+    S: Admit + OpenStream,
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let conn = Arc::new(Conn {
+        edge,
+        ledger: (!facts.is_h2).then(Arc::default),
+        facts,
+        activity: Arc::default(),
+        abort: CancellationToken::new(),
+    });
+    match &conn.ledger {
+        Some(ledger) => {
+            let guard = Guard::new(io, conn.facts.scheme, Arc::clone(ledger));
+            run_http1(&conn, guard).await;
+        }
+        None => run_http2(&conn, io).await,
+    }
+}
+
+async fn run_http1<S, I>(conn: &Arc<Conn<S>>, io: Guard<I>)
+where
+    S: Admit + OpenStream,
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let service = service(conn);
+    let connection = http1::Builder::new()
+        // Half-close stays off: a visitor that closes its side has gone, and its visit is cancelled.
+        // Heads and their times are the guard's.
+        .header_read_timeout(None)
+        .max_buf_size(H1_BUFFER)
+        .serve_connection(TokioIo::new(io), service)
+        .with_upgrades();
+    let mut connection = pin!(connection);
+    let (stop, draining) = (conn.edge.connections.stopped(), &conn.edge.draining);
+    let mut is_draining = false;
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            () = conn.abort.cancelled() => return,
+            () = draining.cancelled(), if !is_draining => {
+                is_draining = true;
+                connection.as_mut().graceful_shutdown();
+            }
+            ended = connection.as_mut() => return log_end(conn, ended),
+        }
+    }
+}
+
+async fn run_http2<S, I>(conn: &Arc<Conn<S>>, io: I)
+where
+    S: Admit + OpenStream,
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let service = service(conn);
+    let connection = http2::Builder::new(OnTasks(conn.edge.connections.clone()))
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(H2_STREAMS)
+        .initial_stream_window_size(H2_STREAM_WINDOW)
+        .initial_connection_window_size(H2_CONNECTION_WINDOW)
+        .max_header_list_size(H2_HEADER_LIST)
+        .max_send_buf_size(H2_SEND_BUFFER)
+        .max_pending_accept_reset_streams(H2_PENDING_RESETS)
+        .max_local_error_reset_streams(H2_ERROR_RESETS)
+        .keep_alive_interval(H2_PING)
+        .keep_alive_timeout(H2_PING)
+        .enable_connect_protocol()
+        .serve_connection(TokioIo::new(io), service);
+    let mut connection = pin!(connection);
+    let (stop, draining) = (conn.edge.connections.stopped(), &conn.edge.draining);
+    let mut idle = pin!(idle(&conn.activity));
+    let mut is_closing = false;
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            () = conn.abort.cancelled() => return,
+            () = draining.cancelled(), if !is_closing => {
+                is_closing = true;
+                connection.as_mut().graceful_shutdown();
+            }
+            ended = connection.as_mut() => return log_end(conn, ended),
+            // After the connection: whatever it has to do makes it busy. A peer that does not even
+            // answer GOAWAY has its last chance with the ping's timeout.
+            () = idle.as_mut(), if !is_closing => {
+                is_closing = true;
+                connection.as_mut().graceful_shutdown();
+            }
+        }
+    }
+}
+
+/// Ends when nothing was under way for the idle time, or up to half of it more.
+async fn idle(activity: &Activity) {
+    let mut quiet = 0;
+    let mut seen = 0;
+    while quiet < 2 {
+        tokio::time::sleep(IDLE_TIMEOUT / 2).await;
+        let begun = activity.begun.load(Ordering::Relaxed);
+        let is_quiet = begun == seen && activity.busy.load(Ordering::Relaxed) == 0;
+        seen = begun;
+        quiet = if is_quiet { quiet + 1 } else { 0 };
+    }
+}
+
+fn log_end<S>(conn: &Conn<S>, ended: hyper::Result<()>) {
+    if let Err(error) = ended {
+        debug!(peer = %conn.facts.peer, %error, "connection ended early");
+    }
+}
+
+type Answer<S> = http::Response<super::body::EdgeBody<<S as OpenStream>::Rx>>;
+type Answering<S> = Pin<Box<dyn Future<Output = Result<Answer<S>, Infallible>> + Send>>;
+
+fn service<S: Admit + OpenStream>(
+    conn: &Arc<Conn<S>>,
+) -> impl hyper::service::Service<
+    http::Request<Incoming>,
+    Response = Answer<S>,
+    Error = Infallible,
+    Future = Answering<S>,
+> + use<S> {
+    let conn = Arc::clone(conn);
+    service_fn(move |request| -> Answering<S> {
+        let conn = Arc::clone(&conn);
+        Box::pin(async move { Ok(serve::answer(&conn, request).await) })
+    })
+}
+
+/// hyper's HTTP/2 tasks, owned like all others.
+#[derive(Clone)]
+struct OnTasks(Tasks);
+
+impl<F> Executor<F> for OnTasks
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    fn execute(&self, future: F) {
+        self.0.spawn("edge-h2-stream", future);
+    }
+}

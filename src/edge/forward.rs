@@ -1,0 +1,372 @@
+//! The last hops of a visit: admitted by the engine, carried by a stream, answered by an origin. Both
+//! directions run at once; the visit is over when both have ended.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::HeaderValue;
+use http::{HeaderMap, Method, Response, StatusCode};
+use http_body::Body as _;
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tracing::debug;
+
+use super::body::{EdgeBody, Ends, VisitBody};
+use super::connection::Conn;
+use super::respond::Failure;
+use super::serve::VisitLog;
+use super::upgrade;
+use super::upload::Upload;
+use super::{Admit, EdgeSettings, OpenError, OpenStream, Pass};
+use crate::engine::Visit;
+use crate::http::HeadError;
+use crate::http::head::Head;
+use crate::http::response::{self, Body as Expected};
+use crate::names::{LinkId, TunnelId, VisitId};
+use crate::wire::{
+    FrameDecoder, HttpHead, RecvChunks, ResponseHead, SendChunks, StreamHead, WireBody,
+    read_response_head,
+};
+
+/// A link that was lost this moment is known to the engine a moment later.
+const LINK_NEWS: Duration = Duration::from_millis(50);
+
+/// How long the end of a stream may come after a head that has no body.
+const END_GRACE: Duration = Duration::from_millis(200);
+
+/// A visit on its way.
+pub(super) struct Visiting {
+    pub(super) id: VisitId,
+    pub(super) label: String,
+    pub(super) head: Head,
+    pub(super) log: VisitLog,
+}
+
+/// What stays the same when a visit is tried twice.
+struct Errand<'a, S> {
+    conn: &'a Arc<Conn<S>>,
+    head: StreamHead,
+    method: Method,
+    protocol: Option<String>,
+    expects_continue: bool,
+    is_extended: bool,
+    timeout: Duration,
+    body: Option<Incoming>,
+    upgrade: Option<OnUpgrade>,
+    log: VisitLog,
+}
+
+/// Admits and carries a visit. It is tried once more when provably no byte of it left for an origin.
+pub(super) async fn run<S: Admit + OpenStream>(
+    conn: &Arc<Conn<S>>,
+    settings: &EdgeSettings,
+    visiting: Visiting,
+    body: Incoming,
+    upgrade: Option<OnUpgrade>,
+) -> Result<Response<EdgeBody<S::Rx>>, Failure> {
+    let visit = Visit {
+        id: visiting.id,
+        label: visiting.label,
+        peer: conn.facts.peer,
+    };
+    let head = visiting.head;
+    let is_extended = head.protocol.is_some() && head.version >= 20;
+    let has_body = head.protocol.is_none() && !body.is_end_stream();
+    let mut errand = Errand {
+        conn,
+        method: head.method.clone(),
+        protocol: head.protocol.clone(),
+        expects_continue: head.expects_continue && has_body,
+        is_extended,
+        timeout: settings.origin_timeout,
+        head: wire_head(conn, settings, visiting.id, head, has_body),
+        body: has_body.then_some(body),
+        upgrade,
+        log: visiting.log,
+    };
+    let mut earlier: Option<(LinkId, Failure)> = None;
+    loop {
+        let admitted = conn.edge.inside.admit(visit.clone()).await;
+        let pass = match (admitted, earlier.take()) {
+            (Ok(pass), Some((link, failure)))
+                if pass.route.link == link && !matches!(failure, Failure::Open(_)) =>
+            {
+                // The same client would say the same again.
+                return Err(failure);
+            }
+            (Ok(pass), None) => pass,
+            (Ok(pass), Some(_)) => return errand.go(pass).await,
+            (Err(_), Some((_, failure))) => return Err(failure),
+            (Err(refusal), None) => return Err(Failure::Refused(refusal)),
+        };
+        let link = pass.route.link;
+        match errand.go(pass).await {
+            Err(failure) if failure.nothing_was_sent() && errand.body.is_some() == has_body => {
+                debug!(visit = %visit.id, %link, why = %failure, "nothing was sent, trying once more");
+                if matches!(failure, Failure::Open(OpenError::LinkGone)) {
+                    tokio::time::sleep(LINK_NEWS).await;
+                }
+                earlier = Some((link, failure));
+            }
+            result => return result,
+        }
+    }
+}
+
+/// The one request that goes on: parsed values only, and what we alone know of the visitor.
+fn wire_head<S>(
+    conn: &Conn<S>,
+    settings: &EdgeSettings,
+    visit: VisitId,
+    head: Head,
+    has_body: bool,
+) -> StreamHead {
+    let mut fields = head.fields;
+    add_forwarded(&mut fields, conn, &head.authority);
+    StreamHead::Http(Box::new(HttpHead {
+        // Filled in once the engine has named it.
+        tunnel: TunnelId::from_bytes([0; 16]),
+        visit,
+        method: head.method,
+        scheme: conn.facts.scheme.as_str().to_owned(),
+        authority: head.authority,
+        path: head.path,
+        fields,
+        peer: conn.facts.peer,
+        protocol: head.protocol,
+        version: head.version,
+        has_body,
+        expects_continue: head.expects_continue && has_body,
+        timeout_ms: u64::try_from(settings.origin_timeout.as_millis()).unwrap_or(u64::MAX),
+    }))
+}
+
+/// `X-Forwarded-*` and `Forwarded` (RFC 7239), exactly ours: the visitor's own were dropped.
+fn add_forwarded<S>(fields: &mut HeaderMap, conn: &Conn<S>, authority: &str) {
+    let ip = conn.facts.peer.ip();
+    let scheme = conn.facts.scheme.as_str();
+    let node = if ip.is_ipv6() {
+        format!("\"[{ip}]\"")
+    } else {
+        ip.to_string()
+    };
+    let host = if authority.contains(':') {
+        format!("\"{authority}\"")
+    } else {
+        authority.to_owned()
+    };
+    for (name, value) in [
+        ("x-forwarded-for", ip.to_string()),
+        ("x-forwarded-proto", scheme.to_owned()),
+        ("x-forwarded-host", authority.to_owned()),
+        (
+            "forwarded",
+            format!("for={node};host={host};proto={scheme}"),
+        ),
+    ] {
+        let value =
+            HeaderValue::try_from(value).expect("addresses and host names are visible ASCII");
+        fields.insert(name, value);
+    }
+}
+
+impl<S: Admit + OpenStream> Errand<'_, S> {
+    async fn go(&mut self, pass: Pass) -> Result<Response<EdgeBody<S::Rx>>, Failure> {
+        if let StreamHead::Http(head) = &mut self.head {
+            head.tunnel = pass.route.tunnel;
+        }
+        let link = pass.route.link;
+        let opened = tokio::select! {
+            biased;
+            () = pass.cut.cancelled() => return Err(Failure::Cut),
+            opened = self.conn.edge.inside.open(link, &self.head) => opened,
+        };
+        let (tx, rx) = opened.map_err(Failure::Open)?;
+        let pass = Arc::new(pass);
+        if self.protocol.is_some() {
+            self.switch(pass, tx, rx).await
+        } else {
+            self.exchange(pass, tx, rx).await
+        }
+    }
+
+    /// A request and its response.
+    async fn exchange(
+        &mut self,
+        pass: Arc<Pass>,
+        mut tx: S::Tx,
+        mut rx: S::Rx,
+    ) -> Result<Response<EdgeBody<S::Rx>>, Failure> {
+        let cancel = CancellationToken::new();
+        let undone = cancel.clone().drop_guard();
+        let mut upload = match self.body.take() {
+            Some(body) => Some(Upload::start(
+                &self.conn.edge.connections,
+                tx,
+                body,
+                self.expects_continue,
+                Arc::clone(&pass),
+                cancel.clone(),
+            )),
+            None => {
+                tx.finish();
+                None
+            }
+        };
+        let mut decoder = FrameDecoder::new();
+        let waiting = Waiting {
+            pass: &pass,
+            timeout: self.timeout,
+        };
+        let head = waiting
+            .final_head(&mut rx, &mut decoder, upload.as_mut())
+            .await
+            .map_err(|failure| self.blame(failure))?;
+        self.answer(head, WireBody::new(rx, decoder), pass, undone)
+            .await
+    }
+
+    /// A body that broke its framing is told apart from one that just ended.
+    fn blame(&self, failure: Failure) -> Failure {
+        let is_bad = |l: &Arc<super::ledger::Ledger>| l.has_bad_body();
+        match failure {
+            Failure::BodyBroken if self.conn.ledger.as_ref().is_some_and(is_bad) => {
+                Failure::Head(HeadError::Chunk)
+            }
+            other => other,
+        }
+    }
+
+    async fn answer(
+        &mut self,
+        head: ResponseHead,
+        mut body: WireBody<S::Rx>,
+        pass: Arc<Pass>,
+        undone: DropGuard,
+    ) -> Result<Response<EdgeBody<S::Rx>>, Failure> {
+        let (status, mut fields) = (head.status, head.fields);
+        let expected =
+            response::clean(&self.method, status, &mut fields).map_err(Failure::Answer)?;
+        if expected == Expected::None {
+            read_end(&mut body).await;
+        }
+        let ends = Ends {
+            pass,
+            upload: undone.disarm(),
+            board: Arc::clone(&self.conn.edge.stalls),
+            abort: self.conn.ledger.as_ref().map(|_| self.conn.abort.clone()),
+            log: self.log.clone(),
+            status,
+        };
+        let mut response = Response::new(EdgeBody::visit(VisitBody::new(body, expected, ends)));
+        *response.status_mut() = status;
+        *response.headers_mut() = fields;
+        Ok(response)
+    }
+
+    /// A request that asks for another protocol.
+    async fn switch(
+        &mut self,
+        pass: Arc<Pass>,
+        mut tx: S::Tx,
+        mut rx: S::Rx,
+    ) -> Result<Response<EdgeBody<S::Rx>>, Failure> {
+        let mut decoder = FrameDecoder::new();
+        let waiting = Waiting {
+            pass: &pass,
+            timeout: self.timeout,
+        };
+        let head = waiting.final_head(&mut rx, &mut decoder, None).await?;
+        if head.status != StatusCode::SWITCHING_PROTOCOLS {
+            // A 2xx would tell a CONNECT that the tunnel stands.
+            if self.is_extended && head.status.is_success() {
+                return Err(Failure::NoSwitch);
+            }
+            tx.finish();
+            let undone = CancellationToken::new().drop_guard();
+            return self
+                .answer(head, WireBody::new(rx, decoder), pass, undone)
+                .await;
+        }
+        let on = self.upgrade.take().ok_or(Failure::NoSwitch)?;
+        let protocol = self.protocol.as_deref().unwrap_or_default();
+        let response = upgrade::head(head, protocol, self.is_extended);
+        let splice = upgrade::Splice {
+            tx,
+            rx,
+            first: decoder.into_rest(),
+            pass,
+            log: self.log.clone(),
+            status: response.status(),
+        };
+        splice.start(self.conn, on);
+        Ok(response)
+    }
+}
+
+/// What a wait for a response head ends with besides the head.
+struct Waiting<'a> {
+    pass: &'a Pass,
+    timeout: Duration,
+}
+
+impl Waiting<'_> {
+    /// The final head; a 100 on the way lets the upload go, other interim heads end here.
+    async fn final_head<R: RecvChunks>(
+        &self,
+        rx: &mut R,
+        decoder: &mut FrameDecoder,
+        mut upload: Option<&mut Upload>,
+    ) -> Result<ResponseHead, Failure> {
+        loop {
+            let head = self.next_head(rx, decoder, upload.as_deref_mut()).await?;
+            match (head.status, &mut upload) {
+                (StatusCode::CONTINUE, Some(upload)) => upload.go(),
+                (StatusCode::SWITCHING_PROTOCOLS, _) => return Ok(head),
+                (status, _) if status.is_informational() => {}
+                _ => return Ok(head),
+            }
+        }
+    }
+
+    async fn next_head<R: RecvChunks>(
+        &self,
+        rx: &mut R,
+        decoder: &mut FrameDecoder,
+        upload: Option<&mut Upload>,
+    ) -> Result<ResponseHead, Failure> {
+        let trouble = async {
+            match upload {
+                Some(upload) => upload.trouble(self.timeout).await,
+                None => {
+                    after(self.timeout).await;
+                    Failure::Timeout
+                }
+            }
+        };
+        tokio::select! {
+            biased;
+            () = self.pass.cut.cancelled() => Err(Failure::Cut),
+            // Before the trouble: an origin may answer and close while the body still comes.
+            head = read_response_head(rx, decoder) => Ok(head?),
+            failure = trouble => Err(failure),
+        }
+    }
+}
+
+/// Never, when there is no limit.
+pub(super) async fn after(limit: Duration) {
+    if limit.is_zero() {
+        std::future::pending::<()>().await;
+    }
+    tokio::time::sleep(limit).await;
+}
+
+/// The end of a stream whose head has no body comes right behind it; a stream that was read to its end
+/// is not one that was given up.
+async fn read_end<R: RecvChunks>(body: &mut WireBody<R>) {
+    let end = std::future::poll_fn(|cx| std::pin::Pin::new(&mut *body).poll_frame(cx));
+    // Whatever comes instead of the end reaches nobody.
+    let _ = tokio::time::timeout(END_GRACE, end).await;
+}

@@ -1,0 +1,160 @@
+//! Accept loops. An accept error is logged and waited out, never fatal; a handshake runs in its own
+//! task under a deadline; over the bound of connections new ones are closed at once.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
+use tokio_rustls::TlsAcceptor;
+use tracing::{debug, warn};
+
+use super::connection::{self, Facts};
+use super::{Admit, Inner, OpenStream, tls};
+use crate::http::Scheme;
+use crate::http::limits::HANDSHAKE_TIMEOUT;
+use crate::names::Hostname;
+use crate::times::Clock;
+
+/// Long enough that a full table of descriptors costs no CPU, short enough to recover within a second.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
+/// One line about failing accepts in this time; a stranger must not fill the log.
+const LOG_EVERY: Duration = Duration::from_secs(30);
+
+pub(super) fn spawn<S: Admit + OpenStream>(
+    edge: &Arc<Inner<S>>,
+    listener: TcpListener,
+    tls: Option<Arc<rustls::ServerConfig>>,
+) {
+    let name = if tls.is_some() {
+        "edge-https"
+    } else {
+        "edge-http"
+    };
+    let acceptor = tls.map(TlsAcceptor::from);
+    let stop = edge.tasks.stopped();
+    let owner = Arc::clone(edge);
+    edge.tasks.spawn_critical(name, async move {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => {}
+            () = owner.draining.cancelled() => {}
+            () = accept_all(&owner, &listener, acceptor.as_ref()) => {}
+        }
+        drop(listener);
+        // A critical task lives until its group is told to stop, also when a drain ended its work.
+        stop.cancelled().await;
+    });
+}
+
+async fn accept_all<S: Admit + OpenStream>(
+    edge: &Arc<Inner<S>>,
+    listener: &TcpListener,
+    acceptor: Option<&TlsAcceptor>,
+) {
+    let mut failures = Failures::default();
+    loop {
+        match listener.accept().await {
+            Ok((tcp, peer)) => start(edge, tcp, peer, acceptor.cloned()),
+            // That connection failed, not the listener.
+            Err(error) if is_of_the_peer(&error) => {}
+            Err(error) => {
+                failures.log(&error);
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+fn is_of_the_peer(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::Interrupted
+    )
+}
+
+/// Counts what it does not say.
+#[derive(Default)]
+struct Failures {
+    said: Option<Instant>,
+    unsaid: u64,
+}
+
+impl Failures {
+    fn log(&mut self, error: &io::Error) {
+        let now = Instant::from_std(Clock.now().monotonic);
+        if self.said.is_some_and(|said| now < said + LOG_EVERY) {
+            self.unsaid += 1;
+            return;
+        }
+        warn!(%error, unsaid = self.unsaid, "cannot accept connections, retrying");
+        self.said = Some(now);
+        self.unsaid = 0;
+    }
+}
+
+fn start<S: Admit + OpenStream>(
+    edge: &Arc<Inner<S>>,
+    tcp: TcpStream,
+    peer: SocketAddr,
+    acceptor: Option<TlsAcceptor>,
+) {
+    // A dual-stack socket shows IPv4 visitors as ::ffff:…; origins know them by their IPv4 address.
+    let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+    let Ok(permit) = Arc::clone(&edge.slots).try_acquire_owned() else {
+        debug!(%peer, "too many connections, closed");
+        return;
+    };
+    if let Err(error) = tcp.set_nodelay(true) {
+        debug!(%peer, %error, "cannot set nodelay");
+    }
+    let owner = Arc::clone(edge);
+    edge.connections.spawn("edge-connection", async move {
+        serve(owner, tcp, peer, acceptor, permit).await;
+    });
+}
+
+async fn serve<S: Admit + OpenStream>(
+    edge: Arc<Inner<S>>,
+    tcp: TcpStream,
+    peer: SocketAddr,
+    acceptor: Option<TlsAcceptor>,
+    _permit: OwnedSemaphorePermit,
+) {
+    let Some(acceptor) = acceptor else {
+        let facts = Facts {
+            peer,
+            scheme: Scheme::Http,
+            sni: None,
+            is_h2: false,
+        };
+        return connection::run(edge, tcp, facts).await;
+    };
+    let (stop, draining) = (edge.connections.stopped(), edge.draining.clone());
+    let handshake = tokio::select! {
+        biased;
+        () = stop.cancelled() => return,
+        // Nothing was asked for yet, so nothing is lost.
+        () = draining.cancelled() => return,
+        handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(tcp)) => handshake,
+    };
+    let stream = match handshake {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => return debug!(%peer, %error, "handshake failed"),
+        Err(_) => return debug!(%peer, "handshake too slow"),
+    };
+    let (_, session) = stream.get_ref();
+    let facts = Facts {
+        peer,
+        scheme: Scheme::Https,
+        sni: session.server_name().and_then(|n| Hostname::parse(n).ok()),
+        is_h2: session.alpn_protocol() == Some(tls::ALPN_H2),
+    };
+    connection::run(edge, stream, facts).await;
+}

@@ -1,0 +1,40 @@
+//! The plain HTTP listener: every acceptable request is sent to HTTPS, to the same host and path.
+//!
+//! 308 for all methods: it is remembered like a 301, and unlike it never turns a POST into a GET.
+//! Only our own names are redirected to, so this is no open redirect.
+
+use http::header::{self, HeaderValue};
+use http::{Response, StatusCode};
+
+use super::EdgeSettings;
+use super::body::EdgeBody;
+use super::respond::Failure;
+use crate::http::head::Head;
+use crate::wire::RecvChunks;
+
+pub(super) fn to_https<R: RecvChunks>(
+    settings: &EdgeSettings,
+    head: &Head,
+) -> Result<Response<EdgeBody<R>>, Failure> {
+    let is_ours = head.host == settings.domain || head.host.label_under(&settings.domain).is_some();
+    if !is_ours {
+        return Err(Failure::UnknownHost);
+    }
+    let location = location(settings, head);
+    let mut response = Response::new(EdgeBody::own(bytes::Bytes::new()));
+    *response.status_mut() = StatusCode::PERMANENT_REDIRECT;
+    let headers = response.headers_mut();
+    headers.insert(header::LOCATION, location);
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(0));
+    Ok(response)
+}
+
+fn location(settings: &EdgeSettings, head: &Head) -> HeaderValue {
+    let path = if head.path == "*" { "/" } else { &head.path };
+    let text = match settings.public_https_port {
+        443 => format!("https://{}{path}", head.host),
+        port => format!("https://{}:{port}{path}", head.host),
+    };
+    // A target is visible bytes or UTF-8, both of which may stand in a field value.
+    HeaderValue::from_bytes(text.as_bytes()).expect("the target was judged by http::head")
+}

@@ -1,0 +1,205 @@
+//! The first hop of a visit: from hyper's request to the engine's answer. What is refused here never
+//! leaves this machine.
+
+use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::Poll;
+
+use http::request::Parts;
+use http::{Request, Response, StatusCode, header};
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+use tracing::{debug, error};
+
+use super::body::EdgeBody;
+use super::connection::Conn;
+use super::respond::{Asker, Failure, respond};
+use super::{Admit, OpenStream, forward, redirect};
+use crate::http::Scheme;
+use crate::http::head;
+use crate::names::VisitId;
+
+/// Paths that are ours on every tunnel's host (design: kept for later).
+const OUR_PATHS: [&str; 2] = ["/.wormkey", "/.well-known/wormkey"];
+
+/// The most of a path that a log line shows.
+const LOGGED_PATH: usize = 256;
+
+/// Answers one request, whatever happens.
+pub(super) async fn answer<S: Admit + OpenStream>(
+    conn: &Arc<Conn<S>>,
+    request: Request<Incoming>,
+) -> Response<EdgeBody<S::Rx>> {
+    let turn = conn.turn();
+    let id = VisitId::random();
+    let (parts, body) = request.into_parts();
+    let asker = Asker::of(&parts);
+    let refusal = turn.refusal();
+    let log = VisitLog::new(id, refusal.is_none().then_some(&parts));
+    let result = match refusal {
+        Some(error) => Err(Failure::Head(error)),
+        None => caught(visit(conn, id, &log, parts, body)).await,
+    };
+    let response = result.unwrap_or_else(|failure| {
+        log.refused(conn, &failure);
+        respond(&failure, id, asker, conn.ledger.is_some())
+    });
+    turn.settle(response.status() == StatusCode::SWITCHING_PROTOCOLS);
+    response.map(|body| body.in_turn(turn))
+}
+
+/// A panic in one visit is that visit's 500 and nobody else's business.
+async fn caught<T>(visit: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let mut visit = pin!(visit);
+    poll_fn(|cx| {
+        catch_unwind(AssertUnwindSafe(|| visit.as_mut().poll(cx))).unwrap_or_else(|_| {
+            error!("a visit's task panicked");
+            Poll::Ready(Err(Failure::Panicked))
+        })
+    })
+    .await
+}
+
+async fn visit<S: Admit + OpenStream>(
+    conn: &Arc<Conn<S>>,
+    id: VisitId,
+    log: &VisitLog,
+    mut parts: Parts,
+    body: Incoming,
+) -> Result<Response<EdgeBody<S::Rx>>, Failure> {
+    let upgrade = parts.extensions.remove::<OnUpgrade>();
+    let extended = parts.extensions.remove::<hyper::ext::Protocol>();
+    let extended = extended.as_ref().map(hyper::ext::Protocol::as_str);
+    let head = head::check(parts, extended, conn.facts.scheme).map_err(Failure::Head)?;
+    let settings = conn.edge.settings.load_full();
+    if conn.facts.scheme == Scheme::Http {
+        return redirect::to_https(&settings, &head);
+    }
+    // One certificate covers all tunnels, so browsers share connections between them (RFC 9113
+    // section 9.1.1); a 421 makes them open another.
+    if conn.facts.sni.as_ref().is_some_and(|sni| *sni != head.host) {
+        return Err(Failure::Misdirected);
+    }
+    let Some(label) = head.host.label_under(&settings.domain) else {
+        return Err(Failure::UnknownHost);
+    };
+    if is_our_path(&head.path) {
+        return Err(Failure::OurPath);
+    }
+    conn.edge.visits.fetch_add(1, Ordering::Relaxed);
+    let visiting = forward::Visiting {
+        id,
+        label: label.to_owned(),
+        head,
+        log: log.clone(),
+    };
+    forward::run(conn, &settings, visiting, body, upgrade).await
+}
+
+fn is_our_path(path: &str) -> bool {
+    let path = path.split('?').next().unwrap_or_default();
+    OUR_PATHS.iter().any(|ours| {
+        path.strip_prefix(ours)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    })
+}
+
+/// The one log line of a visit. Nothing is gathered unless somebody listens.
+#[derive(Debug, Clone)]
+pub(super) struct VisitLog {
+    id: VisitId,
+    asked: Option<Arc<Asked>>,
+}
+
+/// What a visit asked for, fit for a log.
+#[derive(Debug, Default)]
+struct Asked {
+    method: String,
+    host: String,
+    path: String,
+}
+
+impl VisitLog {
+    /// Without `parts` when what was asked for was no request.
+    fn new(id: VisitId, parts: Option<&Parts>) -> Self {
+        let asked = tracing::enabled!(tracing::Level::DEBUG).then(|| {
+            let asked = parts.map(|parts| Asked {
+                method: parts.method.to_string(),
+                host: host_of(parts),
+                path: logged(parts.uri.path()),
+            });
+            Arc::new(asked.unwrap_or_default())
+        });
+        Self { id, asked }
+    }
+
+    fn refused<S>(&self, conn: &Conn<S>, failure: &Failure) {
+        let Some(asked) = &self.asked else { return };
+        let Asked { method, host, path } = &**asked;
+        let outside = failure.answer();
+        debug!(
+            visit = %self.id, %host, %method, %path, status = outside.status.as_u16(),
+            code = %outside.code, peer = %conn.facts.peer, why = %failure, "visit refused"
+        );
+    }
+
+    /// Says that the visit is over.
+    pub(super) fn served(&self, status: StatusCode, bytes: u64, whole: bool) {
+        let Some(asked) = &self.asked else { return };
+        let Asked { method, host, path } = &**asked;
+        debug!(
+            visit = %self.id, %host, %method, %path, status = status.as_u16(), bytes, whole,
+            "visit served"
+        );
+    }
+}
+
+fn host_of(parts: &Parts) -> String {
+    let named = parts.uri.authority().map(|a| a.as_str().as_bytes());
+    let host = named.or_else(|| parts.headers.get(header::HOST).map(|h| h.as_bytes()));
+    logged(&String::from_utf8_lossy(host.unwrap_or_default()))
+}
+
+/// A path as a log line may show it: without query, escaped, capped.
+fn logged(path: &str) -> String {
+    let path = path.split('?').next().unwrap_or_default();
+    path.chars()
+        .flat_map(char::escape_debug)
+        .take(LOGGED_PATH)
+        .collect()
+}
+
+#[cfg(test)]
+mod unit {
+    use super::*;
+
+    #[test]
+    fn our_paths_are_whole_segments() {
+        for ours in [
+            "/.wormkey",
+            "/.wormkey/",
+            "/.wormkey/x?y",
+            "/.well-known/wormkey/connect",
+        ] {
+            assert!(is_our_path(ours), "{ours}");
+        }
+        for theirs in [
+            "/",
+            "/.wormkeys",
+            "/.well-known/acme",
+            "/a/.wormkey/",
+            "/?/.wormkey/",
+        ] {
+            assert!(!is_our_path(theirs), "{theirs}");
+        }
+    }
+
+    #[test]
+    fn b32_logged_paths_are_escaped_and_capped() {
+        assert_eq!(logged("/a\u{202e}b?secret"), "/a\\u{202e}b");
+        assert_eq!(logged(&"ü".repeat(9000)).chars().count(), LOGGED_PATH);
+    }
+}

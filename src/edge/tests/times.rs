@@ -1,0 +1,184 @@
+//! Deadlines, under paused time: tokio moves the clock when nothing else can happen.
+
+use tokio::time::Instant;
+
+use super::*;
+
+#[tokio::test(start_paused = true)]
+async fn b18_a_slow_head_gets_a_408_after_ten_seconds() {
+    let world = World::new();
+    let started = Instant::now();
+    let response = world.raw(b"GET / HTTP/1.1\r\nHost: app.t").await;
+    assert_eq!(status(&response), 408);
+    assert_eq!(header(&response, "wormkey-error"), Some("request_timeout"));
+    // The visitor did not close, so we lingered for its sake.
+    assert!(
+        (10..=13).contains(&started.elapsed().as_secs()),
+        "{:?}",
+        started.elapsed()
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_trickled_head_is_slow_too() {
+    let world = World::new();
+    let visitor = world.visitor();
+    let (mut from, mut to) = tokio::io::split(visitor.0);
+    world.tasks.spawn("test-trickle", async move {
+        for b in b"GET / HTTP/1.1\r\nHost: app.t.example\r\nX: yyyyyyyyyyyyyyyyyyyyyy" {
+            if to.write_all(&[*b]).await.is_err() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    });
+    let mut response = vec![0; 4096];
+    let count = from.read(&mut response).await.unwrap();
+    assert_eq!(status(&String::from_utf8_lossy(&response[..count])), 408);
+}
+
+#[tokio::test(start_paused = true)]
+async fn silence_before_the_first_head_is_closed_in_silence() {
+    let world = World::new();
+    let started = Instant::now();
+    assert_eq!(world.visitor().rest().await, "");
+    assert_eq!(started.elapsed().as_secs(), 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_connection_is_closed_after_a_minute() {
+    let mut world = World::new();
+    let mut visitor = world.visitor();
+    visitor.get("/").await;
+    world
+        .stream()
+        .await
+        .answer(200, &[("content-length", "2")], "ok")
+        .await;
+    visitor.until("ok").await;
+    let started = Instant::now();
+    assert_eq!(visitor.rest().await, "");
+    assert!(
+        (59..=61).contains(&started.elapsed().as_secs()),
+        "{:?}",
+        started.elapsed()
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_waits_for_its_answer_is_not_idle() {
+    let mut world = World::with(|s| s.origin_timeout = Duration::ZERO);
+    let mut visitor = world.visitor();
+    visitor.get("/").await;
+    let stream = world.stream().await;
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    stream.answer(200, &[("content-length", "2")], "ok").await;
+    visitor.until("ok").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_origin_that_does_not_answer_is_a_504() {
+    let mut world = World::with(|s| s.origin_timeout = Duration::from_secs(30));
+    let mut visitor = world.visitor();
+    let started = Instant::now();
+    visitor.get("/").await;
+    let stream = world.stream().await;
+    assert_eq!(stream.head.timeout_ms, 30_000);
+    let response = visitor.until("vis_").await;
+    assert_eq!(header(&response, "wormkey-error"), Some("origin_timeout"));
+    assert_eq!(started.elapsed().as_secs(), 30);
+    world.is_empty().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_origins_time_runs_from_the_end_of_the_upload() {
+    let mut world = World::with(|s| s.origin_timeout = Duration::from_secs(30));
+    let mut visitor = world.visitor();
+    visitor
+        .send(b"POST / HTTP/1.1\r\nHost: app.t.example\r\nContent-Length: 2\r\n\r\na")
+        .await;
+    let stream = world.stream().await;
+    tokio::time::sleep(Duration::from_secs(100)).await;
+    visitor.send(b"b").await;
+    let (body, _response) = stream.body().await;
+    assert_eq!(body.unwrap(), "ab");
+    let started = Instant::now();
+    let response = visitor.until("vis_").await;
+    assert_eq!(status(&response), 504);
+    assert_eq!(started.elapsed().as_secs(), 30);
+}
+
+#[tokio::test(start_paused = true)]
+async fn readers_that_stand_still_are_cut_over_the_budget() {
+    let mut world = World::with(|s| s.stalled_max = 2);
+    let mut visitors = Vec::new();
+    let mut origins = Vec::new();
+    for _ in 0..3 {
+        let mut visitor = world.visitor();
+        visitor.get("/").await;
+        let mut stream = world.stream().await;
+        origins.push(world.tasks.spawn("test-origin", async move {
+            send_head(&mut stream.response, 200, &[]).await;
+            let body = Full::new(Bytes::from(vec![7; 4_000_000]));
+            send_body(&mut stream.response, body).await
+        }));
+        visitors.push(visitor);
+        // So that the first has stood still for the longest.
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+    }
+    let first = origins.remove(0).await.unwrap().unwrap_err();
+    assert!(
+        matches!(
+            first,
+            BodyError::Stream(crate::wire::StreamError::Reset(StreamCode::TooSlow))
+        ),
+        "{first:?}"
+    );
+    // The two others may stand still as long as they like.
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert!(origins.iter().all(|o| !o.is_finished()));
+    // And one that moves again gets all of it.
+    let last = visitors.pop().unwrap();
+    let response = last.now_and_rest().await;
+    assert!(response > 4_000_000);
+    origins.pop().unwrap().await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_lets_visits_finish_and_closes_the_idle() {
+    let mut world = World::new();
+    let mut idle = world.visitor();
+    idle.get("/").await;
+    world
+        .stream()
+        .await
+        .answer(200, &[("content-length", "2")], "ok")
+        .await;
+    idle.until("ok").await;
+    let mut busy = world.visitor();
+    busy.get("/").await;
+    let stream = world.stream().await;
+    let edge = world.edge.clone();
+    let drained = world.tasks.spawn("test-drain", async move {
+        edge.drain(Duration::from_secs(30)).await
+    });
+    assert_eq!(idle.rest().await, "");
+    stream.answer(200, &[("content-length", "2")], "ok").await;
+    assert!(busy.rest().await.ends_with("ok"));
+    assert!(drained.await.unwrap());
+}
+
+impl Visitor {
+    /// How many bytes come in all, until nothing more does for a while.
+    async fn now_and_rest(mut self) -> usize {
+        let mut room = vec![0; 65536];
+        let mut total = 0;
+        while let Ok(Ok(count)) =
+            tokio::time::timeout(Duration::from_secs(30), self.0.read(&mut room)).await
+            && count > 0
+        {
+            total += count;
+        }
+        total
+    }
+}
