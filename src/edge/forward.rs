@@ -124,6 +124,7 @@ fn wire_head<S>(
 ) -> StreamHead {
     let mut fields = head.fields;
     add_forwarded(&mut fields, conn, &head.authority);
+    add_ours(&mut fields, visit, head.version);
     StreamHead::Http(Box::new(HttpHead {
         // Filled in once the engine has named it.
         tunnel: TunnelId::from_bytes([0; 16]),
@@ -140,6 +141,20 @@ fn wire_head<S>(
         expects_continue: head.expects_continue && has_body,
         timeout_ms: u64::try_from(settings.origin_timeout.as_millis()).unwrap_or(u64::MAX),
     }))
+}
+
+/// What only we know: the id that logs and visitors see, and the version the visitor speaks. Not Via, which
+/// would say the same: nginx and others stop compressing for requests that carry one.
+fn add_ours(fields: &mut HeaderMap, visit: VisitId, version: u8) {
+    let id = HeaderValue::try_from(visit.to_string()).expect("an id is visible ASCII");
+    fields.insert("wormkey-request-id", id);
+    let version = match version {
+        10 => "1.0",
+        11 => "1.1",
+        20 => "2",
+        _ => "3",
+    };
+    fields.insert("wormkey-http-version", HeaderValue::from_static(version));
 }
 
 /// `X-Forwarded-*` and `Forwarded` (RFC 7239), exactly ours: the visitor's own were dropped.
@@ -246,8 +261,12 @@ impl<S: Admit + OpenStream> Errand<'_, S> {
         undone: DropGuard,
     ) -> Result<Response<EdgeBody<S::Rx>>, Failure> {
         let (status, mut fields) = (head.status, head.fields);
-        let expected =
-            response::clean(&self.method, status, &mut fields).map_err(Failure::Answer)?;
+        let stated = response::clean(&self.method, status, &mut fields).map_err(Failure::Answer)?;
+        // An end that is known already goes out with the head: gRPC's trailers-only answers need that.
+        let expected = match stated {
+            Expected::Open | Expected::Length(0) if head.ends => Expected::None,
+            stated => stated,
+        };
         if expected == Expected::None {
             read_end(&mut body).await;
         }

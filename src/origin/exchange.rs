@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Response, StatusCode};
+use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use tokio::sync::mpsc;
@@ -194,8 +195,10 @@ impl<'a> Exchange<'a> {
         body: RequestBody,
     ) -> Result<Answered, Failure> {
         let used = self.tunnel.mind().current();
-        let first = self.ask_as(tx, used, body).await?;
-        let status = first.response.status().as_u16();
+        let first = self.ask_as(tx, used, body).await;
+        let Some(status) = self.answered_status(&first) else {
+            return first;
+        };
         let now = Clock.now().monotonic;
         let replayable = self.plan.is_replayable();
         if !self
@@ -203,23 +206,32 @@ impl<'a> Exchange<'a> {
             .mind()
             .should_retry(now, used, status, replayable)
         {
-            return Ok(first);
+            return first;
         }
         match self
             .ask_as(tx, HostUse::Rewrite, RequestBody::empty())
             .await
         {
-            Ok(second) => Ok(if self.learn(second.response.status()) {
-                second
-            } else {
-                first
-            }),
+            Ok(second) if self.learn(second.response.status()) => Ok(second),
+            Ok(_) => first,
             Err(gone @ Failure::Visitor(_)) => Err(gone),
             // The second question was ours; the visitor gets the answer to their own.
             Err(err) => {
                 debug!(slug = %self.tunnel.slug, %err, "origin not asked again");
-                Ok(first)
+                first
             }
+        }
+    }
+
+    /// The status of an answer. An upgrade that is answered with something that is no HTTP counts as
+    /// refused: Next.js writes a bare word to the socket when it does not like the Origin.
+    fn answered_status(&self, first: &Result<Answered, Failure>) -> Option<u16> {
+        match first {
+            Ok(answered) => Some(answered.response.status().as_u16()),
+            Err(Failure::NoAnswer(_)) if self.plan.upgrade.is_some() => {
+                Some(StatusCode::FORBIDDEN.as_u16())
+            }
+            Err(_) => None,
         }
     }
 
@@ -359,7 +371,7 @@ impl<'a> Exchange<'a> {
         report: &mut VisitReport,
     ) -> Result<(), Failure> {
         let (parts, body) = answered.response.into_parts();
-        let head = final_head(&parts, &answered.naming)?;
+        let head = final_head(&parts, &answered.naming, body.is_end_stream())?;
         send_response_head(tx, &head)
             .await
             .map_err(Failure::Visitor)?;
@@ -444,6 +456,7 @@ fn continue_head() -> ResponseHead {
     ResponseHead {
         status: StatusCode::CONTINUE,
         fields: http::HeaderMap::new(),
+        ends: false,
     }
 }
 

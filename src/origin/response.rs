@@ -35,6 +35,7 @@ pub(super) enum BadResponse {
 pub(super) fn final_head(
     parts: &response::Parts,
     naming: &Naming,
+    ends: bool,
 ) -> Result<ResponseHead, BadResponse> {
     if parts.status.is_informational() {
         return Err(BadResponse::Switch);
@@ -46,6 +47,7 @@ pub(super) fn final_head(
     bounded(ResponseHead {
         status: parts.status,
         fields,
+        ends,
     })
 }
 
@@ -57,7 +59,13 @@ pub(super) fn interim_head(status: StatusCode, fields: &HeaderMap) -> Option<Res
     let mut fields = fields.clone();
     clean(&mut fields);
     fields.remove(CONTENT_LENGTH);
-    bounded(ResponseHead { status, fields }).ok()
+    let ends = false;
+    bounded(ResponseHead {
+        status,
+        fields,
+        ends,
+    })
+    .ok()
 }
 
 /// The head of a 101 that answers `asked`.
@@ -93,6 +101,7 @@ pub(super) fn switch_head(
     bounded(ResponseHead {
         status: StatusCode::SWITCHING_PROTOCOLS,
         fields,
+        ends: false,
     })
 }
 

@@ -106,6 +106,10 @@ pub struct ResponseHead {
     #[n(1)]
     #[cbor(encode_with = "fields::encode", decode_with = "fields::decode")]
     pub fields: HeaderMap,
+    /// Nothing follows, known already: gRPC's trailers-only answers need the end in the very head.
+    #[n(2)]
+    #[cbor(default)]
+    pub ends: bool,
 }
 
 type EncodeResult<W> = Result<(), minicbor::encode::Error<<W as minicbor::encode::Write>::Error>>;
@@ -250,6 +254,7 @@ mod tests {
         let head = ResponseHead {
             status: StatusCode::OK,
             fields: HeaderMap::new(),
+            ends: true,
         };
         let mut bytes = head.to_bytes().to_vec();
         // One more pair in the map: 99 -> "new".

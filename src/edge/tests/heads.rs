@@ -194,7 +194,8 @@ async fn b15_forwarded_fields_are_exactly_ours() {
         Some("for=192.0.2.7;host=app.t.example;proto=https")
     );
     assert_eq!(stream.field("cookie"), Some("a=1"));
-    assert_eq!(stream.head.fields.len(), 5, "{:?}", stream.head.fields);
+    assert_eq!(stream.field("wormkey-http-version"), Some("1.1"));
+    assert_eq!(stream.head.fields.len(), 7, "{:?}", stream.head.fields);
 }
 
 #[tokio::test(start_paused = true)]

@@ -68,6 +68,7 @@ async fn send_head(response: &mut MemorySend, status: u16, fields: &[(&str, &str
     let head = ResponseHead {
         status: StatusCode::from_u16(status).unwrap(),
         fields: map,
+        ends: false,
     };
     send_response_head(response, &head).await.unwrap();
 }

@@ -33,7 +33,11 @@ impl Answer {
         let mut fields = HeaderMap::new();
         fields.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         Self {
-            head: ResponseHead { status, fields },
+            head: ResponseHead {
+                status,
+                fields,
+                ends: false,
+            },
             content,
         }
     }
