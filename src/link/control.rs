@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::error::LinkError;
 use super::handle::Live;
@@ -11,6 +12,7 @@ use crate::wire::{
     encode_control, encode_stream_head, poll_send_all,
 };
 use bytes::Bytes;
+use tokio::time::timeout;
 
 /// Before every visit's bytes: a Close must not wait behind a download.
 const PRIORITY: i32 = 100;
@@ -69,6 +71,12 @@ impl ControlSend {
             }
             Err(error) => Err(failed(&self.live, error)),
         }
+    }
+
+    /// No more messages will come; waits, at most for `within`, until the peer has them all.
+    pub async fn flush(&mut self, within: Duration) {
+        self.stream.finish();
+        let _ = timeout(within, poll_fn(|cx| self.stream.poll_stopped(cx))).await;
     }
 
     /// No more messages will come. The link lives on until it is closed.
