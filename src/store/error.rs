@@ -17,7 +17,7 @@ pub enum StoreError {
         dir: PathBuf,
     },
     /// Another process has the state directory, or its database.
-    #[error("{} is in use by {}; stop that one first, or set another [state] dir", .path.display(), holder(*.pid))]
+    #[error("{}: lock held by {}; stop that one first, or set another [state] dir", .path.display(), holder(*.pid))]
     Locked {
         /// The lock or the database.
         path: PathBuf,
@@ -88,10 +88,7 @@ pub enum StoreError {
 }
 
 fn holder(pid: Option<u32>) -> String {
-    pid.map_or_else(
-        || "another process".to_owned(),
-        |pid| format!("process {pid}"),
-    )
+    pid.map_or_else(|| "another process".to_owned(), |pid| format!("pid {pid}"))
 }
 
 impl StoreError {

@@ -283,7 +283,7 @@ fn a_second_daemon_is_told_who_holds_the_lock() {
     );
     assert!(
         err.to_string()
-            .contains(&format!("is in use by process {ours};"))
+            .contains(&format!("lock held by pid {ours};"))
     );
     drop(held);
     // A longer pid of an earlier holder leaves no digits behind.
