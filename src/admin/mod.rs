@@ -10,6 +10,7 @@ use crate::codes::Code;
 
 mod ask;
 pub mod call;
+mod event_log;
 mod events;
 mod respond;
 mod routes;
@@ -23,6 +24,7 @@ mod tests;
 pub mod types;
 
 pub use call::{ApiClient, CallError, EventReader};
+pub use event_log::EventLog;
 pub use serve::{serve_client, serve_server};
 pub use socket::{AdminSocket, SocketError};
 

@@ -1,1 +1,347 @@
-//! server.
+//! The server role: binds, wires the adapters to the engine, supervises, drains. Decides nothing about
+//! visits or tunnels itself.
+
+mod backend;
+mod control;
+mod desk;
+mod links;
+mod slugs;
+mod visits;
+
+use std::net::SocketAddr;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use rustls::server::ResolvesServerCert;
+use tokio::net::TcpListener;
+use tracing::info;
+
+use crate::codes::Code;
+use crate::config::{ServerConfig, TlsMode};
+use crate::edge::tls::{self, CertStore};
+use crate::edge::{Edge, EdgeSettings};
+use crate::engine::{Engine, EngineSettings, Event};
+use crate::link::{Identity, LinkSettings, Listener};
+use crate::store::{ServerStore, StateLock};
+use crate::tasks::Tasks;
+use crate::times::Clock;
+use crate::wire::{Control, GoAway};
+
+use desk::Desk;
+
+/// What this build calls itself.
+pub const SOFTWARE: &str = concat!("wormkeyd ", env!("CARGO_PKG_VERSION"));
+
+/// How long visits in flight have to finish when the server drains.
+pub const GRACE: Duration = Duration::from_secs(30);
+
+/// Returning clients spread themselves over this long after an orderly restart.
+const GOAWAY_SPREAD: Duration = Duration::from_secs(2);
+
+/// A server that runs: bound, its store open, ready for visits.
+pub struct Server {
+    /// What it answers to at the admin socket; also the way in for `wormkeyd dev`.
+    pub backend: Arc<backend::Backend>,
+    edge: Edge<Desk>,
+    desk: Desk,
+    listener: Arc<Listener>,
+    store: ServerStore,
+    tasks: Tasks,
+    https: SocketAddr,
+    _lock: StateLock,
+}
+
+/// What a caller may bring of its own.
+#[derive(Default)]
+pub struct Options {
+    /// Certificates for visitors, instead of `[tls]`.
+    pub certificates: Option<Arc<dyn ResolvesServerCert>>,
+    /// The file the configuration came from, for reloads.
+    pub config_path: Option<PathBuf>,
+}
+
+impl Server {
+    /// Binds every socket, opens the store, starts the tasks. Once it returns, visits are answered.
+    pub async fn start(config: ServerConfig, options: Options) -> anyhow::Result<Self> {
+        prepare_state_dir(&config.state_dir)?;
+        let lock = StateLock::acquire(&config.state_dir, "server")?;
+        let (identity, store, snapshot) = open_state(&config.state_dir)?;
+
+        let (https, listener) = bind(&config, &identity).await?;
+        let addr = https.local_addr().context("reading the https address")?;
+        let http = match config.http {
+            Some(addr) => Some(bind_tcp(addr, "listen.http").await?),
+            None => None,
+        };
+        let http_addr = http.as_ref().and_then(|l| l.local_addr().ok());
+
+        let now = Clock.now();
+        let engine = Engine::new(engine_settings(&config, addr.port()), snapshot, now);
+        let boot = u64::try_from(now.wall.as_millis()).unwrap_or(0);
+        let desk = Desk::new(engine, store.clone(), boot);
+        let tasks = Tasks::new();
+        tasks.spawn_critical("store", watch_store(store.clone(), tasks.stopped()));
+        tasks.spawn_critical("engine", desk.clone().drive(tasks.stopped()));
+
+        let certificates = match options.certificates {
+            Some(own) => Certificates::Own(own),
+            None => Certificates::Kept(CertStore::new(certified_key(&config)?)),
+        };
+        let edge = Edge::new(
+            edge_settings(&config, addr.port()),
+            desk.clone(),
+            tasks.clone(),
+        );
+        edge.serve_https(https, tls::server_config(certificates.resolver())?);
+        if let Some(http) = http {
+            edge.serve_http(http);
+        }
+
+        let greeting = links::Greeting {
+            domain: config.domain.to_string(),
+            pins: vec![identity.pin().0],
+            keep_alive: config.link.keep_alive,
+        };
+        let listener = Arc::new(listener);
+        tasks.spawn_critical(
+            "links",
+            links::accept(Arc::clone(&listener), desk.clone(), greeting, tasks.clone()),
+        );
+
+        let socket =
+            crate::admin::socket::bind(&config.admin.socket, 0o660, config.admin.group.as_deref())?;
+        let backend = Arc::new(backend::Backend::new(backend::Parts {
+            desk: desk.clone(),
+            store: store.clone(),
+            edge: edge.clone(),
+            certificates,
+            pin: identity.pin(),
+            listen: listen_names(addr, http_addr),
+            started_at: now.wall,
+            config_path: options.config_path,
+            https: addr,
+            config: config.clone(),
+        }));
+        tasks.spawn_critical(
+            "admin",
+            crate::admin::serve_server(socket, Arc::clone(&backend), tasks.clone()),
+        );
+        info!(domain = %config.domain, https = %addr, socket = %config.admin.socket.display(), "server ready");
+        Ok(Self {
+            backend,
+            edge,
+            desk,
+            listener,
+            store,
+            tasks,
+            https: addr,
+            _lock: lock,
+        })
+    }
+
+    /// The address visitors and links come to.
+    pub const fn https_addr(&self) -> SocketAddr {
+        self.https
+    }
+
+    /// Fires when a part without which the server is no use has ended.
+    pub fn failed(&self) -> tokio_util::sync::CancellationToken {
+        self.tasks.stopped()
+    }
+
+    /// Takes nothing new, lets the rest finish within the grace, tells clients to come back.
+    pub async fn drain(&self, grace: Duration) {
+        self.backend.set_draining();
+        self.desk.handle(Event::Drain);
+        let spread_ms = u64::try_from(GOAWAY_SPREAD.as_millis()).unwrap_or(0);
+        let message = GoAway {
+            after_ms: 500,
+            spread_ms,
+            code: Code::Draining.row().wire,
+        };
+        self.desk.tell_all(&Control::GoAway(message));
+        self.edge.drain(grace).await;
+    }
+
+    /// Ends links and tasks and puts the last of the state on disk.
+    pub async fn stop(self) {
+        self.desk.flush();
+        self.listener
+            .close(Code::Draining, Duration::from_secs(2))
+            .await;
+        let all = self.tasks.shutdown(Duration::from_secs(5)).await;
+        if !all {
+            tracing::warn!("some tasks did not end in time");
+        }
+        self.store.close().await;
+        info!("server stopped");
+    }
+}
+
+/// Where visitors' certificates come from at run time.
+pub(crate) enum Certificates {
+    Own(Arc<dyn ResolvesServerCert>),
+    Kept(Arc<CertStore>),
+}
+
+impl Certificates {
+    fn resolver(&self) -> Arc<dyn ResolvesServerCert> {
+        match self {
+            Self::Own(own) => Arc::clone(own),
+            Self::Kept(store) => Arc::clone(store) as Arc<dyn ResolvesServerCert>,
+        }
+    }
+}
+
+/// The database and the identity key, which belong together: one without the other is a loss to be told,
+/// not to be papered over. A new key is written only once there is a database beside it.
+fn open_state(dir: &Path) -> anyhow::Result<(Identity, ServerStore, crate::engine::Snapshot)> {
+    let (key, db) = (dir.join("server.key"), dir.join("server.db"));
+    let (had_key, had_db) = (key.exists(), db.exists());
+    let (store, snapshot) =
+        ServerStore::open(dir, had_key).context("opening the state database")?;
+    if had_db && !had_key && snapshot != crate::engine::Snapshot::default() {
+        bail!(
+            "{} is missing, and every client trusts only that key; put it back from a backup, or remove {} to start anew",
+            key.display(),
+            db.display()
+        );
+    }
+    let (identity, _) =
+        Identity::load_or_create(&key).context("reading the server's identity key")?;
+    Ok((identity, store, snapshot))
+}
+
+/// A store that has died takes no promises any more: the process is no use then.
+async fn watch_store(store: ServerStore, stop: tokio_util::sync::CancellationToken) {
+    tokio::select! {
+        biased;
+        () = stop.cancelled() => {}
+        () = store.ended() => {}
+    }
+}
+
+/// Makes the state directory for its owner alone; one that is there is left as its administrator made it.
+pub(crate) fn prepare_state_dir(dir: &Path) -> anyhow::Result<()> {
+    if dir.is_dir() {
+        return Ok(());
+    }
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .with_context(|| format!("making the state directory {}", dir.display()))?;
+    std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o700))
+        .with_context(|| format!("closing the state directory {} to others", dir.display()))
+}
+
+pub(crate) fn certified_key(
+    config: &ServerConfig,
+) -> anyhow::Result<Arc<rustls::sign::CertifiedKey>> {
+    match &config.tls {
+        TlsMode::SelfSigned => {
+            tls::self_signed(&config.state_dir.join("server.tls"), &config.domain)
+                .context("making the self-signed certificate")
+        }
+        TlsMode::Files { cert, key } => {
+            tls::from_files(cert, key).context("reading [tls] cert and key")
+        }
+    }
+}
+
+/// TCP and UDP on the same port: visitors and links share one address.
+async fn bind(
+    config: &ServerConfig,
+    identity: &Identity,
+) -> anyhow::Result<(TcpListener, Listener)> {
+    let settings = LinkSettings {
+        keep_alive: config.link.keep_alive,
+        idle_timeout: config.link.idle_timeout,
+        ..LinkSettings::default()
+    };
+    // With port 0 the kernel picks a TCP port whose UDP twin may be taken: then it picks again.
+    for _ in 0..16 {
+        let tcp = bind_tcp(config.https, "listen.https").await?;
+        let addr = tcp.local_addr().context("reading the https address")?;
+        match Listener::bind(addr, identity, &settings) {
+            Ok(listener) => return Ok((tcp, listener)),
+            Err(e) if config.https.port() != 0 => {
+                return Err(e)
+                    .with_context(|| format!("listening for links on udp {addr} (listen.https)"));
+            }
+            Err(_) => {}
+        }
+    }
+    bail!("no port was free for both TCP and UDP")
+}
+
+async fn bind_tcp(addr: SocketAddr, key: &str) -> anyhow::Result<TcpListener> {
+    let hint = if addr.port() < 1024 {
+        "; ports below 1024 need CAP_NET_BIND_SERVICE"
+    } else {
+        ""
+    };
+    TcpListener::bind(addr)
+        .await
+        .with_context(|| format!("listening on tcp {addr} ({key}){hint}"))
+}
+
+fn listen_names(
+    https: SocketAddr,
+    http: Option<SocketAddr>,
+) -> std::collections::BTreeMap<String, String> {
+    let mut names = std::collections::BTreeMap::from([("https".to_owned(), https.to_string())]);
+    if let Some(http) = http {
+        names.insert("http".to_owned(), http.to_string());
+    }
+    names
+}
+
+/// What the engine takes from the configuration.
+pub(crate) fn engine_settings(config: &ServerConfig, public_port: u16) -> EngineSettings {
+    let t = &config.tunnels;
+    EngineSettings {
+        domain: config.domain.clone(),
+        public_port,
+        hold: t.hold,
+        hold_max: t.hold_max,
+        held_visits: t.held_visits,
+        held_visits_total: t.held_visits_total,
+        idle: t.idle,
+        offline_max: t.offline_max,
+        quarantine: t.quarantine,
+        keep_alive: config.link.keep_alive,
+        tunnels_per_device: t.per_device,
+    }
+}
+
+/// What the edge takes from the configuration.
+pub(crate) fn edge_settings(config: &ServerConfig, public_port: u16) -> EdgeSettings {
+    EdgeSettings {
+        origin_timeout: config.tunnels.origin_timeout,
+        ..EdgeSettings::new(config.domain.clone(), public_port)
+    }
+}
+
+/// Runs until a signal or a failure, as `wormkeyd server` does.
+pub async fn run(config: ServerConfig, config_path: Option<PathBuf>) -> anyhow::Result<()> {
+    let server = Server::start(
+        config,
+        Options {
+            config_path,
+            ..Options::default()
+        },
+    )
+    .await?;
+    let outcome = crate::supervise::until_stopped(
+        &server.failed(),
+        || async { drop(server.backend.reload_now().await) },
+        || server.drain(GRACE),
+    )
+    .await;
+    server.stop().await;
+    outcome
+}

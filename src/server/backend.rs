@@ -1,0 +1,358 @@
+//! What the server's admin API does: questions to the engine, and looks at it.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crate::admin::types::{
+    AuditJson, DeviceJson, EventJson, InviteAsk, InviteJson, ReloadJson, ServerStatusJson,
+    TunnelJson, UserJson,
+};
+use crate::admin::{ApiError, Caller, CommonBackend, EventStream, ServerBackend};
+use crate::codes::Code;
+use crate::config::{ServerConfig, TlsMode};
+use crate::edge::Edge;
+use crate::engine::{Answer, AskError, DeviceView, Engine, Event, TunnelState, TunnelView};
+use crate::names::{InviteId, Pin, UserId};
+use crate::secret::Secret;
+use crate::store::ServerStore;
+use crate::times::{WallTime, parse_duration};
+use crate::wire::token::JoinToken;
+
+use super::desk::Desk;
+use super::{Certificates, SOFTWARE};
+
+/// How long a join token works when nothing is said.
+const INVITE_EXPIRES: Duration = Duration::from_secs(8 * 3600);
+/// The most devices that one join token may enrol.
+const INVITE_USES_MAX: u32 = 10_000;
+
+/// What the backend is made of.
+pub(super) struct Parts {
+    pub(super) desk: Desk,
+    pub(super) store: ServerStore,
+    pub(super) edge: Edge<Desk>,
+    pub(super) certificates: Certificates,
+    pub(super) pin: Pin,
+    pub(super) listen: BTreeMap<String, String>,
+    pub(super) started_at: WallTime,
+    pub(super) config_path: Option<PathBuf>,
+    pub(super) https: SocketAddr,
+    pub(super) config: ServerConfig,
+}
+
+/// The server as its admin socket sees it.
+pub struct Backend {
+    parts: Parts,
+    config: Mutex<ServerConfig>,
+    draining: AtomicBool,
+}
+
+impl Backend {
+    pub(super) fn new(parts: Parts) -> Self {
+        let config = Mutex::new(parts.config.clone());
+        Self {
+            parts,
+            config,
+            draining: AtomicBool::new(false),
+        }
+    }
+
+    pub(super) fn set_draining(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Validates the file and puts it in force; SIGHUP and `reload` alike. The old configuration stays
+    /// whole when anything of the new one cannot be had.
+    pub async fn reload_now(&self) -> Result<ReloadJson, ApiError> {
+        self.reload_checked().inspect_err(
+            |err| tracing::error!(%err, "configuration not reloaded, the old one stays"),
+        )
+    }
+
+    fn reload_checked(&self) -> Result<ReloadJson, ApiError> {
+        let bad = |e: String| ApiError::new(Code::BadConfiguration, e);
+        let fresh = ServerConfig::load(self.parts.config_path.as_deref())
+            .map_err(|e| bad(e.to_string()))?;
+        let certificates = match &self.parts.certificates {
+            Certificates::Kept(store) => {
+                let key = super::certified_key(&fresh).map_err(|e| bad(format!("{e:#}")))?;
+                Some((store, key))
+            }
+            Certificates::Own(_) => None,
+        };
+        // From here on nothing can fail.
+        let mut config = self
+            .config
+            .lock()
+            .expect("nothing panics while it holds the configuration");
+        let notes = config
+            .changed_needs_restart(&fresh)
+            .into_iter()
+            .map(|key| format!("{key} takes effect at the next start"))
+            .collect();
+        if let Some((store, key)) = certificates {
+            store.swap(key);
+        }
+        let port = self.parts.https.port();
+        // The domain and the addresses are the running server's until it starts again.
+        let in_force = ServerConfig {
+            domain: config.domain.clone(),
+            ..fresh.clone()
+        };
+        self.parts
+            .edge
+            .reload(super::edge_settings(&in_force, port));
+        let settings = super::engine_settings(&in_force, port);
+        *config = fresh;
+        drop(config);
+        self.parts.desk.handle(Event::Reloaded { settings });
+        tracing::info!("configuration reloaded");
+        Ok(ReloadJson { notes })
+    }
+
+    /// Where join tokens send clients: as configured, with the port that was really bound.
+    fn addresses(&self) -> Vec<String> {
+        let config = self
+            .config
+            .lock()
+            .expect("nothing panics while it holds the configuration");
+        if config.advertise.is_empty() {
+            return vec![self.parts.https.to_string()];
+        }
+        let port = self.parts.https.port();
+        let real = |address: &String| match address.strip_suffix(":0") {
+            Some(host) => format!("{host}:{port}"),
+            None => address.clone(),
+        };
+        config.advertise.iter().map(real).collect()
+    }
+
+    fn view(&self, key: &str) -> Result<TunnelView, ApiError> {
+        let none = || ApiError::new(Code::NotFound, format!("there is no tunnel {key}"));
+        self.parts
+            .desk
+            .read(|engine| engine.tunnel(key))
+            .ok_or_else(none)
+    }
+
+    fn tunnel_json(&self, view: &TunnelView) -> TunnelJson {
+        self.parts.desk.read(|engine| tunnel_json(engine, view))
+    }
+}
+
+impl CommonBackend for Backend {
+    async fn reload(&self, caller: Caller) -> Result<ReloadJson, ApiError> {
+        tracing::info!(uid = caller.uid, "reload asked for");
+        self.reload_now().await
+    }
+
+    fn events(&self, after: Option<u64>) -> (Vec<(u64, EventJson)>, EventStream) {
+        self.parts.desk.events().after(after)
+    }
+}
+
+impl ServerBackend for Backend {
+    async fn invite(&self, caller: Caller, ask: InviteAsk) -> Result<InviteJson, ApiError> {
+        let usage = |e: String| ApiError::new(Code::Usage, e);
+        let lasts = match ask.expires.as_deref() {
+            Some(text) => parse_duration(text).map_err(|e| usage(format!("expires: {e}")))?,
+            None => INVITE_EXPIRES,
+        };
+        let uses = ask.uses.unwrap_or(1);
+        if !(1..=INVITE_USES_MAX).contains(&uses) {
+            return Err(usage(format!("uses: a number from 1 to {INVITE_USES_MAX}")));
+        }
+        let secret = fresh_secret()?;
+        let (hash, user) = (
+            JoinToken::secret_hash(&secret),
+            ask.user.unwrap_or_else(|| "default".into()),
+        );
+        let now = self.parts.desk.now().wall;
+        let asked = self.parts.desk.ask(caller.uid, |from| Event::InviteAsked {
+            from,
+            user,
+            user_id: UserId::random(),
+            id: InviteId::random(),
+            secret_hash: hash,
+            uses,
+            expires_at: now.plus(lasts),
+        });
+        let expires_at = match asked.await? {
+            Answer::Invited { expires_at } => expires_at,
+            _ => {
+                return Err(ApiError::new(
+                    Code::Internal,
+                    "the engine gave another answer",
+                ));
+            }
+        };
+        let token = JoinToken {
+            addresses: self.addresses(),
+            pins: vec![self.parts.pin],
+            secret: Secret::new(secret),
+        };
+        Ok(InviteJson {
+            token: token.to_text().expose().clone(),
+            expires_at,
+        })
+    }
+
+    async fn devices(&self) -> Result<Vec<DeviceJson>, ApiError> {
+        Ok(self
+            .parts
+            .desk
+            .read(|engine| engine.devices().map(device_json).collect()))
+    }
+
+    async fn users(&self) -> Result<Vec<UserJson>, ApiError> {
+        let json = |view: crate::engine::UserView| UserJson {
+            id: view.row.id,
+            name: view.row.name,
+            created_at: view.row.created_at,
+            devices: view.devices as u64,
+            tunnels: view.tunnels as u64,
+        };
+        Ok(self
+            .parts
+            .desk
+            .read(|engine| engine.users().map(json).collect()))
+    }
+
+    async fn tunnels(&self, all: bool) -> Result<Vec<TunnelJson>, ApiError> {
+        let wanted = |view: &TunnelView| all || view.row.state == TunnelState::Open;
+        Ok(self.parts.desk.read(|engine| {
+            engine
+                .tunnels()
+                .filter(wanted)
+                .map(|view| tunnel_json(engine, &view))
+                .collect()
+        }))
+    }
+
+    async fn tunnel(&self, key: String) -> Result<TunnelJson, ApiError> {
+        Ok(self.tunnel_json(&self.view(&key)?))
+    }
+
+    async fn close(&self, caller: Caller, key: String) -> Result<TunnelJson, ApiError> {
+        let tunnel = self.view(&key)?.row.id;
+        self.parts
+            .desk
+            .ask(caller.uid, |from| Event::CloseAsked { from, tunnel })
+            .await?;
+        self.tunnel(tunnel.to_string()).await
+    }
+
+    async fn revoke(&self, caller: Caller, what: String) -> Result<(), ApiError> {
+        self.parts
+            .desk
+            .ask(caller.uid, |from| Event::RevokeAsked { from, what })
+            .await?;
+        Ok(())
+    }
+
+    async fn status(&self) -> Result<ServerStatusJson, ApiError> {
+        let counts = self.parts.desk.read(Engine::counts);
+        let config = self
+            .config
+            .lock()
+            .expect("nothing panics while it holds the configuration");
+        Ok(ServerStatusJson {
+            software: SOFTWARE.into(),
+            pid: std::process::id(),
+            started_at: self.parts.started_at,
+            domain: config.domain.to_string(),
+            listen: self.parts.listen.clone(),
+            tls: match config.tls {
+                TlsMode::SelfSigned => "self-signed".into(),
+                TlsMode::Files { .. } => "files".into(),
+            },
+            pin: self.parts.pin.to_string(),
+            links: counts.links as u64,
+            dormant: counts.dormant as u64,
+            tunnels: counts.tunnels as u64,
+            visits: counts.visits as u64,
+            held: counts.held as u64,
+            visits_total: counts.visits_total,
+            draining: self.draining.load(Ordering::Relaxed),
+        })
+    }
+
+    async fn audit(&self, after: Option<i64>, limit: u32) -> Result<Vec<AuditJson>, ApiError> {
+        let rows = self.parts.store.audit(after, limit).await;
+        let rows = rows.map_err(|e| ApiError::new(e.code(), e.to_string()))?;
+        let json = |row: crate::store::StoredAudit| AuditJson {
+            seq: row.seq,
+            at: row.at,
+            actor: row.actor,
+            peer: row.peer,
+            action: row.action,
+            subject: row.subject,
+            detail: row.detail,
+        };
+        Ok(rows.into_iter().map(json).collect())
+    }
+}
+
+impl From<AskError> for ApiError {
+    fn from(e: AskError) -> Self {
+        Self::new(e.code(), e.to_string())
+    }
+}
+
+fn fresh_secret() -> Result<[u8; 32], ApiError> {
+    let mut secret = [0u8; 32];
+    aws_lc_rs::rand::fill(&mut secret)
+        .map_err(|_| ApiError::new(Code::Internal, "the system gave no random numbers"))?;
+    Ok(secret)
+}
+
+pub(super) fn tunnel_json(engine: &Engine, view: &TunnelView) -> TunnelJson {
+    let row = &view.row;
+    TunnelJson {
+        id: row.id,
+        slug: Some(row.slug.to_string()),
+        url: Some(view.url.clone()),
+        kind: row.kind.to_string(),
+        target: None,
+        state: view.state.to_owned(),
+        expires_at: row.expires_at,
+        created_at: row.created_at,
+        ended_at: row.ended_at,
+        last_seen_at: row.last_seen_at,
+        idle_seconds: row.idle.map(|idle| idle.as_secs()),
+        hold_seconds: Some(row.hold.as_secs_f64()),
+        declared: row.declared,
+        labels: row.labels.iter().cloned().collect(),
+        host: None,
+        host_in_use: None,
+        visits: view.visits as u64,
+        visits_total: 0,
+        public_port: row.public_port,
+        device: Some(row.device),
+        user: engine.user_name(row.user).map(str::to_owned),
+        warnings: Vec::new(),
+    }
+}
+
+fn device_json(view: DeviceView) -> DeviceJson {
+    let link = match (view.link, view.dormant) {
+        (None, _) => "away",
+        (Some(_), true) => "dormant",
+        (Some(_), false) => "up",
+    };
+    DeviceJson {
+        id: view.row.id,
+        name: view.row.name,
+        user: view.user,
+        pin: view.row.pin.to_string(),
+        created_at: view.row.created_at,
+        revoked_at: view.row.revoked_at,
+        link: link.into(),
+        peer: view.peer.map(|p| p.to_string()),
+        tunnels: view.tunnels as u64,
+    }
+}

@@ -1,0 +1,92 @@
+//! Between the engine's values and the control stream's messages. Pure.
+
+use std::time::Duration;
+
+use crate::codes::Code;
+use crate::engine::{Answer, AskError, BindAsk, TunnelView};
+use crate::names::{Slug, TunnelId};
+use crate::times::WallTime;
+use crate::wire::{Bind, Bound, Closed, Control, Enrolled, Fault, Update};
+
+/// What a client's Bind asks for, or the refusal that it gets at once.
+pub(super) fn bind_ask(bind: Bind) -> Result<BindAsk, Box<Control>> {
+    let request = bind.request;
+    let refuse = |code, detail: String| Box::new(fault(Some(request), code, detail));
+    let name = match bind.name.as_deref().map(Slug::parse) {
+        None => None,
+        Some(Ok(slug)) => Some(slug),
+        Some(Err(e)) => return Err(refuse(Code::BadName, e.to_string())),
+    };
+    let Ok(kind) = bind.kind.parse() else {
+        return Err(refuse(
+            Code::UnsupportedKind,
+            "this kind of tunnel is not known here".into(),
+        ));
+    };
+    Ok(BindAsk {
+        tunnel: bind.tunnel,
+        name,
+        kind,
+        expires_at: bind.expires_at.map(WallTime::from_millis),
+        idle: bind
+            .idle_ms
+            .map(|ms| (ms != Bind::NEVER).then(|| Duration::from_millis(ms))),
+        hold: bind.hold_ms.map(Duration::from_millis),
+        declared: bind.declared,
+        labels: bind.labels,
+        public_port: bind.public_port,
+    })
+}
+
+/// The message that answers a client's request.
+pub(super) fn reply(request: u64, outcome: Result<Answer, AskError>) -> Control {
+    match outcome {
+        Ok(Answer::Bound(view)) => Control::Bound(bound(request, &view)),
+        Ok(Answer::Enrolled { device, user }) => Control::Enrolled(Enrolled { device, user }),
+        Ok(Answer::Closed | Answer::Left | Answer::Invited { .. } | Answer::Revoked) => {
+            Control::Closed(Closed { request })
+        }
+        Err(e) => fault(Some(request), e.code(), e.to_string()),
+    }
+}
+
+fn bound(request: u64, view: &TunnelView) -> Bound {
+    let row = &view.row;
+    Bound {
+        request,
+        tunnel: row.id,
+        slug: row.slug.to_string(),
+        url: view.url.clone(),
+        expires_at: row.expires_at.map(WallTime::as_millis),
+        created_at: row.created_at.as_millis(),
+        idle_ms: row.idle.map_or(Bind::NEVER, millis),
+        hold_ms: millis(row.hold),
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(Bind::NEVER)
+}
+
+/// Tells a client what became of its tunnel.
+pub(super) fn update(tunnel: TunnelId, code: Code) -> Control {
+    let state = match code {
+        Code::TunnelExpired => "expired",
+        Code::Suspended => "suspended",
+        _ => "closed",
+    };
+    Control::Update(Update {
+        tunnel,
+        state: state.into(),
+        code: code.row().wire,
+    })
+}
+
+/// A refusal on the control stream; without a request it is about the link itself.
+pub(super) fn fault(request: Option<u64>, code: Code, detail: String) -> Control {
+    Control::Error(Fault {
+        request,
+        code: code.row().wire,
+        detail,
+    })
+}

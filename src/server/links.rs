@@ -1,0 +1,331 @@
+//! The server's side of links: who comes in, what they may do, what they ask, and that they are still there.
+
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tracing::{debug, info};
+
+use crate::codes::Code;
+use crate::engine::{AskError, Event, Requester};
+use crate::link::enrol::check_proof;
+use crate::link::{Arriving, ControlRecv, ControlSend, Link, LinkError, Listener};
+use crate::names::{DeviceId, LinkId};
+use crate::tasks::Tasks;
+use crate::wire::token::JoinToken;
+use crate::wire::{Capabilities, Control, Enroll, Hello, LinkTerms, Ping, VERSION, Welcome};
+
+use super::control::{bind_ask, fault};
+use super::desk::{Desk, Entry, Post};
+use super::slugs;
+
+/// How long a newcomer has from its Hello to its Enroll.
+const ENROLL_WITHIN: Duration = Duration::from_secs(5);
+/// Answers waiting for a client that does not read them; one Bind per tunnel it may have, and some.
+const OUTBOX: usize = 2048;
+/// How long a client may leave its answers unread.
+const READ_WITHIN: Duration = Duration::from_secs(10);
+/// How long the last words of a link may take to arrive.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+/// Streams a known device may open to us: its control stream, and room for kinds to come.
+const DEVICE_STREAMS: u32 = 4;
+
+/// What every Welcome says.
+#[derive(Debug, Clone)]
+pub(super) struct Greeting {
+    pub(super) domain: String,
+    pub(super) pins: Vec<[u8; 32]>,
+    pub(super) keep_alive: Duration,
+}
+
+/// Takes in links until the listener closes.
+pub(super) async fn accept(
+    listener: std::sync::Arc<Listener>,
+    desk: Desk,
+    greeting: Greeting,
+    tasks: Tasks,
+) {
+    while let Some(arriving) = listener.accept().await {
+        let (desk, greeting) = (desk.clone(), greeting.clone());
+        tasks.spawn("link", async move { serve(arriving, desk, greeting).await });
+    }
+}
+
+async fn serve(arriving: Arriving, desk: Desk, greeting: Greeting) {
+    let peer = arriving.peer();
+    let (link, tx, rx, hello) = match arriving.establish().await {
+        Ok(established) => established,
+        Err(err) => return debug!(%peer, %err, "link not established"),
+    };
+    let id = desk.next_link();
+    let (outbox, inbox) = mpsc::channel(OUTBOX);
+    desk.register(
+        id,
+        Entry {
+            device: None,
+            link: link.clone(),
+            outbox,
+        },
+    );
+    let mut session = Session {
+        id,
+        link,
+        tx,
+        rx,
+        inbox,
+        desk,
+        heard: 0,
+    };
+    let end = session.run(hello, &greeting).await;
+    session.finish(end).await;
+}
+
+/// Why a session ends.
+enum End {
+    /// We end it, and say so.
+    Refuse(Code, String),
+    /// The engine ends it, once what was said has arrived.
+    Said(Code),
+    /// It ended by itself, or was cut at once.
+    Gone,
+}
+
+impl From<LinkError> for End {
+    fn from(_: LinkError) -> Self {
+        Self::Gone
+    }
+}
+
+struct Session {
+    id: LinkId,
+    link: Link,
+    tx: ControlSend,
+    rx: ControlRecv,
+    inbox: mpsc::Receiver<Post>,
+    desk: Desk,
+    heard: u64,
+}
+
+impl Session {
+    async fn run(&mut self, hello: Hello, greeting: &Greeting) -> End {
+        if !hello.versions.contains(&VERSION) {
+            let text = format!(
+                "this server speaks version {VERSION}, the client {:?}",
+                hello.versions
+            );
+            return End::Refuse(Code::VersionMismatch, text);
+        }
+        let device = match self.identify(&hello).await {
+            Ok(device) => device,
+            Err(end) => return end,
+        };
+        self.desk.claim(self.id, device);
+        self.link.allow_streams(DEVICE_STREAMS);
+        let peer = self.link.peer();
+        self.desk.handle(Event::LinkUp {
+            link: self.id,
+            device,
+            peer,
+        });
+        info!(link = %self.id, %device, %peer, software = %short(&hello.software), "link up");
+        if let Err(end) = self.welcome(device, greeting).await {
+            return end;
+        }
+        self.listen(device, greeting.keep_alive).await
+    }
+
+    /// Whose link it is: the pin's device, or a newcomer's that enrols.
+    async fn identify(&mut self, hello: &Hello) -> Result<DeviceId, End> {
+        let pin = self.link.pin();
+        let known = self.desk.read(|engine| engine.device_of(&pin));
+        match known {
+            Ok(device) if !hello.enrolling => Ok(device),
+            Ok(_) | Err(AskError::NotEnrolled) if hello.enrolling => self.enrol().await,
+            Ok(device) => Ok(device),
+            Err(e) => Err(End::Refuse(e.code(), e.to_string())),
+        }
+    }
+
+    async fn enrol(&mut self) -> Result<DeviceId, End> {
+        let message = tokio::time::timeout(ENROLL_WITHIN, self.rx.recv()).await;
+        let Ok(Ok(Some(Control::Enroll(enroll)))) = message else {
+            return Err(End::Refuse(
+                Code::Protocol,
+                "an Enroll was announced and did not come".into(),
+            ));
+        };
+        let exporter = self.link.exporter()?;
+        if !check_proof(&enroll.secret, &exporter, &enroll.proof) {
+            return Err(End::Refuse(Code::BadToken, AskError::BadToken.to_string()));
+        }
+        self.desk.handle(self.enroll_event(enroll));
+        // The answer comes through the outbox like every other one.
+        match self.inbox.recv().await {
+            Some(Post::Say(Control::Enrolled(enrolled))) => {
+                let device = enrolled.device;
+                self.tx.send(&Control::Enrolled(enrolled)).await?;
+                info!(%device, peer = %self.link.peer(), "device enrolled");
+                Ok(device)
+            }
+            Some(Post::Say(Control::Error(f))) => {
+                Err(End::Refuse(Code::from_wire(f.code.into()), f.detail))
+            }
+            _ => Err(End::Gone),
+        }
+    }
+
+    fn enroll_event(&self, enroll: Enroll) -> Event {
+        Event::EnrollAsked {
+            from: Requester::Link {
+                link: self.id,
+                request: 0,
+            },
+            peer: self.link.peer(),
+            secret_hash: JoinToken::secret_hash(&enroll.secret),
+            pin: self.link.pin(),
+            name: short(&enroll.device_name),
+            id: DeviceId::random(),
+        }
+    }
+
+    async fn welcome(&mut self, device: DeviceId, greeting: &Greeting) -> Result<(), End> {
+        let user = self
+            .desk
+            .read(|engine| engine.device(device))
+            .map(|d| d.user)
+            .unwrap_or_default();
+        let welcome = Welcome {
+            version: VERSION,
+            capabilities: Capabilities::OURS,
+            software: super::SOFTWARE.into(),
+            generation: self.id.0,
+            terms: LinkTerms {
+                keep_alive_ms: greeting.keep_alive.as_millis() as u64,
+            },
+            domain: greeting.domain.clone(),
+            pins: greeting.pins.clone(),
+            addresses: Vec::new(),
+            device,
+            user,
+        };
+        Ok(self.tx.send(&Control::Welcome(welcome)).await?)
+    }
+
+    async fn listen(&mut self, device: DeviceId, keep_alive: Duration) -> End {
+        let closed = self.link.clone();
+        let closed = closed.closed();
+        tokio::pin!(closed);
+        let mut look = tokio::time::interval(keep_alive.min(Duration::from_secs(1)));
+        loop {
+            tokio::select! {
+                biased;
+                // A link that is gone needs no more answers.
+                end = &mut closed => {
+                    info!(link = %self.id, %device, end = %end, "link down");
+                    return End::Gone;
+                }
+                // Answers before new questions, so that a busy asker is slowed down by its own answers.
+                post = self.inbox.recv() => match post {
+                    Some(Post::Say(message)) => if let Err(end) = self.say(&message).await { return end },
+                    Some(Post::End(code)) => return End::Said(code),
+                    None => return End::Gone,
+                },
+                message = self.rx.recv() => match message {
+                    Ok(Some(message)) => if let Err(end) = self.message(message).await { return end },
+                    Ok(None) => return End::Refuse(Code::Protocol, "the control stream ended".into()),
+                    Err(LinkError::Protocol(why)) => return End::Refuse(Code::Protocol, why.to_string()),
+                    Err(_) => return End::Gone,
+                },
+                _ = look.tick() => self.look(),
+            }
+        }
+    }
+
+    /// Liveness: tells the engine when anything was heard since the last look.
+    fn look(&mut self) {
+        let heard = self.link.heard();
+        if heard != self.heard {
+            self.heard = heard;
+            self.desk.handle(Event::LinkHeard { link: self.id });
+        }
+    }
+
+    async fn say(&mut self, message: &Control) -> Result<(), End> {
+        match tokio::time::timeout(READ_WITHIN, self.tx.send(message)).await {
+            Ok(sent) => Ok(sent?),
+            Err(_) => Err(End::Refuse(
+                Code::Overloaded,
+                "answers are not being read".into(),
+            )),
+        }
+    }
+
+    async fn message(&mut self, message: Control) -> Result<(), End> {
+        let from = |request| Requester::Link {
+            link: self.id,
+            request,
+        };
+        match message {
+            Control::Bind(bind) => {
+                let request = bind.request;
+                match bind_ask(bind) {
+                    Ok(ask) => {
+                        let proposals = slugs::propose();
+                        self.desk.handle(Event::BindAsked {
+                            from: from(request),
+                            ask,
+                            proposals,
+                        });
+                    }
+                    Err(refusal) => self.say(&refusal).await?,
+                }
+            }
+            Control::Close(close) => {
+                self.desk.handle(Event::CloseAsked {
+                    from: from(close.request),
+                    tunnel: close.tunnel,
+                });
+            }
+            Control::Leave(leave) => self.desk.handle(Event::LeaveAsked {
+                from: from(leave.request),
+            }),
+            Control::Ping(Ping { nonce }) => self.say(&Control::Pong(Ping { nonce })).await?,
+            // Signs of life say nothing more than that.
+            Control::Awake | Control::Sleeping | Control::Pong(_) => {}
+            Control::Error(f) => {
+                debug!(link = %self.id, code = f.code, detail = %short(&f.detail), "client reports")
+            }
+            Control::Hello(_)
+            | Control::Enroll(_)
+            | Control::Welcome(_)
+            | Control::Enrolled(_)
+            | Control::Bound(_)
+            | Control::Closed(_)
+            | Control::Update(_)
+            | Control::GoAway(_) => {
+                return Err(End::Refuse(Code::Protocol, "a message out of place".into()));
+            }
+        }
+        Ok(())
+    }
+
+    async fn finish(mut self, end: End) {
+        self.desk.unregister(self.id);
+        let (code, detail) = match end {
+            End::Gone => return,
+            End::Said(code) => (code, code.row().cause.to_owned()),
+            End::Refuse(code, detail) => {
+                debug!(link = %self.id, peer = %self.link.peer(), %code, %detail, "link refused");
+                let _ = self.say(&fault(None, code, detail.clone())).await;
+                (code, detail)
+            }
+        };
+        // A close overtakes what is still on its way, so what was said last gets a moment to arrive.
+        self.tx.flush(LAST_WORDS).await;
+        self.link.close(code, &detail);
+    }
+}
+
+/// What a peer says of itself, cut to a length that logs and tables bear.
+fn short(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(64).collect()
+}
