@@ -1,1 +1,442 @@
-//! client.
+//! The client role: keeps one link to its server, takes its tunnels back whenever it is up, and hands
+//! visits to the origin. It alone maps a tunnel id to a target; the server never learns it.
+
+mod backend;
+mod book;
+mod declared;
+mod keeper;
+mod open;
+mod requests;
+mod session;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::sync::{Notify, mpsc, watch};
+use tracing::{info, warn};
+
+use crate::admin::types::{EventJson, LinkJson};
+use crate::admin::{ApiError, EventLog};
+use crate::codes::Code;
+use crate::config::{ClientConfig, OriginsConfig};
+use crate::engine::book::{BookRow, BookState};
+use crate::link::{Link, LinkSettings};
+use crate::names::TunnelId;
+use crate::origin::{OriginPolicy, Origins};
+use crate::store::{ClientStore, StateLock};
+use crate::tasks::Tasks;
+use crate::times::{Clock, WallTime};
+use crate::wire::{Control, Update};
+
+use book::Book;
+use requests::{Answer, Question, Requests};
+
+pub use crate::server::SOFTWARE;
+
+/// Messages waiting for a link to write them; one per tunnel it may have, and some.
+const OUTBOX: usize = 2048;
+/// How long a visit in flight has to finish when the client stops.
+pub const GRACE: Duration = Duration::from_secs(10);
+
+/// A client that runs: its store open, its socket bound, its keeper at work.
+pub struct Running {
+    /// What it answers to at the admin socket; also the way in for `wormkeyd dev`.
+    pub backend: Arc<backend::Backend>,
+    client: Arc<Client>,
+    _lock: StateLock,
+}
+
+/// What the parts of the role share.
+pub(crate) struct Client {
+    book: Book,
+    origins: Origins,
+    requests: Requests,
+    events: EventLog,
+    tasks: Tasks,
+    state_dir: PathBuf,
+    link_settings: LinkSettings,
+    started_at: WallTime,
+    /// The link that is up now.
+    current: Mutex<Option<Current>>,
+    /// How the link stands, for status.
+    standing: watch::Sender<LinkJson>,
+    /// Moves when the enrolment changes: links of the old one end.
+    epoch: watch::Sender<u64>,
+    /// A session that `join` has just made, handed to the keeper.
+    handed: Mutex<Option<session::Session>>,
+    /// Something happened that makes another try worth while at once.
+    hurry: Notify,
+    /// A visit has ended, for whoever waits until none is left.
+    visit_ended: Notify,
+    /// Findings about the configuration, for status.
+    problems: Mutex<Vec<String>>,
+}
+
+struct Current {
+    link: Link,
+    outbox: mpsc::Sender<Control>,
+}
+
+impl Running {
+    /// Opens the store, binds the socket, starts the keeper. An unjoined client runs, and says how to join.
+    /// `own_addrs` are listeners of this process that no tunnel may lead to.
+    pub async fn start(
+        config: ClientConfig,
+        config_path: Option<PathBuf>,
+        own_addrs: Vec<SocketAddr>,
+    ) -> anyhow::Result<Self> {
+        crate::server::prepare_state_dir(&config.state_dir)?;
+        let lock = StateLock::acquire(&config.state_dir, "client")?;
+        let has_key = config.state_dir.join("client.key").exists();
+        let (store, snapshot) =
+            ClientStore::open(&config.state_dir, has_key).context("opening the state database")?;
+        let tasks = Tasks::new();
+        let own = Own {
+            config_path: config_path.clone(),
+            addrs: own_addrs,
+        };
+        let origins = Origins::new(own.policy(&config), tasks.clone())
+            .context("preparing to reach origins")?;
+        let client = Arc::new(Client {
+            book: Book::new(store, snapshot),
+            origins,
+            requests: Requests::default(),
+            events: EventLog::default(),
+            tasks: tasks.clone(),
+            state_dir: config.state_dir.clone(),
+            link_settings: link_settings(&config),
+            started_at: Clock.now().wall,
+            current: Mutex::new(None),
+            standing: watch::channel(LinkJson::default()).0,
+            epoch: watch::channel(0).0,
+            handed: Mutex::new(None),
+            hurry: Notify::new(),
+            visit_ended: Notify::new(),
+            problems: Mutex::new(Vec::new()),
+        });
+        tasks.spawn_critical("store", watch_store(Arc::clone(&client)));
+        client.declare(&config.tunnels).await;
+        let socket =
+            crate::admin::socket::bind(&config.admin.socket, 0o660, config.admin.group.as_deref())?;
+        let backend = Arc::new(backend::Backend::new(
+            Arc::clone(&client),
+            config.clone(),
+            own,
+        ));
+        tasks.spawn_critical(
+            "admin",
+            crate::admin::serve_client(socket, Arc::clone(&backend), tasks.clone()),
+        );
+        tasks.spawn_critical("keeper", keeper::keep(Arc::clone(&client)));
+        tasks.spawn_critical("expiry", expire(Arc::clone(&client)));
+        info!(socket = %config.admin.socket.display(), joined = client.book.enrolment().is_some(), "client ready");
+        Ok(Self {
+            backend,
+            client,
+            _lock: lock,
+        })
+    }
+
+    /// Fires when a part without which the client is no use has ended.
+    pub fn failed(&self) -> tokio_util::sync::CancellationToken {
+        self.client.tasks.stopped()
+    }
+
+    /// Lets visits in flight finish, within the grace.
+    pub async fn drain(&self, grace: Duration) {
+        let none_left = async {
+            loop {
+                let ended = self.client.visit_ended.notified();
+                if self.client.book.visits() == 0 {
+                    return;
+                }
+                ended.await;
+            }
+        };
+        let _ = tokio::time::timeout(grace, none_left).await;
+    }
+
+    /// Ends the link and all tasks. Tunnels stay promised: stopping is not closing.
+    pub async fn stop(self) {
+        if let Some(current) = self.client.take_current() {
+            current
+                .link
+                .close_and_tell(Code::Done, "the client stops", Duration::from_secs(1))
+                .await;
+        }
+        if !self.client.tasks.shutdown(Duration::from_secs(5)).await {
+            warn!("some tasks did not end in time");
+        }
+        self.client.book.close().await;
+        info!("client stopped");
+    }
+}
+
+fn link_settings(config: &ClientConfig) -> LinkSettings {
+    LinkSettings {
+        keep_alive: config.link.keep_alive,
+        idle_timeout: config.link.idle_timeout,
+        ..LinkSettings::default()
+    }
+}
+
+/// What is this process's own, and no tunnel's target.
+pub(crate) struct Own {
+    config_path: Option<PathBuf>,
+    addrs: Vec<SocketAddr>,
+}
+
+impl Own {
+    /// What may be dialled: as the settings say, and never our own sockets, state or configuration.
+    fn policy(&self, config: &ClientConfig) -> OriginPolicy {
+        let OriginsConfig { allow, unix, files } = config.origins.clone();
+        let mut own_paths = vec![
+            config.state_dir.clone(),
+            config.admin.socket.clone(),
+            PathBuf::from("/run/wormkey"),
+            PathBuf::from("/etc/wormkey"),
+            PathBuf::from("/var/lib/wormkey"),
+        ];
+        own_paths.extend(self.config_path.clone());
+        OriginPolicy {
+            allow,
+            unix,
+            files,
+            own_paths,
+            own_addrs: self.addrs.clone(),
+        }
+    }
+}
+
+impl Client {
+    /// Sends a message over the link that is up.
+    fn post(&self, message: Control) -> Result<(), ApiError> {
+        let current = self
+            .current
+            .lock()
+            .expect("nothing panics while it holds the link");
+        let Some(current) = &*current else {
+            return Err(self.no_link());
+        };
+        current.outbox.try_send(message).map_err(|_| {
+            ApiError::new(
+                Code::Overloaded,
+                "too many requests wait for the server already; try again",
+            )
+        })
+    }
+
+    fn no_link(&self) -> ApiError {
+        let standing = self.standing.borrow();
+        let why = standing.last_error.as_deref().unwrap_or("no link yet");
+        ApiError::new(
+            Code::ServerUnreachable,
+            format!("the server cannot be reached: {why}"),
+        )
+    }
+
+    fn set_current(&self, current: Option<Current>) {
+        *self
+            .current
+            .lock()
+            .expect("nothing panics while it holds the link") = current;
+    }
+
+    fn take_current(&self) -> Option<Current> {
+        self.current
+            .lock()
+            .expect("nothing panics while it holds the link")
+            .take()
+    }
+
+    fn link(&self) -> Option<Link> {
+        self.current
+            .lock()
+            .expect("nothing panics while it holds the link")
+            .as_ref()
+            .map(|c| c.link.clone())
+    }
+
+    fn link_up(&self) -> bool {
+        self.standing.borrow().state == "up"
+    }
+
+    /// Says how the link stands, to status and to whoever watches.
+    fn stand(&self, link: LinkJson) {
+        self.standing.send_replace(link.clone());
+        self.events.tell(EventJson::Link(link));
+    }
+
+    /// A link is up: takes back what lives, tells what was closed meanwhile.
+    async fn resume(&self) {
+        let rows = self.book.rows();
+        for row in &rows {
+            let sent = match row.state {
+                BookState::Opening | BookState::Open => self.ask_bind(row).map(drop),
+                BookState::Closing => self.ask_close(row.id).map(drop),
+                BookState::Closed | BookState::Expired => Ok(()),
+            };
+            if let Err(err) = sent {
+                warn!(tunnel = %row.id, %err, "tunnel not taken back");
+            }
+        }
+    }
+
+    /// Asks the server to open a tunnel; the answer comes to the receiver.
+    fn ask_bind(&self, row: &BookRow) -> Result<tokio::sync::oneshot::Receiver<Answer>, ApiError> {
+        let (request, answer) = self.requests.ask(Question::Bind(row.id));
+        self.ask(request, session::bind_message(request, row), answer)
+    }
+
+    /// Asks the server to end a tunnel.
+    fn ask_close(&self, id: TunnelId) -> Result<tokio::sync::oneshot::Receiver<Answer>, ApiError> {
+        let (request, answer) = self.requests.ask(Question::Close(id));
+        self.ask(request, session::close_message(request, id), answer)
+    }
+
+    fn ask<T>(&self, request: u64, message: Control, answer: T) -> Result<T, ApiError> {
+        match self.post(message) {
+            Ok(()) => Ok(answer),
+            Err(e) => {
+                self.requests.take(request);
+                Err(e)
+            }
+        }
+    }
+
+    fn answer(&self, request: u64, answer: Answer) {
+        if let Some((_, Some(waiter))) = self.requests.take(request) {
+            let _ = waiter.send(answer);
+        }
+    }
+
+    /// The server does not give a tunnel: one that never was is forgotten, one that is over is marked so.
+    async fn bind_refused(&self, id: TunnelId, code: Code, detail: &str) {
+        let Some(row) = self.book.row(id) else { return };
+        let now = Clock.now().wall;
+        let done = match (row.state, code) {
+            (_, Code::TunnelExpired) => self.book.end(id, BookState::Expired, now).await,
+            (_, Code::TunnelClosed) => self.book.end(id, BookState::Closed, now).await,
+            (BookState::Opening, _) if row.declared => {
+                self.note_problem(format!("tunnel {}: {detail}", name_of(&row)));
+                Ok(())
+            }
+            (BookState::Opening, Code::DiskFull | Code::Storage | Code::Overloaded) => Ok(()),
+            (BookState::Opening, _) => self.book.forget(id).await,
+            // It was ours and the server now says otherwise: kept, and asked again at the next link.
+            _ => Ok(()),
+        };
+        warn!(tunnel = %id, %code, detail, "server does not open a tunnel");
+        if let Err(err) = done {
+            warn!(tunnel = %id, %err, "refusal not stored");
+        }
+        if let Some(row) = self.book.row(id) {
+            self.tell_tunnel(&row);
+        }
+    }
+
+    /// The server says that a tunnel has changed.
+    async fn updated(&self, update: Update) {
+        let Some(to) = session::updated_state(&update) else {
+            return;
+        };
+        if let Err(err) = self.book.end(update.tunnel, to, Clock.now().wall).await {
+            warn!(tunnel = %update.tunnel, %err, "change not stored");
+        }
+        if let Some(row) = self.book.row(update.tunnel) {
+            info!(tunnel = %row.id, slug = %name_of(&row), state = to.as_str(), "tunnel ended");
+            self.tell_tunnel(&row);
+        }
+    }
+
+    fn tell_tunnel(&self, row: &BookRow) {
+        self.events.tell(EventJson::Tunnel(Box::new(
+            self.book.json(row, self.link_up()),
+        )));
+    }
+
+    /// Keeps a link that drains until its visits are done, beside the new one. Its control stream stays
+    /// open with it: without one the server would end it.
+    fn retire(&self, session: session::Session, streams: Tasks) {
+        self.tasks.spawn("retired link", async move {
+            streams.stop();
+            streams.finished(crate::server::GRACE).await;
+            session.link.close(Code::Done, "reconnected");
+        });
+    }
+
+    fn note_problem(&self, problem: String) {
+        let mut problems = self
+            .problems
+            .lock()
+            .expect("nothing panics while it holds the problems");
+        if !problems.contains(&problem) && problems.len() < 64 {
+            problems.push(problem);
+        }
+    }
+}
+
+fn name_of(row: &BookRow) -> String {
+    row.slug
+        .as_ref()
+        .or(row.name.as_ref())
+        .map_or_else(|| row.id.to_string(), ToString::to_string)
+}
+
+/// Random bits for jitter; not for secrets.
+fn random() -> u64 {
+    let mut bytes = [0u8; 8];
+    // Failing here only makes the jitter less random.
+    let _ = aws_lc_rs::rand::fill(&mut bytes);
+    u64::from_be_bytes(bytes)
+}
+
+/// A store that has died takes no promises any more: the process is no use then.
+async fn watch_store(client: Arc<Client>) {
+    let stop = client.tasks.stopped();
+    tokio::select! {
+        biased;
+        () = stop.cancelled() => {}
+        () = client.book.store_ended() => {}
+    }
+}
+
+/// Marks tunnels expired on this side when their time comes, also while the server is away.
+async fn expire(client: Arc<Client>) {
+    let stop = client.tasks.stopped();
+    // The server decides; here it is only told to people, so a second is early enough.
+    let mut turn = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            _ = turn.tick() => {}
+        }
+        let now = Clock.now().wall;
+        let due = |r: &BookRow| r.state.is_live() && r.expires_at.is_some_and(|at| at <= now);
+        for row in client.book.rows().into_iter().filter(due) {
+            if let Err(err) = client.book.end(row.id, BookState::Expired, now).await {
+                warn!(tunnel = %row.id, %err, "expiry not stored");
+            }
+            if let Some(row) = client.book.row(row.id) {
+                client.tell_tunnel(&row);
+            }
+        }
+    }
+}
+
+/// Runs until a signal or a failure, as `wormkeyd client` does.
+pub async fn run(config: ClientConfig, config_path: Option<PathBuf>) -> anyhow::Result<()> {
+    let running = Running::start(config, config_path, Vec::new()).await?;
+    let outcome = crate::supervise::until_stopped(
+        &running.failed(),
+        || async { drop(running.backend.reload_now().await) },
+        || running.drain(GRACE),
+    )
+    .await;
+    running.stop().await;
+    outcome
+}

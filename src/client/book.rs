@@ -1,0 +1,354 @@
+//! The client's tunnels in memory, in step with the store: what is open, what is to be told to the
+//! server, and what serves visits now. A change is in force after its commit; a close at once.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::admin::ApiError;
+use crate::admin::types::TunnelJson;
+use crate::codes::Code;
+use crate::engine::book::{BookChange, BookRow, BookSnapshot, BookState, Enrolment, HostMode};
+use crate::names::{Slug, TunnelId};
+use crate::origin::OriginTunnel;
+use crate::store::ClientStore;
+use crate::times::WallTime;
+use crate::wire::Bound;
+
+/// A tunnel that serves visits.
+pub(super) struct Live {
+    pub(super) origin: Arc<OriginTunnel>,
+    /// Fires when it ends: visits going on are cut.
+    pub(super) ended: CancellationToken,
+    pub(super) visits: AtomicU64,
+    pub(super) visits_total: AtomicU64,
+    /// Unix milliseconds of the latest visit; 0 = none since the start.
+    pub(super) last_seen: AtomicU64,
+}
+
+impl Live {
+    fn new(row: &BookRow, authority: String, slug: Slug) -> Self {
+        Self {
+            origin: Arc::new(OriginTunnel::new(
+                row.id,
+                slug,
+                authority,
+                row.target.clone(),
+                row.host.clone(),
+            )),
+            ended: CancellationToken::new(),
+            visits: AtomicU64::new(0),
+            visits_total: AtomicU64::new(0),
+            last_seen: AtomicU64::new(0),
+        }
+    }
+}
+
+/// The rows and what serves them.
+pub(super) struct Book {
+    store: ClientStore,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    enrolment: Option<Enrolment>,
+    rows: BTreeMap<TunnelId, BookRow>,
+    live: HashMap<TunnelId, Arc<Live>>,
+    /// What the server said is in force: idle and hold, milliseconds.
+    terms: HashMap<TunnelId, (u64, u64)>,
+}
+
+impl Book {
+    pub(super) fn new(store: ClientStore, snapshot: BookSnapshot) -> Self {
+        let mut state = State {
+            enrolment: snapshot.enrolment,
+            ..State::default()
+        };
+        for row in snapshot.tunnels {
+            state.serve(&row);
+            state.rows.insert(row.id, row);
+        }
+        Self {
+            store,
+            state: Mutex::new(state),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state
+            .lock()
+            .expect("nothing panics while it holds the book")
+    }
+
+    pub(super) fn enrolment(&self) -> Option<Enrolment> {
+        self.lock().enrolment.clone()
+    }
+
+    pub(super) fn rows(&self) -> Vec<BookRow> {
+        self.lock().rows.values().cloned().collect()
+    }
+
+    pub(super) fn row(&self, id: TunnelId) -> Option<BookRow> {
+        self.lock().rows.get(&id).cloned()
+    }
+
+    /// The tunnel that serves visits of this id.
+    pub(super) fn live(&self, id: TunnelId) -> Option<Arc<Live>> {
+        self.lock().live.get(&id).cloned()
+    }
+
+    pub(super) fn live_count(&self) -> usize {
+        self.lock()
+            .rows
+            .values()
+            .filter(|r| r.state.is_live())
+            .count()
+    }
+
+    /// Visits going on.
+    pub(super) fn visits(&self) -> u64 {
+        self.lock()
+            .live
+            .values()
+            .map(|l| l.visits.load(Ordering::Relaxed))
+            .sum()
+    }
+
+    /// By id or slug; of several with that slug the one that lives, else the latest.
+    pub(super) fn find(&self, key: &str) -> Option<BookRow> {
+        let state = self.lock();
+        if let Ok(id) = key.parse::<TunnelId>() {
+            return state.rows.get(&id).cloned();
+        }
+        let named = |r: &&BookRow| {
+            r.slug
+                .as_ref()
+                .or(r.name.as_ref())
+                .is_some_and(|s| s.as_str() == key)
+        };
+        let mut found: Vec<&BookRow> = state.rows.values().filter(named).collect();
+        found.sort_by_key(|r| (r.state.is_live(), r.created_at));
+        found.last().map(|r| (*r).clone())
+    }
+
+    /// The living tunnel that has, or asks for, this name.
+    pub(super) fn named(&self, name: &Slug) -> Option<BookRow> {
+        self.find(name.as_str()).filter(|r| r.state.is_live())
+    }
+
+    /// Puts a row on disk, then in force.
+    pub(super) async fn put(&self, row: BookRow) -> Result<(), ApiError> {
+        self.commit(vec![BookChange::Tunnel(row.clone())]).await?;
+        let mut state = self.lock();
+        state.serve(&row);
+        state.rows.insert(row.id, row);
+        Ok(())
+    }
+
+    /// Takes out a tunnel that the server refused at its first Bind.
+    pub(super) async fn forget(&self, id: TunnelId) -> Result<(), ApiError> {
+        {
+            let mut state = self.lock();
+            state.rows.remove(&id);
+            state.end(id);
+        }
+        self.commit(vec![BookChange::Forget(id)]).await
+    }
+
+    /// Ends a tunnel here at once, then on disk.
+    pub(super) async fn end(
+        &self,
+        id: TunnelId,
+        to: BookState,
+        now: WallTime,
+    ) -> Result<(), ApiError> {
+        let row = {
+            let mut state = self.lock();
+            state.end(id);
+            let Some(row) = state.rows.get_mut(&id) else {
+                return Ok(());
+            };
+            if row.state == to {
+                return Ok(());
+            }
+            row.state = to;
+            row.ended_at.get_or_insert(now);
+            row.clone()
+        };
+        self.commit(vec![BookChange::Tunnel(row)]).await
+    }
+
+    /// The server confirmed a tunnel. Gives the row as it is now; none when it was closed meanwhile.
+    pub(super) async fn bound(&self, bound: &Bound) -> Result<Option<BookRow>, ApiError> {
+        let Some(row) = self.row(bound.tunnel).filter(|r| r.state.is_live()) else {
+            return Ok(None);
+        };
+        let slug = Slug::parse(&bound.slug).map_err(|e| {
+            ApiError::new(
+                Code::Protocol,
+                format!("the server gave a name that is none: {e}"),
+            )
+        })?;
+        let confirmed = BookRow {
+            slug: Some(slug),
+            url: Some(bound.url.clone()),
+            state: BookState::Open,
+            expires_at: bound.expires_at.map(WallTime::from_millis),
+            created_at: WallTime::from_millis(bound.created_at),
+            ..row.clone()
+        };
+        self.lock()
+            .terms
+            .insert(bound.tunnel, (bound.idle_ms, bound.hold_ms));
+        if confirmed != row {
+            self.put(confirmed.clone()).await?;
+        }
+        Ok(Some(confirmed))
+    }
+
+    pub(super) async fn enrol(&self, enrolment: Enrolment) -> Result<(), ApiError> {
+        self.commit(vec![BookChange::Enrolment(enrolment.clone())])
+            .await?;
+        self.lock().enrolment = Some(enrolment);
+        Ok(())
+    }
+
+    /// Forgets the server and all tunnels.
+    pub(super) async fn leave(&self) -> Result<(), ApiError> {
+        self.commit(vec![BookChange::Left]).await?;
+        let mut state = self.lock();
+        let ids: Vec<TunnelId> = state.live.keys().copied().collect();
+        ids.into_iter().for_each(|id| state.end(id));
+        *state = State::default();
+        Ok(())
+    }
+
+    pub(super) async fn close(&self) {
+        self.store.clone().close().await;
+    }
+
+    pub(super) async fn store_ended(&self) {
+        self.store.ended().await;
+    }
+
+    async fn commit(&self, changes: Vec<BookChange>) -> Result<(), ApiError> {
+        self.store
+            .commit(changes)
+            .await
+            .map_err(|e| ApiError::new(e.code(), e.to_string()))
+    }
+
+    /// A tunnel as people see it.
+    pub(super) fn json(&self, row: &BookRow, link_up: bool) -> TunnelJson {
+        let state = self.lock();
+        let live = state.live.get(&row.id);
+        let terms = state.terms.get(&row.id).copied();
+        let count =
+            |pick: fn(&Live) -> &AtomicU64| live.map_or(0, |l| pick(l).load(Ordering::Relaxed));
+        let last_seen = count(|l| &l.last_seen);
+        TunnelJson {
+            id: row.id,
+            slug: row
+                .slug
+                .as_ref()
+                .or(row.name.as_ref())
+                .map(ToString::to_string),
+            url: row.url.clone(),
+            kind: row.kind().to_string(),
+            target: Some(row.target.to_string()),
+            state: match row.state {
+                BookState::Open if !link_up => "offline",
+                other => other.as_str(),
+            }
+            .to_owned(),
+            expires_at: row.expires_at,
+            created_at: row.created_at,
+            ended_at: row.ended_at,
+            last_seen_at: (last_seen != 0).then(|| WallTime::from_millis(last_seen as i64)),
+            idle_seconds: terms.and_then(|(idle, _)| (idle != u64::MAX).then_some(idle / 1000)),
+            hold_seconds: terms.map(|(_, hold)| hold as f64 / 1000.0),
+            declared: row.declared,
+            labels: row.labels.iter().cloned().collect(),
+            host: Some(host_text(&row.host)),
+            host_in_use: live.map(|l| l.origin.host_in_use()),
+            visits: count(|l| &l.visits),
+            visits_total: count(|l| &l.visits_total),
+            public_port: row.public_port,
+            device: None,
+            user: None,
+            warnings: Vec::new(),
+        }
+    }
+}
+
+impl State {
+    /// Makes the row's tunnel serve visits, or stop, as its state says.
+    fn serve(&mut self, row: &BookRow) {
+        let Some(slug) = row
+            .slug
+            .as_ref()
+            .or(row.name.as_ref())
+            .filter(|_| row.state.is_live())
+        else {
+            if !row.state.is_live() {
+                self.end(row.id);
+            }
+            return;
+        };
+        let authority = row.url.as_deref().map(authority_of).unwrap_or_default();
+        let same = self.rows.get(&row.id).is_some_and(|old| {
+            old.target == row.target
+                && old.host == row.host
+                && old.url == row.url
+                && old.slug == row.slug
+        });
+        if same && self.live.contains_key(&row.id) {
+            return;
+        }
+        // A tunnel that now leads elsewhere serves new visits there; those going on finish where they are.
+        self.live
+            .insert(row.id, Arc::new(Live::new(row, authority, slug.clone())));
+    }
+
+    fn end(&mut self, id: TunnelId) {
+        self.terms.remove(&id);
+        if let Some(live) = self.live.remove(&id) {
+            live.ended.cancel();
+        }
+    }
+}
+
+fn authority_of(url: &str) -> String {
+    url.split_once("://")
+        .map_or(url, |(_, rest)| rest)
+        .to_owned()
+}
+
+/// The text of a Host mode, as settings and JSON have it.
+pub(super) fn host_text(mode: &HostMode) -> String {
+    match mode {
+        HostMode::Auto => "auto".into(),
+        HostMode::Keep => "keep".into(),
+        HostMode::Rewrite => "rewrite".into(),
+        HostMode::Fixed(value) => value.clone(),
+    }
+}
+
+/// Reads a Host mode as people write it.
+pub(super) fn host_mode(text: &str) -> Result<HostMode, ApiError> {
+    match text {
+        "auto" => Ok(HostMode::Auto),
+        "keep" => Ok(HostMode::Keep),
+        "rewrite" => Ok(HostMode::Rewrite),
+        value if value.parse::<http::uri::Authority>().is_ok() => {
+            Ok(HostMode::Fixed(value.to_owned()))
+        }
+        value => Err(ApiError::new(
+            Code::Usage,
+            format!("{value:?} is no host; use auto, keep, rewrite or a name"),
+        )),
+    }
+}

@@ -1,0 +1,236 @@
+//! `[[tunnel]]` entries of client.toml: opened at start, changed and closed with the file.
+
+use std::sync::Arc;
+
+use tracing::{info, warn};
+
+use crate::config::DeclaredTunnel;
+use crate::engine::book::{BookRow, BookState};
+use crate::names::TunnelId;
+use crate::times::Clock;
+
+use super::Client;
+
+/// What has to happen to make one entry true.
+#[derive(Debug, PartialEq)]
+enum Step {
+    /// It is as it should be.
+    Nothing,
+    /// Its time was over; the entry must change before it opens again.
+    Expired,
+    /// Only this side changes: where it leads, how the Host header reaches it.
+    Repoint,
+    /// The server's side changes too: the old one closes, a new one opens under the same name.
+    Reopen,
+    /// There is none yet.
+    Open,
+    /// A tunnel opened by hand has the name.
+    Taken,
+}
+
+impl Client {
+    /// Makes the tunnels be as declared. Gives a sentence for each change.
+    pub(super) async fn declare(self: &Arc<Self>, wanted: &[DeclaredTunnel]) -> Vec<String> {
+        let mut notes = Vec::new();
+        self.problems
+            .lock()
+            .expect("nothing panics while it holds the problems")
+            .clear();
+        let gone = |r: &BookRow| {
+            r.declared
+                && r.state.is_live()
+                && !wanted.iter().any(|w| r.name.as_ref() == Some(&w.name))
+        };
+        for row in self.book.rows().into_iter().filter(gone) {
+            notes.push(format!(
+                "{} closes: its entry is gone",
+                super::name_of(&row)
+            ));
+            self.end_declared(row.id).await;
+        }
+        for entry in wanted {
+            if let Some(note) = self.declare_one(entry).await {
+                info!(tunnel = %entry.name, note, "declared tunnel");
+                notes.push(note);
+            }
+        }
+        notes
+    }
+
+    async fn declare_one(self: &Arc<Self>, entry: &DeclaredTunnel) -> Option<String> {
+        let there = self.book.find(entry.name.as_str());
+        let name = &entry.name;
+        match step(entry, there.as_ref()) {
+            Step::Nothing => None,
+            Step::Expired => Some(format!(
+                "{name} has expired; change its entry to open it again"
+            )),
+            Step::Taken => {
+                let problem =
+                    format!("tunnel {name}: one opened by hand has this name; close it first");
+                self.note_problem(problem.clone());
+                Some(problem)
+            }
+            Step::Repoint => {
+                let row = BookRow {
+                    target: entry.target.clone(),
+                    host: entry.host.clone(),
+                    ..there?
+                };
+                self.put_declared(row, false).await;
+                Some(format!("{name} leads to {} now", entry.target))
+            }
+            Step::Reopen => {
+                self.end_declared(there?.id).await;
+                self.put_declared(row_of(entry), true).await;
+                Some(format!("{name} opens anew: its settings changed"))
+            }
+            Step::Open => {
+                self.put_declared(row_of(entry), true).await;
+                Some(format!("{name} opens, to {}", entry.target))
+            }
+        }
+    }
+
+    async fn put_declared(&self, row: BookRow, bind: bool) {
+        if let Err(e) = self.origins.check(&row.target).await {
+            self.note_problem(format!("tunnel {}: {e}", super::name_of(&row)));
+        }
+        if let Err(err) = self.book.put(row.clone()).await {
+            return warn!(tunnel = %row.id, %err, "declared tunnel not stored");
+        }
+        if bind && self.link_up() {
+            let _ = self.ask_bind(&row);
+        }
+    }
+
+    async fn end_declared(&self, id: TunnelId) {
+        if let Err(err) = self
+            .book
+            .end(id, BookState::Closing, Clock.now().wall)
+            .await
+        {
+            warn!(tunnel = %id, %err, "closing not stored");
+        }
+        // While the server is away this is remembered and done on return.
+        let _ = self.ask_close(id);
+    }
+}
+
+fn row_of(entry: &DeclaredTunnel) -> BookRow {
+    let now = Clock.now().wall;
+    BookRow {
+        id: TunnelId::random(),
+        name: Some(entry.name.clone()),
+        slug: None,
+        url: None,
+        target: entry.target.clone(),
+        host: entry.host.clone(),
+        state: BookState::Opening,
+        expires_at: entry.expires.map(|d| now.plus(d)),
+        idle: Some(entry.idle),
+        hold: entry.hold,
+        declared: true,
+        labels: entry.labels.clone(),
+        public_port: entry.public_port,
+        created_at: now,
+        ended_at: None,
+    }
+}
+
+fn step(entry: &DeclaredTunnel, there: Option<&BookRow>) -> Step {
+    let Some(row) = there else { return Step::Open };
+    let asked = row.expires_at.map(|at| at.since(row.created_at));
+    // The server may have rounded nothing, but the row's creation moved to the server's clock: a minute's play.
+    let same_expiry = match (asked, entry.expires) {
+        (None, None) => true,
+        (Some(a), Some(b)) => a.abs_diff(b).as_secs() < 60,
+        _ => false,
+    };
+    let same_terms = row.idle == Some(entry.idle)
+        && row.hold == entry.hold
+        && row.labels == entry.labels
+        && row.public_port == entry.public_port
+        && row.kind() == entry.target.kind()
+        && same_expiry;
+    match row.state {
+        BookState::Expired if row.declared && same_terms => Step::Expired,
+        BookState::Expired | BookState::Closed | BookState::Closing => Step::Open,
+        BookState::Opening | BookState::Open if !row.declared => Step::Taken,
+        _ if !same_terms => Step::Reopen,
+        _ if row.target != entry.target || row.host != entry.host => Step::Repoint,
+        _ => Step::Nothing,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::engine::book::HostMode;
+    use crate::names::Slug;
+
+    fn entry() -> DeclaredTunnel {
+        DeclaredTunnel {
+            name: Slug::parse("blog").unwrap(),
+            target: "3000".parse().unwrap(),
+            expires: Some(Duration::from_secs(3600)),
+            idle: None,
+            hold: None,
+            host: HostMode::Auto,
+            labels: Vec::new(),
+            public_port: None,
+        }
+    }
+
+    #[test]
+    fn an_entry_that_did_not_change_changes_nothing() {
+        let mut row = row_of(&entry());
+        assert_eq!(step(&entry(), Some(&row)), Step::Nothing);
+        row.state = BookState::Open;
+        assert_eq!(step(&entry(), Some(&row)), Step::Nothing);
+    }
+
+    #[test]
+    fn what_changed_decides_how_much_happens() {
+        let row = BookRow {
+            state: BookState::Open,
+            ..row_of(&entry())
+        };
+        let check = |change: fn(&mut DeclaredTunnel), want: Step| {
+            let mut entry = entry();
+            change(&mut entry);
+            assert_eq!(step(&entry, Some(&row)), want);
+        };
+        check(|e| e.target = "4000".parse().unwrap(), Step::Repoint);
+        check(|e| e.host = HostMode::Keep, Step::Repoint);
+        check(|e| e.expires = None, Step::Reopen);
+        check(|e| e.idle = Some(Duration::from_secs(60)), Step::Reopen);
+        assert_eq!(step(&entry(), None), Step::Open);
+    }
+
+    #[test]
+    fn an_expired_entry_stays_expired_and_a_closed_one_opens_again() {
+        let expired = BookRow {
+            state: BookState::Expired,
+            ..row_of(&entry())
+        };
+        assert_eq!(step(&entry(), Some(&expired)), Step::Expired);
+        let closed = BookRow {
+            state: BookState::Closed,
+            ..row_of(&entry())
+        };
+        assert_eq!(step(&entry(), Some(&closed)), Step::Open);
+    }
+
+    #[test]
+    fn a_tunnel_opened_by_hand_is_not_taken_over() {
+        let by_hand = BookRow {
+            declared: false,
+            state: BookState::Open,
+            ..row_of(&entry())
+        };
+        assert_eq!(step(&entry(), Some(&by_hand)), Step::Taken);
+    }
+}

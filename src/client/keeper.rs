@@ -1,0 +1,440 @@
+//! Keeps the link: dials, enrols, reconnects for ever with full jitter, never proceeds past a wrong pin.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tracing::{error, info, warn};
+
+use crate::admin::ApiError;
+use crate::admin::types::LinkJson;
+use crate::codes::Code;
+use crate::engine::Backoff;
+use crate::engine::book::Enrolment;
+use crate::link::enrol::proof;
+use crate::link::{Dialer, Identity, Link, LinkError};
+use crate::names::{Hostname, Pin};
+use crate::times::Clock;
+use crate::wire::token::JoinToken;
+use crate::wire::{Capabilities, Control, Enroll, Enrolled, Hello, VERSION, Welcome};
+
+use super::session::{Ended, Session};
+use super::{Client, Current, OUTBOX, SOFTWARE};
+
+/// How long the server has to answer a Hello or an Enroll.
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+/// A link that lived this long was a good one: the next wait starts small again.
+const SETTLED: Duration = Duration::from_secs(10);
+
+/// Keeps a link up for as long as the client runs.
+pub(super) async fn keep(client: Arc<Client>) {
+    let stop = client.tasks.stopped();
+    let mut backoff = Backoff::default();
+    while !stop.is_cancelled() {
+        let session = match client.take_handed() {
+            Some(session) => Ok(session),
+            None => match client.book.enrolment() {
+                Some(enrolment) => connect(&client, &enrolment).await,
+                None => {
+                    client.stand(LinkJson {
+                        state: "not_joined".into(),
+                        ..LinkJson::default()
+                    });
+                    tokio::select! {
+                        biased;
+                        () = stop.cancelled() => return,
+                        () = client.hurry.notified() => continue,
+                    }
+                }
+            },
+        };
+        let wait = match session {
+            Ok(session) => {
+                let begun = Clock.now().monotonic;
+                let ended = run(&client, session).await;
+                if Clock.now().monotonic.saturating_duration_since(begun) >= SETTLED {
+                    backoff.reset();
+                }
+                after(&client, ended, &mut backoff)
+            }
+            Err(failure) => failed(&client, &failure, &mut backoff),
+        };
+        let Some(wait) = wait else { return };
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            () = client.hurry.notified() => backoff.reset(),
+            () = tokio::time::sleep(wait) => {}
+        }
+    }
+}
+
+/// Why no session came about.
+pub(super) enum Failure {
+    Link(LinkError),
+    Refused(Code, String),
+}
+
+impl Failure {
+    /// As the caller of `join` gets it.
+    pub(super) fn into_api(self) -> ApiError {
+        match self {
+            Self::Refused(code, detail) => ApiError::new(code, detail),
+            Self::Link(e) => ApiError::new(api_code(&e), chain(&e)),
+        }
+    }
+
+    fn code(&self) -> Code {
+        match self {
+            Self::Refused(code, _) => *code,
+            Self::Link(e) => api_code(e),
+        }
+    }
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Link(e) => f.write_str(&chain(e)),
+            Self::Refused(_, detail) => f.write_str(detail),
+        }
+    }
+}
+
+impl From<LinkError> for Failure {
+    fn from(e: LinkError) -> Self {
+        Self::Link(e)
+    }
+}
+
+/// What a failed link means to a person: most ways of failing are "cannot be reached".
+fn api_code(e: &LinkError) -> Code {
+    match e.code() {
+        code
+        @ (Code::Internal | Code::TimedOut | Code::Protocol | Code::Done | Code::Cancelled) => {
+            tracing::debug!(%code, "link failed");
+            Code::ServerUnreachable
+        }
+        code => code,
+    }
+}
+
+/// An error with its causes, joined as the log joins them.
+fn chain(e: &LinkError) -> String {
+    let mut text = e.to_string();
+    let mut source = std::error::Error::source(e);
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+async fn run(client: &Arc<Client>, session: Session) -> Ended {
+    let (outbox, inbox) = mpsc::channel(OUTBOX);
+    let address = session.link.peer().to_string();
+    let generation = session.welcome.generation;
+    info!(server = address, %generation, domain = session.welcome.domain, "link up");
+    learn(client, &session.welcome).await;
+    client.set_current(Some(Current {
+        link: session.link.clone(),
+        outbox,
+    }));
+    client.stand_up(&session.link, Some(generation.to_string()));
+    let ended = session.run(client, inbox).await;
+    client.set_current(None);
+    ended
+}
+
+/// Remembers what a Welcome says anew: the server's next key, its addresses.
+async fn learn(client: &Client, welcome: &Welcome) {
+    let Some(known) = client.book.enrolment() else {
+        return;
+    };
+    let mut pins = welcome.pins();
+    if pins.is_empty() {
+        pins.clone_from(&known.pins);
+    }
+    let addresses = if welcome.addresses.is_empty() {
+        known.addresses.clone()
+    } else {
+        welcome.addresses.clone()
+    };
+    let domain = Hostname::parse(&welcome.domain).unwrap_or_else(|_| known.domain.clone());
+    let user = welcome.user.clone();
+    let fresh = Enrolment {
+        pins,
+        addresses,
+        domain,
+        user,
+        ..known.clone()
+    };
+    if fresh != known
+        && let Err(err) = client.book.enrol(fresh).await
+    {
+        warn!(%err, "news from the server not stored");
+    }
+}
+
+/// How long to wait after a session; none when the client stops.
+fn after(client: &Client, ended: Ended, backoff: &mut Backoff) -> Option<Duration> {
+    match ended {
+        Ended::Stopped => None,
+        Ended::Replaced(session) => {
+            client.hand(*session);
+            Some(Duration::ZERO)
+        }
+        Ended::GoAway(wait) => {
+            client.wait_standing("waiting", "the server asked to reconnect".into(), wait);
+            Some(wait)
+        }
+        Ended::Lost(why) => {
+            let wait = backoff.next(super::random());
+            warn!(err = why, retry_in = ?wait, "link lost, reconnecting");
+            client.wait_standing("waiting", why, wait);
+            Some(wait)
+        }
+        Ended::Refused(code, why) => Some(refused(client, code, why, backoff)),
+    }
+}
+
+fn failed(client: &Client, failure: &Failure, backoff: &mut Backoff) -> Option<Duration> {
+    let why = failure.to_string();
+    match failure.code() {
+        code @ (Code::WrongPin | Code::Revoked | Code::UnknownDevice | Code::VersionMismatch) => {
+            Some(refused(client, code, why, backoff))
+        }
+        _ => {
+            let wait = backoff.next(super::random());
+            warn!(err = why, retry_in = ?wait, "server not reached, trying again");
+            client.wait_standing("connecting", why, wait);
+            Some(wait)
+        }
+    }
+}
+
+/// Something that waiting alone will hardly cure. Still tried, rarely: the server may be put right.
+fn refused(client: &Client, code: Code, why: String, backoff: &mut Backoff) -> Duration {
+    let wait = backoff.next(super::random()).max(Duration::from_secs(5));
+    error!(%code, err = why, fix = code.row().fix, "the server is not to be used");
+    client.wait_standing("refused", why, wait);
+    wait
+}
+
+impl Client {
+    fn wait_standing(&self, state: &str, why: String, wait: Duration) {
+        let now = Clock.now().wall;
+        self.stand(LinkJson {
+            state: state.into(),
+            since: Some(now),
+            last_error: Some(why),
+            next_attempt: Some(now.plus(wait)),
+            ..LinkJson::default()
+        });
+    }
+
+    /// The link is up: for the first time, or heard again (then the generation is as it was).
+    pub(super) fn stand_up(&self, link: &Link, generation: Option<String>) {
+        let before = self.standing.borrow().clone();
+        self.stand(LinkJson {
+            state: "up".into(),
+            address: Some(link.peer().to_string()),
+            since: Some(Clock.now().wall),
+            generation: generation.or(before.generation),
+            ..LinkJson::default()
+        });
+    }
+
+    /// The link hears nothing, and the try to replace it failed too.
+    pub(super) fn stand_silent(&self, why: &str, wait: Duration) {
+        let before = self.standing.borrow().clone();
+        warn!(err = why, retry_in = ?wait, "link silent, and no new one to be had");
+        let now = Clock.now().wall;
+        self.stand(LinkJson {
+            state: "silent".into(),
+            since: if before.state == "silent" {
+                before.since
+            } else {
+                Some(now)
+            },
+            last_error: Some(why.to_owned()),
+            next_attempt: Some(now.plus(wait)),
+            ..before
+        });
+    }
+
+    pub(super) fn hand(&self, session: Session) {
+        *self
+            .handed
+            .lock()
+            .expect("nothing panics while it holds the session") = Some(session);
+    }
+
+    fn take_handed(&self) -> Option<Session> {
+        self.handed
+            .lock()
+            .expect("nothing panics while it holds the session")
+            .take()
+    }
+
+    /// The key of a device that has joined. One that is gone is not made anew: the server would not know it.
+    fn identity(&self) -> Result<Identity, Failure> {
+        Identity::load(&self.key_file()).map_err(key_failure)
+    }
+
+    fn key_file(&self) -> std::path::PathBuf {
+        self.state_dir.join("client.key")
+    }
+}
+
+fn key_failure(e: crate::link::IdentityError) -> Failure {
+    Failure::Refused(
+        Code::Storage,
+        format!("the device's key cannot be used: {e}"),
+    )
+}
+
+/// A session beside the one that fell silent.
+pub(super) async fn connect_again(client: &Client) -> Result<Session, Failure> {
+    let gone = || Failure::Refused(Code::NotJoined, "this device has left the server".into());
+    connect(client, &client.book.enrolment().ok_or_else(gone)?).await
+}
+
+/// Dials the server's addresses in turn until one gives a session.
+async fn connect(client: &Client, enrolment: &Enrolment) -> Result<Session, Failure> {
+    let identity = client.identity()?;
+    let dialer = Dialer::new(&identity, &client.link_settings)?;
+    let mut last = Failure::Refused(
+        Code::ServerUnreachable,
+        "no address of the server is known".into(),
+    );
+    for address in &enrolment.addresses {
+        match greet(&dialer, address, &enrolment.pins, None).await {
+            Ok((session, _)) => return Ok(session),
+            Err(failure) => last = failure,
+        }
+    }
+    Err(last)
+}
+
+/// Enrols with a join token: tries its addresses in turn until one answers, for better or worse.
+pub(super) async fn enrol(
+    client: &Client,
+    token: &JoinToken,
+) -> Result<(Session, Enrolment), Failure> {
+    let (identity, _) = Identity::load_or_create(&client.key_file()).map_err(key_failure)?;
+    let dialer = Dialer::new(&identity, &client.link_settings)?;
+    let mut last = Failure::Refused(
+        Code::ServerUnreachable,
+        "the join token names no address".into(),
+    );
+    for address in &token.addresses {
+        match greet(&dialer, address, &token.pins, Some(token)).await {
+            Ok((session, Some(enrolled))) => {
+                let enrolment = enrolment_of(token, &session.welcome, enrolled)?;
+                return Ok((session, enrolment));
+            }
+            Ok((_, None)) => {
+                last = Failure::Refused(
+                    Code::Protocol,
+                    "the server did not enrol this device".into(),
+                )
+            }
+            // An answer is an answer: the other addresses are the same server's.
+            Err(refused @ Failure::Refused(..)) => return Err(refused),
+            Err(failure) => last = failure,
+        }
+    }
+    Err(last)
+}
+
+fn enrolment_of(
+    token: &JoinToken,
+    welcome: &Welcome,
+    enrolled: Enrolled,
+) -> Result<Enrolment, Failure> {
+    let domain = Hostname::parse(&welcome.domain).map_err(|e| {
+        Failure::Refused(Code::Protocol, format!("the server's domain is none: {e}"))
+    })?;
+    Ok(Enrolment {
+        addresses: token.addresses.clone(),
+        pins: token.pins.clone(),
+        device: enrolled.device,
+        user: enrolled.user,
+        domain,
+        joined_at: Clock.now().wall,
+    })
+}
+
+/// Hello, with a token Enroll and Enrolled, then Welcome.
+async fn greet(
+    dialer: &Dialer,
+    address: &str,
+    pins: &[Pin],
+    token: Option<&JoinToken>,
+) -> Result<(Session, Option<Enrolled>), Failure> {
+    let hello = Hello {
+        versions: vec![VERSION],
+        capabilities: Capabilities::OURS,
+        software: SOFTWARE.into(),
+        device_name: device_name(),
+        enrolling: token.is_some(),
+    };
+    let (link, mut tx, mut rx) = dialer.dial(address, pins, hello).await?;
+    if let Some(token) = token {
+        let secret = *token.secret.expose();
+        let proof = proof(&secret, &link.exporter()?);
+        tx.send(&Control::Enroll(Enroll {
+            secret,
+            proof,
+            device_name: device_name(),
+        }))
+        .await?;
+    }
+    let mut enrolled = None;
+    let answer = async {
+        loop {
+            match rx.recv().await? {
+                Some(Control::Enrolled(e)) if token.is_some() => enrolled = Some(e),
+                Some(Control::Welcome(welcome)) => return Ok(welcome),
+                Some(Control::Error(f)) => {
+                    return Err(Failure::Refused(Code::from_wire(f.code.into()), f.detail));
+                }
+                Some(_) => {
+                    return Err(Failure::Refused(
+                        Code::Protocol,
+                        "the server broke the protocol".into(),
+                    ));
+                }
+                None => return Err(Failure::Link(LinkError::Late { what: "Welcome" })),
+            }
+        }
+    };
+    let welcome = match tokio::time::timeout(ANSWER_WITHIN, answer).await {
+        Ok(welcome) => welcome?,
+        Err(_) => return Err(Failure::Link(LinkError::Late { what: "Welcome" })),
+    };
+    Ok((
+        Session {
+            link,
+            tx,
+            rx,
+            welcome,
+        },
+        enrolled,
+    ))
+}
+
+/// The machine's name, for people.
+fn device_name() -> String {
+    let name = nix::unistd::gethostname()
+        .ok()
+        .and_then(|n| n.into_string().ok())
+        .unwrap_or_default();
+    let name: String = name.chars().filter(|c| !c.is_control()).take(64).collect();
+    if name.is_empty() {
+        "unnamed".into()
+    } else {
+        name
+    }
+}

@@ -1,0 +1,537 @@
+//! One link, from Welcome to its end: the control stream's conversation, and visits that arrive as streams.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tracing::{debug, info, warn};
+
+use crate::admin::ApiError;
+use crate::admin::types::{EventJson, VisitJson};
+use crate::codes::Code;
+use crate::engine::Backoff;
+use crate::engine::book::{BookRow, BookState};
+use crate::link::{ControlRecv, ControlSend, Link, LinkError, LinkRecv, LinkSend};
+use crate::names::{DeviceId, TunnelId};
+use crate::origin::VisitReport;
+use crate::tasks::Tasks;
+use crate::times::{Clock, Now, WallTime};
+use crate::wire::{
+    Bind, BytesHead, Close, Closed, Control, Fault, GoAway, HttpHead, Ping, RecvChunks as _,
+    SendChunks as _, StreamCode, StreamHead, Update, Welcome,
+};
+
+use super::book::Live;
+use super::requests::{Answer, Question};
+use super::{Client, keeper};
+
+/// How long the server may leave a question unread.
+const READ_WITHIN: Duration = Duration::from_secs(10);
+
+/// A link with its conversation, after the Welcome.
+pub(super) struct Session {
+    pub(super) link: Link,
+    pub(super) tx: ControlSend,
+    pub(super) rx: ControlRecv,
+    pub(super) welcome: Welcome,
+}
+
+/// Why a session ended.
+pub(super) enum Ended {
+    /// The link was lost or the server ended it; try again.
+    Lost(String),
+    /// The server asked to come back after this long.
+    GoAway(Duration),
+    /// This link fell silent, and a new one came up in its stead.
+    Replaced(Box<Session>),
+    /// The server refuses this device.
+    Refused(Code, String),
+    /// We end it: leave, or shutdown.
+    Stopped,
+}
+
+impl Session {
+    /// Runs until the link ends or the client stops.
+    pub(super) async fn run(
+        mut self,
+        client: &Arc<Client>,
+        mut outbox: mpsc::Receiver<Control>,
+    ) -> Ended {
+        let streams = client.tasks.child();
+        streams.spawn(
+            "visits",
+            accept(Arc::clone(client), self.link.clone(), streams.clone()),
+        );
+        client.resume().await;
+        let ended = self.converse(client, &mut outbox).await;
+        let (code, text) = match &ended {
+            Ended::Stopped => (Code::Done, "the client stops"),
+            _ => (Code::Done, "reconnecting"),
+        };
+        if matches!(ended, Ended::GoAway(_)) {
+            // What is in flight finishes on the old link: the server drains, it does not cut.
+            client.retire(self, streams);
+        } else {
+            self.link.close(code, text);
+            streams.shutdown(Duration::from_secs(5)).await;
+        }
+        client.requests.link_lost();
+        ended
+    }
+
+    async fn converse(
+        &mut self,
+        client: &Arc<Client>,
+        outbox: &mut mpsc::Receiver<Control>,
+    ) -> Ended {
+        let stop = client.tasks.stopped();
+        let mut epoch = client.epoch.subscribe();
+        let link = self.link.clone();
+        let closed = link.closed();
+        tokio::pin!(closed);
+        let mut silence = Silence::new(&self.link, client.link_settings.keep_alive);
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ended::Stopped,
+                // Joined elsewhere, or left: this link is nobody's any more.
+                _ = epoch.changed() => return Ended::Lost("the enrolment changed".into()),
+                end = &mut closed => return lost(&end),
+                message = self.rx.recv() => match message {
+                    Ok(Some(message)) => if let Some(ended) = self.message(client, message).await { return ended },
+                    Ok(None) => return Ended::Lost("the server ended the control stream".into()),
+                    Err(LinkError::Protocol(why)) => return Ended::Lost(format!("the server broke the protocol: {why}")),
+                    Err(_) => return lost(&closed.await),
+                },
+                message = outbox.recv() => {
+                    let Some(message) = message else { return Ended::Stopped };
+                    match tokio::time::timeout(READ_WITHIN, self.tx.send(&message)).await {
+                        Ok(Ok(())) => {}
+                        Ok(Err(_)) => return lost(&closed.await),
+                        Err(_) => return Ended::Lost("the server does not read what is asked".into()),
+                    }
+                }
+                // Last, so that whatever has come in is heard before it is missed.
+                fresh = silence.race(client, &self.link) => return Ended::Replaced(Box::new(fresh)),
+            }
+        }
+    }
+
+    async fn message(&mut self, client: &Arc<Client>, message: Control) -> Option<Ended> {
+        match message {
+            Control::Bound(bound) => {
+                let answer = client.book.bound(&bound).await;
+                if let Ok(Some(row)) = &answer {
+                    client.tell_tunnel(row);
+                }
+                client.answer(bound.request, answer);
+            }
+            Control::Closed(Closed { request }) => self.closed(client, request).await,
+            Control::Error(f) => return self.fault(client, f).await,
+            Control::Update(update) => client.updated(update).await,
+            Control::Ping(Ping { nonce }) => {
+                if self.tx.send(&Control::Pong(Ping { nonce })).await.is_err() {
+                    return Some(Ended::Lost("the link was lost".into()));
+                }
+            }
+            Control::GoAway(away) => {
+                info!("server asks to reconnect");
+                return Some(Ended::GoAway(go_away_delay(&away)));
+            }
+            // A second Welcome changes nothing; signs of life say no more than that. The rest is out of
+            // place from a server and is left alone: a hostile one gets no reaction to build on.
+            _ => debug!("message out of place from the server"),
+        }
+        None
+    }
+
+    async fn closed(&mut self, client: &Arc<Client>, request: u64) {
+        let Some((question, waiter)) = client.requests.take(request) else {
+            return;
+        };
+        let now = Clock.now().wall;
+        let answer: Answer = match question {
+            Question::Close(id) => client
+                .book
+                .end(id, BookState::Closed, now)
+                .await
+                .map(|()| client.book.row(id)),
+            Question::Bind(_) | Question::Leave => Ok(None),
+        };
+        if let (Ok(Some(row)), Question::Close(_)) = (&answer, question) {
+            client.tell_tunnel(row);
+        }
+        if let Some(waiter) = waiter {
+            let _ = waiter.send(answer);
+        }
+    }
+
+    async fn fault(&mut self, client: &Arc<Client>, f: Fault) -> Option<Ended> {
+        let code = Code::from_wire(f.code.into());
+        let detail: String = f
+            .detail
+            .chars()
+            .filter(|c| !c.is_control())
+            .take(300)
+            .collect();
+        let Some(request) = f.request else {
+            return Some(Ended::Refused(code, detail));
+        };
+        let (question, waiter) = client.requests.take(request)?;
+        let answer = Err(ApiError::new(code, detail.clone()));
+        match question {
+            Question::Bind(id) => client.bind_refused(id, code, &detail).await,
+            // What the server does not know is closed already.
+            Question::Close(id) if code == Code::NotFound => {
+                let _ = client
+                    .book
+                    .end(id, BookState::Closed, Clock.now().wall)
+                    .await;
+            }
+            Question::Close(_) | Question::Leave => {
+                warn!(%code, detail, "server refused a request")
+            }
+        }
+        if let Some(waiter) = waiter {
+            let _ = waiter.send(answer);
+        }
+        None
+    }
+}
+
+/// Watches a link for silence. The server may have moved on (another key, another machine) without its
+/// resets reaching us, so a link that hears nothing for two and a half keep-alives is raced by a new one;
+/// the old one goes on if it is heard again first.
+struct Silence {
+    keep_alive: Duration,
+    heard: u64,
+    silent_since: tokio::time::Instant,
+    backoff: Backoff,
+}
+
+impl Silence {
+    fn new(link: &Link, keep_alive: Duration) -> Self {
+        let now = tokio::time::Instant::now();
+        Self {
+            keep_alive,
+            heard: link.heard(),
+            silent_since: now,
+            backoff: Backoff::new(),
+        }
+    }
+
+    /// A new session, once this link has been silent for too long and another one came up.
+    async fn race(&mut self, client: &Client, link: &Link) -> Session {
+        loop {
+            self.fall_silent(link).await;
+            let attempt = keeper::connect_again(client);
+            let heard = self.be_heard(link);
+            let failure = tokio::select! {
+                biased;
+                () = heard => {
+                    client.stand_up(link, None);
+                    continue;
+                }
+                attempt = attempt => match attempt {
+                    Ok(session) => return session,
+                    Err(failure) => failure,
+                },
+            };
+            let wait = self.backoff.next(super::random()).max(self.keep_alive);
+            client.stand_silent(&failure.to_string(), wait);
+            tokio::select! {
+                biased;
+                () = self.be_heard(link) => client.stand_up(link, None),
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+    }
+
+    /// Returns when nothing has been heard for two and a half keep-alives.
+    async fn fall_silent(&mut self, link: &Link) {
+        let limit = self.keep_alive.mul_f32(2.5);
+        loop {
+            self.listen(link);
+            let silent = self.silent_since.elapsed();
+            if silent >= limit {
+                return;
+            }
+            tokio::time::sleep(limit - silent).await;
+        }
+    }
+
+    /// Returns when something is heard.
+    async fn be_heard(&self, link: &Link) {
+        let mut turn = tokio::time::interval(Duration::from_millis(100));
+        while link.heard() == self.heard {
+            turn.tick().await;
+        }
+    }
+
+    fn listen(&mut self, link: &Link) {
+        let heard = link.heard();
+        if heard != self.heard {
+            self.heard = heard;
+            self.silent_since = tokio::time::Instant::now();
+            self.backoff.reset();
+        }
+    }
+}
+
+fn lost(end: &crate::link::LinkEnd) -> Ended {
+    match end.code {
+        Some(
+            code @ (Code::Revoked | Code::UnknownDevice | Code::VersionMismatch | Code::BadToken),
+        ) => Ended::Refused(code, end.to_string()),
+        _ => Ended::Lost(end.to_string()),
+    }
+}
+
+/// When to come back: after the server's pause, somewhere within its spread, both bounded.
+fn go_away_delay(away: &GoAway) -> Duration {
+    let spread = away.spread_ms.min(60_000);
+    let jitter = if spread == 0 {
+        0
+    } else {
+        super::random() % spread
+    };
+    Duration::from_millis(away.after_ms.min(60_000) + jitter)
+}
+
+/// The Bind that opens a tunnel or takes it back.
+pub(super) fn bind_message(request: u64, row: &BookRow) -> Control {
+    let millis = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(Bind::NEVER);
+    Control::Bind(Bind {
+        request,
+        tunnel: row.id,
+        name: row
+            .slug
+            .as_ref()
+            .or(row.name.as_ref())
+            .map(ToString::to_string),
+        kind: row.kind().to_string(),
+        expires_at: row.expires_at.map(WallTime::as_millis),
+        idle_ms: row.idle.map(|idle| idle.map_or(Bind::NEVER, millis)),
+        hold_ms: row.hold.map(millis),
+        declared: row.declared,
+        labels: row.labels.clone(),
+        public_port: row.public_port,
+    })
+}
+
+/// The Close that ends one.
+pub(super) fn close_message(request: u64, tunnel: TunnelId) -> Control {
+    Control::Close(Close { request, tunnel })
+}
+
+/// The Leave that ends all.
+pub(super) fn leave_message(request: u64, device: DeviceId) -> Control {
+    Control::Leave(Close {
+        request,
+        tunnel: TunnelId::from_bytes(device.to_bytes()),
+    })
+}
+
+/// What an Update says a tunnel has become; none for a word of a newer server.
+pub(super) fn updated_state(update: &Update) -> Option<BookState> {
+    match update.state.as_str() {
+        "expired" => Some(BookState::Expired),
+        "closed" => Some(BookState::Closed),
+        _ => None,
+    }
+}
+
+/// Takes in visits until the link ends.
+async fn accept(client: Arc<Client>, link: Link, tasks: Tasks) {
+    let stop = tasks.stopped();
+    loop {
+        let next = tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            next = link.accept() => next,
+        };
+        let (head, tx, rx) = match next {
+            Ok(stream) => stream,
+            // There is one reason not to get another: the link is gone.
+            Err(_) => return,
+        };
+        let client = Arc::clone(&client);
+        tasks.spawn("visit", async move { visit(client, head, tx, rx).await });
+    }
+}
+
+async fn visit(client: Arc<Client>, head: StreamHead, mut tx: LinkSend, mut rx: LinkRecv) {
+    let id = match &head {
+        StreamHead::Http(head) => head.tunnel,
+        StreamHead::Bytes(head) => head.tunnel,
+        StreamHead::Control => {
+            tx.reset(StreamCode::Protocol);
+            return rx.stop(StreamCode::Protocol);
+        }
+    };
+    let Some(live) = client.book.live(id) else {
+        debug!(tunnel = %id, "visit for an unknown tunnel refused");
+        tx.reset(StreamCode::UnknownTunnel);
+        return rx.stop(StreamCode::UnknownTunnel);
+    };
+    let begun = Clock.now();
+    let count = Counted::new(Arc::clone(&live), begun);
+    let line = line_of(&head, &live);
+    let work = serve(&client, &live, head, tx, rx);
+    let report = tokio::select! {
+        biased;
+        () = live.ended.cancelled() => None,
+        report = work => Some(report),
+    };
+    drop(count);
+    client.visit_ended.notify_waiters();
+    client.tell_visit(&line, begun, report.as_ref());
+}
+
+async fn serve(
+    client: &Client,
+    live: &Live,
+    head: StreamHead,
+    tx: LinkSend,
+    rx: LinkRecv,
+) -> VisitReport {
+    let tunnel = Arc::clone(&live.origin);
+    match head {
+        StreamHead::Http(head) => client.origins.http(tunnel, *head, tx, rx).await,
+        StreamHead::Bytes(head) => client.origins.bytes(tunnel, head, tx, rx).await,
+        StreamHead::Control => VisitReport::default(),
+    }
+}
+
+/// What a line about a visit says before it begins.
+pub(super) struct Line {
+    id: String,
+    slug: String,
+    method: String,
+    path: String,
+    peer: String,
+}
+
+fn line_of(head: &StreamHead, live: &Live) -> Line {
+    let slug = live.origin.slug.to_string();
+    match head {
+        StreamHead::Http(head) => http_line(head, slug),
+        StreamHead::Bytes(head) => bytes_line(head, slug),
+        StreamHead::Control => Line {
+            id: String::new(),
+            slug,
+            method: String::new(),
+            path: String::new(),
+            peer: String::new(),
+        },
+    }
+}
+
+fn http_line(head: &HttpHead, slug: String) -> Line {
+    let method = match head.protocol.as_deref() {
+        Some(protocol) => protocol.to_ascii_uppercase(),
+        None => head.method.to_string(),
+    };
+    let path = head
+        .path
+        .split('?')
+        .next()
+        .unwrap_or_default()
+        .chars()
+        .take(512)
+        .collect();
+    Line {
+        id: head.visit.to_string(),
+        slug,
+        method,
+        path,
+        peer: head.peer.ip().to_string(),
+    }
+}
+
+fn bytes_line(head: &BytesHead, slug: String) -> Line {
+    Line {
+        id: head.visit.to_string(),
+        slug,
+        method: "BYTES".into(),
+        path: String::new(),
+        peer: head.peer.ip().to_string(),
+    }
+}
+
+impl Client {
+    pub(super) fn tell_visit(&self, line: &Line, begun: Now, report: Option<&VisitReport>) {
+        let millis = Clock
+            .now()
+            .monotonic
+            .saturating_duration_since(begun.monotonic)
+            .as_millis() as u64;
+        let status = report.and_then(|r| r.status);
+        let error = match report {
+            Some(report) => report.error.map(error_name),
+            None => Some("tunnel_closed"),
+        };
+        debug!(
+            visit = line.id,
+            slug = line.slug,
+            method = line.method,
+            path = line.path,
+            status,
+            error,
+            millis,
+            "visit"
+        );
+        self.events.tell(EventJson::Visit(VisitJson {
+            id: line.id.clone(),
+            slug: line.slug.clone(),
+            at: begun.wall,
+            method: line.method.clone(),
+            path: line.path.clone(),
+            status,
+            peer: line.peer.clone(),
+            millis,
+            bytes_out: report.map_or(0, |r| r.bytes_out),
+            error: error.map(str::to_owned),
+        }));
+    }
+}
+
+fn error_name(code: StreamCode) -> &'static str {
+    match code {
+        StreamCode::OriginUnreachable => "origin_unreachable",
+        StreamCode::OriginError => "origin_error",
+        StreamCode::OriginTimeout => "origin_timeout",
+        StreamCode::NotAllowed => "target_not_allowed",
+        StreamCode::Cancelled => "cancelled",
+        StreamCode::Overloaded => "overloaded",
+        StreamCode::TunnelEnded => "tunnel_closed",
+        StreamCode::TooSlow => "too_slow",
+        StreamCode::Unsupported => "not_implemented",
+        StreamCode::UnknownTunnel => "no_such_tunnel",
+        StreamCode::Protocol | StreamCode::Internal | StreamCode::Unknown(_) => "internal",
+    }
+}
+
+/// Counts a visit while it lasts.
+struct Counted(Arc<Live>);
+
+impl Counted {
+    fn new(live: Arc<Live>, now: Now) -> Self {
+        live.visits.fetch_add(1, Ordering::Relaxed);
+        live.visits_total.fetch_add(1, Ordering::Relaxed);
+        live.last_seen
+            .store(now.wall.as_millis().unsigned_abs(), Ordering::Relaxed);
+        Self(live)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.visits.fetch_sub(1, Ordering::Relaxed);
+        self.0.last_seen.store(
+            Clock.now().wall.as_millis().unsigned_abs(),
+            Ordering::Relaxed,
+        );
+    }
+}
