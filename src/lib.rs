@@ -20,7 +20,7 @@
 //! | [`store`] | SQLite: schema, migrations, one file per table group |
 //! | [`admin`] | Unix-socket API: types, routes, peer credentials, the caller's side |
 //! | [`server`], [`client`], [`ctl`], [`dev`] | roles: wire adapters to the engine; bind, supervise, drain |
-//! | `supervise` | signals and readiness around every role |
+//! | [`daemon`], `supervise` | `wormkeyd`'s command line; signals and readiness around every role |
 //! | [`config`] | TOML as written -> a `Config` that holds |
 //! | [`tasks`], [`telemetry`] | the only caller of `tokio::spawn`; tracing set-up |
 //!
@@ -54,6 +54,7 @@ pub mod store;
 pub mod client;
 pub mod config;
 pub mod ctl;
+pub mod daemon;
 pub mod dev;
 pub mod server;
 mod supervise;

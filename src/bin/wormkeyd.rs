@@ -1,1 +1,7 @@
-fn main() {}
+//! `wormkeyd`: arguments, logging, runtime, one call into a role.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    wormkey::daemon::main()
+}
