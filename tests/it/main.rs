@@ -4,5 +4,14 @@
     clippy::unwrap_used,
     reason = "a test's helpers fail like the test itself; clippy only knows functions marked #[test]"
 )]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a test's tasks are owned by its runtime and end with it"
+)]
 
 mod layers;
+mod main_job;
+mod origin;
+mod trouble;
+mod visitor;
+mod world;

@@ -13,7 +13,10 @@ def sse(world):
     wanted, gone = threading.Semaphore(0), threading.Event()
 
     def serve(connection):
-        origins.read_head(connection)
+        if not origins.read_head(connection).startswith("GET /events"):
+            # The client's look at open.
+            connection.sendall(b"HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n")
+            return
         connection.sendall(
             b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n"
             b"cache-control: no-cache\r\ntransfer-encoding: chunked\r\n\r\n"
