@@ -168,13 +168,22 @@ impl Listener {
         })
     }
 
+    /// Takes no more clients; the links that are here go on. A newcomer hears nothing from now on, rather
+    /// than a refusal: it keeps asking, and the next process on this port answers.
+    pub fn shut(&self) {
+        self.closing.cancel();
+        self.endpoint.set_server_config(None);
+    }
+
+    /// Whether it takes no more clients because it was told so.
+    pub fn is_shut(&self) -> bool {
+        self.closing.is_cancelled()
+    }
+
     /// Takes no more clients, closes all links with `code`, and waits until all have been told, at
     /// most for `deadline`.
     pub async fn close(&self, code: Code, deadline: Duration) {
-        self.closing.cancel();
-        // From here on a newcomer hears nothing, rather than a refusal: it keeps asking, and the next
-        // process on this port answers.
-        self.endpoint.set_server_config(None);
+        self.shut();
         self.endpoint
             .close(VarInt::from_u32(code.row().wire), code.as_str().as_bytes());
         let _ = timeout(deadline, self.endpoint.wait_idle()).await;

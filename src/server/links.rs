@@ -48,6 +48,10 @@ pub(super) async fn accept(
         let (desk, greeting) = (desk.clone(), greeting.clone());
         tasks.spawn("link", async move { serve(arriving, desk, greeting).await });
     }
+    if listener.is_shut() {
+        // A critical task lives until its group is told to stop, also when a drain ended its work.
+        tasks.stopped().cancelled().await;
+    }
 }
 
 async fn serve(arriving: Arriving, desk: Desk, greeting: Greeting) {

@@ -156,6 +156,9 @@ impl Server {
     pub async fn drain(&self, grace: Duration) {
         self.backend.set_draining();
         self.desk.handle(Event::Drain);
+        // A client that came back to us would take its tunnels over from its own old link, and cut the
+        // visits that the drain is for.
+        self.listener.shut();
         let spread_ms = u64::try_from(GOAWAY_SPREAD.as_millis()).unwrap_or(0);
         let message = GoAway {
             after_ms: 500,
