@@ -34,7 +34,16 @@ pub(super) async fn keep(client: Arc<Client>) {
         let session = match client.take_handed() {
             Some(session) => Ok(session),
             None => match client.book.enrolment() {
-                Some(enrolment) => connect(&client, &enrolment).await,
+                Some(enrolment) => {
+                    let mut epoch = client.epoch.subscribe();
+                    tokio::select! {
+                        biased;
+                        () = stop.cancelled() => return,
+                        // Joined elsewhere, or left: nobody wants this link any more.
+                        _ = epoch.changed() => continue,
+                        session = connect(&client, &enrolment) => session,
+                    }
+                }
                 None => {
                     client.stand(LinkJson {
                         state: "not_joined".into(),
@@ -141,9 +150,7 @@ async fn run(client: &Arc<Client>, session: Session) -> Ended {
         outbox,
     }));
     client.stand_up(&session.link, Some(generation.to_string()));
-    let ended = session.run(client, inbox).await;
-    client.set_current(None);
-    ended
+    session.run(client, inbox).await
 }
 
 /// Remembers what a Welcome says anew: the server's next key, its addresses.
@@ -185,6 +192,8 @@ fn after(client: &Client, ended: Ended, backoff: &mut Backoff) -> Option<Duratio
             Some(Duration::ZERO)
         }
         Ended::GoAway(wait) => {
+            // A server that says it to every link that comes up is no reason to spin.
+            let wait = wait.max(backoff.next(super::random()));
             client.wait_standing("waiting", "the server asked to reconnect".into(), wait);
             Some(wait)
         }

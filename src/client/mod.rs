@@ -161,10 +161,10 @@ impl Running {
 
     /// Ends the link and all tasks. Tunnels stay promised: stopping is not closing.
     pub async fn stop(self) {
-        if let Some(current) = self.client.take_current() {
-            current
-                .link
-                .close_and_tell(Code::Done, "the client stops", Duration::from_secs(1))
+        // First of all, or the keeper would take the closed link for a lost one and come back.
+        self.client.tasks.stop();
+        if let Some(link) = self.client.link() {
+            link.close_and_tell(Code::Done, "the client stops", Duration::from_secs(1))
                 .await;
         }
         if !self.client.tasks.shutdown(Duration::from_secs(5)).await {
@@ -243,13 +243,6 @@ impl Client {
             .current
             .lock()
             .expect("nothing panics while it holds the link") = current;
-    }
-
-    fn take_current(&self) -> Option<Current> {
-        self.current
-            .lock()
-            .expect("nothing panics while it holds the link")
-            .take()
     }
 
     fn link(&self) -> Option<Link> {
@@ -362,6 +355,8 @@ impl Client {
     /// open with it: without one the server would end it.
     fn retire(&self, session: session::Session, streams: Tasks) {
         self.tasks.spawn("retired link", async move {
+            // Taken whole: a block takes only the fields it names, and the control stream would stay out.
+            let session = session;
             streams.stop();
             streams.finished(crate::server::GRACE).await;
             session.link.close(Code::Done, "reconnected");

@@ -65,6 +65,9 @@ impl Session {
         );
         client.resume().await;
         let ended = self.converse(client, &mut outbox).await;
+        // Before the streams are waited for: who asks now must hear at once that nobody answers.
+        client.set_current(None);
+        client.requests.link_lost();
         let (code, text) = match &ended {
             Ended::Stopped => (Code::Done, "the client stops"),
             _ => (Code::Done, "reconnecting"),
@@ -76,7 +79,6 @@ impl Session {
             self.link.close(code, text);
             streams.shutdown(Duration::from_secs(5)).await;
         }
-        client.requests.link_lost();
         ended
     }
 
