@@ -44,12 +44,17 @@ impl WallTime {
     }
 }
 
-/// RFC 3339, UTC, always milliseconds and `Z`: the same text for the same instant for ever.
+/// The first and the last instant that RFC 3339 can write: within the years 0 to 9999, as far as jiff goes.
+const WRITABLE: (i64, i64) = (-62_167_219_200_000, 253_402_207_200_000);
+
+/// RFC 3339, UTC, always milliseconds and `Z`: the same text for the same instant for ever. What lies
+/// beyond is shown as the nearest instant: a peer may name any number, and a list with it stays readable.
 impl fmt::Display for WallTime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match Timestamp::from_millisecond(self.0) {
+        let (first, last) = WRITABLE;
+        match Timestamp::from_millisecond(self.0.clamp(first, last)) {
             Ok(t) => write!(f, "{}", t.strftime("%Y-%m-%dT%H:%M:%S.%3fZ")),
-            Err(_) => write!(f, "{}ms", self.0),
+            Err(_) => Err(fmt::Error),
         }
     }
 }
@@ -183,6 +188,19 @@ mod tests {
         let t = WallTime::from_millis(1_700_000_000_000);
         assert_eq!(t.to_string(), "2023-11-14T22:13:20.000Z");
         assert_eq!(WallTime::parse_rfc3339(&t.to_string()), Some(t));
+    }
+
+    #[test]
+    fn every_number_has_a_text_that_can_be_read() {
+        for (millis, text) in [
+            (i64::MAX, "9999-12-30T22:00:00.000Z"),
+            (i64::MIN, "0000-01-01T00:00:00.000Z"),
+            (-1, "1969-12-31T23:59:59.999Z"),
+        ] {
+            let shown = WallTime::from_millis(millis).to_string();
+            assert_eq!(shown, text);
+            assert!(WallTime::parse_rfc3339(&shown).is_some(), "{shown}");
+        }
     }
 
     #[test]
