@@ -48,10 +48,13 @@ struct Inner {
 struct State {
     engine: Engine,
     links: HashMap<LinkId, Entry>,
-    waiting: HashMap<VisitId, oneshot::Sender<Result<Route, Refusal>>>,
+    waiting: HashMap<VisitId, oneshot::Sender<Seated>>,
     calls: HashMap<u64, oneshot::Sender<Result<Answer, AskError>>>,
     cuts: HashMap<TunnelId, CancellationToken>,
 }
+
+/// What a held visit hears: its way and the signal that ends it, or a refusal.
+pub(super) type Seated = Result<(Route, CancellationToken), Refusal>;
 
 /// A live link as the desk reaches it.
 pub(crate) struct Entry {
@@ -103,6 +106,12 @@ impl Desk {
             .expect("the engine never panics while it decides")
     }
 
+    /// The same for what is told when things end. After a panic of the engine nothing is left to tell, and
+    /// a second panic, in a drop, would end the process before it has said why.
+    fn lock_to_end(&self) -> Option<MutexGuard<'_, State>> {
+        self.0.state.lock().ok()
+    }
+
     pub(crate) fn now(&self) -> Now {
         self.0.clock.now()
     }
@@ -150,14 +159,17 @@ impl Desk {
 
     /// The link's task ends.
     pub(crate) fn unregister(&self, id: LinkId) {
-        let known = self
-            .lock()
-            .links
-            .remove(&id)
-            .is_some_and(|entry| entry.device.is_some());
-        if known {
-            self.handle(Event::LinkDown { link: id });
+        let Some(mut state) = self.lock_to_end() else {
+            return;
+        };
+        let entry = state.links.remove(&id);
+        if entry.as_ref().is_some_and(|entry| entry.device.is_some()) {
+            let now = self.now();
+            state.engine.handle(now, Event::LinkDown { link: id });
+            self.carry_out(&mut state, now);
         }
+        drop(state);
+        self.0.moved.notify_one();
     }
 
     /// Sends a message to every live link, for GoAway.
@@ -189,7 +201,10 @@ impl Desk {
         let mut state = self.lock();
         let admission = state.engine.admit(now, visit);
         let seat = match admission {
-            Ok(Admission::Pass(route)) => Ok(Seat::Pass(route)),
+            Ok(Admission::Pass(route)) => {
+                let cut = state.cut_of(route.tunnel);
+                Ok(Seat::Pass(route, cut))
+            }
             Ok(Admission::Hold) => {
                 let (tx, rx) = oneshot::channel();
                 state.waiting.insert(visit.id, tx);
@@ -208,22 +223,34 @@ impl Desk {
     /// A held visitor went away. It may have been released in the same moment, so both ends are told.
     pub(super) fn forget_visit(&self, visit: VisitId) {
         let now = self.now();
-        let mut state = self.lock();
+        let Some(mut state) = self.lock_to_end() else {
+            return;
+        };
         state.waiting.remove(&visit);
         state.engine.handle(now, Event::VisitGone { visit });
         state.engine.handle(now, Event::VisitEnded { visit });
         self.carry_out(&mut state, now);
     }
 
-    /// The signal that ends the visits of a tunnel.
-    pub(super) fn cut_of(&self, tunnel: TunnelId) -> CancellationToken {
-        self.lock().cuts.entry(tunnel).or_default().clone()
+    /// A visit that had passed is over.
+    pub(super) fn visit_ended(&self, visit: VisitId) {
+        let now = self.now();
+        let Some(mut state) = self.lock_to_end() else {
+            return;
+        };
+        state.engine.handle(now, Event::VisitEnded { visit });
+        self.carry_out(&mut state, now);
+        drop(state);
+        self.0.moved.notify_one();
     }
 
-    /// Writes what is only in memory (`last_seen_at`), at shutdown.
+    /// Writes what is only in memory (`last_seen_at`), at shutdown. Nothing, after a panic of the engine:
+    /// the shutdown that follows from it has to come to its end.
     pub(crate) fn flush(&self) {
         let now = self.now();
-        let mut state = self.lock();
+        let Some(mut state) = self.lock_to_end() else {
+            return;
+        };
         state.engine.flush_seen(now);
         self.carry_out(&mut state, now);
     }
@@ -259,10 +286,10 @@ impl Desk {
                     changes,
                     audit,
                 } => {
-                    self.tell(&state.engine, &changes);
+                    let opening = self.tell(&state.engine, &changes);
                     let desk = self.clone();
                     let done = Box::new(move |result: Result<(), crate::store::StoreError>| {
-                        desk.committed(ticket, result.map_err(|e| log_store(&e)));
+                        desk.committed(ticket, result.map_err(|e| log_store(&e)), &opening);
                     });
                     if let Err(e) = self.0.store.commit_then(changes, audit, done) {
                         let event = Event::Committed {
@@ -300,20 +327,36 @@ impl Desk {
         }
     }
 
-    fn tell(&self, engine: &Engine, changes: &[Change]) {
-        for change in changes {
-            if let Change::Tunnel(row) = change
-                && let Some(view) = engine.tunnel(&row.id.to_string())
-            {
-                self.0
-                    .events
-                    .tell(EventJson::Tunnel(Box::new(tunnel_json(engine, &view))));
-            }
-        }
+    /// Tells of tunnels that changed. Gives those that are only opening: they are nothing to tell of
+    /// before they are on disk.
+    fn tell(&self, engine: &Engine, changes: &[Change]) -> Vec<TunnelId> {
+        let tunnels = changes.iter().filter_map(|change| match change {
+            Change::Tunnel(row) => Some(row.id),
+            _ => None,
+        });
+        tunnels
+            .filter(|id| !self.tell_tunnel(engine, *id))
+            .collect()
     }
 
-    fn committed(&self, ticket: Ticket, result: Result<(), Code>) {
+    /// Whether the engine knows it.
+    fn tell_tunnel(&self, engine: &Engine, id: TunnelId) -> bool {
+        let Some(view) = engine.tunnel(&id.to_string()) else {
+            return false;
+        };
+        let json = tunnel_json(engine, &view);
+        self.0.events.tell(EventJson::Tunnel(Box::new(json)));
+        true
+    }
+
+    fn committed(&self, ticket: Ticket, result: Result<(), Code>, opening: &[TunnelId]) {
         self.handle(Event::Committed { ticket, result });
+        if !opening.is_empty() {
+            let state = self.lock();
+            for id in opening {
+                self.tell_tunnel(&state.engine, *id);
+            }
+        }
     }
 }
 
@@ -342,7 +385,17 @@ impl State {
         }
     }
 
+    /// The signal that ends the visits of a tunnel. Taken under the same lock as the admission: a signal
+    /// made later would miss a cut that came in between, and never fire.
+    fn cut_of(&mut self, tunnel: TunnelId) -> CancellationToken {
+        self.cuts.entry(tunnel).or_default().clone()
+    }
+
     fn release(&mut self, visit: VisitId, outcome: Result<Route, Refusal>) {
+        let outcome = outcome.map(|route| {
+            let cut = self.cut_of(route.tunnel);
+            (route, cut)
+        });
         if let Some(waiter) = self.waiting.remove(&visit) {
             // A visitor that left in this very moment tells us so itself: see `forget_visit`.
             let _ = waiter.send(outcome);
@@ -352,8 +405,8 @@ impl State {
 
 /// Where an admitted visit stands.
 pub(super) enum Seat {
-    Pass(Route),
-    Hold(oneshot::Receiver<Result<Route, Refusal>>),
+    Pass(Route, CancellationToken),
+    Hold(oneshot::Receiver<Seated>),
 }
 
 fn log_store(e: &crate::store::StoreError) -> Code {
@@ -362,4 +415,168 @@ fn log_store(e: &crate::store::StoreError) -> Code {
         _ => error!(err = %e, "commit failed"),
     }
     e.code()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::task::{Context, Poll, Waker};
+
+    use super::*;
+    use crate::config::ServerConfig;
+    use crate::engine::{DeviceRow, Snapshot, TunnelRow, TunnelState, UserRow};
+    use crate::names::{Kind, Pin, Slug, UserId};
+
+    struct World {
+        desk: Desk,
+        device: DeviceId,
+        tunnel: TunnelId,
+        _dir: tempfile::TempDir,
+    }
+
+    /// A desk with one open tunnel, `app`, whose client is away.
+    fn world() -> World {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, _) = ServerStore::open(dir.path(), false).unwrap();
+        let now = Clock.now();
+        let (user, device, tunnel) = (UserId::random(), DeviceId::random(), TunnelId::random());
+        let snapshot = Snapshot {
+            users: vec![UserRow {
+                id: user,
+                name: "default".into(),
+                created_at: now.wall,
+            }],
+            devices: vec![DeviceRow {
+                id: device,
+                user,
+                pin: Pin([7; 32]),
+                name: "laptop".into(),
+                created_at: now.wall,
+                revoked_at: None,
+            }],
+            invites: Vec::new(),
+            tunnels: vec![TunnelRow {
+                id: tunnel,
+                slug: Slug::parse("app").unwrap(),
+                device,
+                user,
+                kind: Kind::Http,
+                state: TunnelState::Open,
+                expires_at: None,
+                idle: None,
+                hold: Duration::from_secs(10),
+                declared: false,
+                labels: Vec::new(),
+                public_port: None,
+                created_at: now.wall,
+                ended_at: None,
+                last_seen_at: None,
+                idle_spent: Duration::ZERO,
+                away_since: None,
+            }],
+        };
+        let file = dir.path().join("server.toml");
+        std::fs::write(&file, "domain = \"t.wormkey.test\"\n").unwrap();
+        let config = ServerConfig::load(Some(&file)).unwrap();
+        let settings = crate::server::engine_settings(&config, 443);
+        World {
+            desk: Desk::new(Engine::new(settings, snapshot, now), store, 1),
+            device,
+            tunnel,
+            _dir: dir,
+        }
+    }
+
+    impl World {
+        fn link_up(&self) {
+            let (link, device) = (self.desk.next_link(), self.device);
+            let peer = "192.0.2.1:1".parse().unwrap();
+            self.desk.handle(Event::LinkUp { link, device, peer });
+        }
+
+        /// The rows of this world are not on disk, so the commit fails; the close is in force all the same.
+        async fn close(&self) {
+            let tunnel = self.tunnel;
+            let _ = self
+                .desk
+                .ask(0, |from| Event::CloseAsked { from, tunnel })
+                .await;
+        }
+
+        fn leftovers(&self) -> (usize, usize, usize, usize) {
+            let state = self.desk.lock();
+            let counts = state.engine.counts();
+            (
+                state.cuts.len(),
+                state.waiting.len(),
+                counts.visits,
+                counts.held,
+            )
+        }
+    }
+
+    fn visit() -> Visit {
+        Visit {
+            id: VisitId::random(),
+            label: "app".into(),
+            peer: "192.0.2.9:1".parse().unwrap(),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_visit_admitted_just_before_the_close_is_cut() {
+        let world = world();
+        world.link_up();
+        let Ok(Seat::Pass(_, cut)) = Desk::admit(&world.desk, &visit()) else {
+            panic!("its client is here");
+        };
+        world.close().await;
+        assert!(cut.is_cancelled());
+    }
+
+    #[tokio::test]
+    async fn a_visit_released_just_before_the_close_is_cut() {
+        let world = world();
+        let mut held = pin!(crate::edge::Admit::admit(&world.desk, visit()));
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(held.as_mut().poll(&mut cx).is_pending());
+        world.link_up();
+        world.close().await;
+        let Poll::Ready(Ok(pass)) = held.as_mut().poll(&mut cx) else {
+            panic!("it was released");
+        };
+        assert!(pass.cut.is_cancelled());
+        drop(pass);
+        assert_eq!(world.leftovers(), (0, 0, 0, 0));
+    }
+
+    #[tokio::test]
+    async fn a_held_visitor_who_leaves_when_released_is_counted_out() {
+        let world = world();
+        {
+            let mut waiting = Box::pin(crate::edge::Admit::admit(&world.desk, visit()));
+            let mut cx = Context::from_waker(Waker::noop());
+            assert!(waiting.as_mut().poll(&mut cx).is_pending());
+            world.link_up();
+        }
+        world.close().await;
+        assert_eq!(world.leftovers(), (0, 0, 0, 0));
+    }
+
+    #[tokio::test]
+    async fn a_panic_of_the_engine_ends_the_process_in_order() {
+        let world = world();
+        world.link_up();
+        let pass = crate::edge::Admit::admit(&world.desk, visit()).await;
+        let desk = world.desk.clone();
+        let poisoned = std::thread::spawn(move || desk.read(|_| panic!("on purpose"))).join();
+        assert!(poisoned.is_err());
+        // What ends now ends without a second panic, and the critical task notices.
+        drop(pass);
+        world.desk.unregister(world.desk.next_link());
+        world.desk.flush();
+        let tasks = crate::tasks::Tasks::new();
+        tasks.spawn_critical("engine", world.desk.clone().drive(tasks.stopped()));
+        tasks.stopped().cancelled().await;
+    }
 }

@@ -62,14 +62,12 @@ async fn serve(arriving: Arriving, desk: Desk, greeting: Greeting) {
     };
     let id = desk.next_link();
     let (outbox, inbox) = mpsc::channel(OUTBOX);
-    desk.register(
-        id,
-        Entry {
-            device: None,
-            link: link.clone(),
-            outbox,
-        },
-    );
+    let entry = Entry {
+        device: None,
+        link: link.clone(),
+        outbox,
+    };
+    let listed = Listed::new(desk.clone(), id, entry);
     let mut session = Session {
         id,
         link,
@@ -80,7 +78,27 @@ async fn serve(arriving: Arriving, desk: Desk, greeting: Greeting) {
         heard: 0,
     };
     let end = session.run(hello, &greeting).await;
+    drop(listed);
     session.finish(end).await;
+}
+
+/// A link that the desk knows, for as long as its task runs: a task that panics leaves no ghost.
+struct Listed {
+    desk: Desk,
+    id: LinkId,
+}
+
+impl Listed {
+    fn new(desk: Desk, id: LinkId, entry: Entry) -> Self {
+        desk.register(id, entry);
+        Self { desk, id }
+    }
+}
+
+impl Drop for Listed {
+    fn drop(&mut self) {
+        self.desk.unregister(self.id);
+    }
 }
 
 /// Why a session ends.
@@ -166,7 +184,7 @@ impl Session {
         match self.inbox.recv().await {
             Some(Post::Say(Control::Enrolled(enrolled))) => {
                 let device = enrolled.device;
-                self.tx.send(&Control::Enrolled(enrolled)).await?;
+                self.say(&Control::Enrolled(enrolled)).await?;
                 info!(%device, peer = %self.link.peer(), "device enrolled");
                 Ok(device)
             }
@@ -211,7 +229,7 @@ impl Session {
             device,
             user,
         };
-        Ok(self.tx.send(&Control::Welcome(welcome)).await?)
+        self.say(&Control::Welcome(welcome)).await
     }
 
     async fn listen(&mut self, device: DeviceId, keep_alive: Duration) -> End {
@@ -220,6 +238,8 @@ impl Session {
         tokio::pin!(closed);
         let mut look = tokio::time::interval(keep_alive.min(Duration::from_secs(1)));
         loop {
+            // A client that asks without end must not keep a worker to itself.
+            tokio::task::consume_budget().await;
             tokio::select! {
                 biased;
                 // A link that is gone needs no more answers.
@@ -313,7 +333,6 @@ impl Session {
     }
 
     async fn finish(mut self, end: End) {
-        self.desk.unregister(self.id);
         let (code, detail) = match end {
             End::Gone => return,
             End::Said(code) => (code, code.row().cause.to_owned()),

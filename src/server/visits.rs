@@ -2,18 +2,20 @@
 
 use std::future::Future;
 
+use tokio_util::sync::CancellationToken;
+
 use crate::edge::{Admit, OpenError, OpenStream, Pass};
-use crate::engine::{Event, Refusal, Route, Visit};
+use crate::engine::{Refusal, Route, Visit};
 use crate::link::{LinkRecv, LinkSend, OpenFailure};
 use crate::names::{LinkId, VisitId};
 use crate::wire::StreamHead;
 
-use super::desk::{Desk, Seat};
+use super::desk::{Desk, Seat, Seated};
 
 impl Admit for Desk {
     async fn admit(&self, visit: Visit) -> Result<Pass, Refusal> {
         match Self::admit(self, &visit)? {
-            Seat::Pass(route) => Ok(self.pass(route)),
+            Seat::Pass(route, cut) => Ok(self.pass(route, cut)),
             Seat::Hold(released) => {
                 let mut held = Held {
                     desk: self.clone(),
@@ -21,15 +23,14 @@ impl Admit for Desk {
                     released: Some(released),
                 };
                 let outcome = held.wait().await;
-                outcome.map(|route| self.pass(route))
+                outcome.map(|(route, cut)| self.pass(route, cut))
             }
         }
     }
 }
 
 impl Desk {
-    fn pass(&self, route: Route) -> Pass {
-        let cut = self.cut_of(route.tunnel);
+    fn pass(&self, route: Route, cut: CancellationToken) -> Pass {
         let guard = Box::new(Open {
             desk: self.clone(),
             visit: route.visit,
@@ -42,11 +43,11 @@ impl Desk {
 struct Held {
     desk: Desk,
     visit: VisitId,
-    released: Option<tokio::sync::oneshot::Receiver<Result<Route, Refusal>>>,
+    released: Option<tokio::sync::oneshot::Receiver<Seated>>,
 }
 
 impl Held {
-    async fn wait(&mut self) -> Result<Route, Refusal> {
+    async fn wait(&mut self) -> Seated {
         let Some(released) = &mut self.released else {
             return Err(Refusal::Draining);
         };
@@ -73,7 +74,7 @@ struct Open {
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.desk.handle(Event::VisitEnded { visit: self.visit });
+        self.desk.visit_ended(self.visit);
     }
 }
 
