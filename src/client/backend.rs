@@ -67,12 +67,13 @@ impl Backend {
             .into_iter()
             .map(|key| format!("{key} takes effect at the next start"))
             .collect();
-        self.client.origins.set_policy(self.own.policy(&fresh));
-        notes.extend(self.client.declare(&fresh.tunnels).await);
+        let in_force = old.reloaded(&fresh);
+        self.client.origins.set_policy(self.own.policy(&in_force));
+        notes.extend(self.client.declare(&in_force.tunnels).await);
         *self
             .config
             .lock()
-            .expect("nothing panics while it holds the configuration") = fresh;
+            .expect("nothing panics while it holds the configuration") = in_force;
         tracing::info!(notes = notes.len(), "configuration reloaded");
         Ok(ReloadJson { notes })
     }

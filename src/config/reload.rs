@@ -28,6 +28,33 @@ impl ServerConfig {
             ("log.level", self.log.level != new.log.level),
         ])
     }
+
+    /// What is in force after a reload: the new one, but for what needs a restart. However often it is
+    /// reloaded, the running server's domain stays the one that its sockets and certificates serve.
+    pub fn reloaded(&self, new: &Self) -> Self {
+        let same_mode =
+            matches!(self.tls, TlsMode::Files { .. }) == matches!(new.tls, TlsMode::Files { .. });
+        // Where clients are sent may follow from the domain and the address.
+        let same_place = self.domain == new.domain && self.https == new.https;
+        Self {
+            domain: self.domain.clone(),
+            https: self.https,
+            http: self.http,
+            tcp_ports: self.tcp_ports,
+            advertise: if same_place {
+                &new.advertise
+            } else {
+                &self.advertise
+            }
+            .clone(),
+            tls: if same_mode { &new.tls } else { &self.tls }.clone(),
+            state_dir: self.state_dir.clone(),
+            admin: self.admin.clone(),
+            tunnels: new.tunnels.clone(),
+            link: self.link.clone(),
+            log: self.log.clone(),
+        }
+    }
 }
 
 impl ClientConfig {
@@ -48,6 +75,19 @@ impl ClientConfig {
             ("log.format", self.log.format != new.log.format),
             ("log.level", self.log.level != new.log.level),
         ])
+    }
+
+    /// What is in force after a reload. Above all, the running client's state and socket stay its own:
+    /// no tunnel may lead there, whatever a file says.
+    pub fn reloaded(&self, new: &Self) -> Self {
+        Self {
+            state_dir: self.state_dir.clone(),
+            admin: self.admin.clone(),
+            origins: new.origins.clone(),
+            link: self.link.clone(),
+            log: self.log.clone(),
+            tunnels: new.tunnels.clone(),
+        }
     }
 }
 

@@ -77,14 +77,6 @@ impl Backend {
         let bad = |e: String| ApiError::new(Code::BadConfiguration, e);
         let fresh = ServerConfig::load(self.parts.config_path.as_deref())
             .map_err(|e| bad(e.to_string()))?;
-        let certificates = match &self.parts.certificates {
-            Certificates::Kept(store) => {
-                let key = super::certified_key(&fresh).map_err(|e| bad(format!("{e:#}")))?;
-                Some((store, key))
-            }
-            Certificates::Own(_) => None,
-        };
-        // From here on nothing can fail.
         let mut config = self
             .config
             .lock()
@@ -94,20 +86,27 @@ impl Backend {
             .into_iter()
             .map(|key| format!("{key} takes effect at the next start"))
             .collect();
+        let in_force = config.reloaded(&fresh);
+        let usable =
+            |config: &ServerConfig| super::certified_key(config).map_err(|e| bad(format!("{e:#}")));
+        // Files for the next start have to be good now, too, or the next start fails.
+        if matches!(fresh.tls, TlsMode::Files { .. }) && fresh.tls != in_force.tls {
+            usable(&fresh)?;
+        }
+        let certificates = match &self.parts.certificates {
+            Certificates::Kept(store) => Some((store, usable(&in_force)?)),
+            Certificates::Own(_) => None,
+        };
+        // From here on nothing can fail.
         if let Some((store, key)) = certificates {
             store.swap(key);
         }
         let port = self.parts.https.port();
-        // The domain and the addresses are the running server's until it starts again.
-        let in_force = ServerConfig {
-            domain: config.domain.clone(),
-            ..fresh.clone()
-        };
         self.parts
             .edge
             .reload(super::edge_settings(&in_force, port));
         let settings = super::engine_settings(&in_force, port);
-        *config = fresh;
+        *config = in_force;
         drop(config);
         self.parts.desk.handle(Event::Reloaded { settings });
         tracing::info!("configuration reloaded");

@@ -288,3 +288,39 @@ async fn declared_tunnels_follow_their_file() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_domain_that_waits_for_a_restart_changes_nothing_before() {
+    let mut world = World::new().await;
+    let client = world.joined().await;
+    let origin = Origin::named("x").await;
+    open(&client, &[&origin.target(), "--name", "app"]).await;
+    let old = format!("domain = \"{}\"", crate::world::DOMAIN);
+    world.rewrite_server(|text| text.replace(&old, "domain = \"elsewhere.test\""));
+    for _ in 0..2 {
+        let said = world.server_ctl(&["reload"]).await.ok();
+        assert!(
+            said.out.contains("domain takes effect at the next start"),
+            "{said:?}"
+        );
+        assert_eq!(world.visitor("app").get("/").await.text(), "x");
+    }
+    let status = world.server_ctl(&["status"]).await.ok().json();
+    assert_eq!(status["domain"], crate::world::DOMAIN, "{status}");
+}
+
+#[tokio::test]
+async fn a_new_state_directory_does_not_open_the_one_in_use() {
+    let mut world = World::new().await;
+    let client = world.client_with("[origins]\nfiles = [\"/\"]\n").await;
+    world.join(&client).await;
+    let state = client.dir().join("state");
+    let text = std::fs::read_to_string(client.config_file()).unwrap();
+    let other = client.dir().join("other");
+    let text = text.replace(&format!("{state:?}"), &format!("{other:?}"));
+    std::fs::write(client.config_file(), text).unwrap();
+    ctl(client.socket(), &["reload"]).await.ok();
+    let target = format!("file:{}", state.display());
+    let said = ctl(client.socket(), &["open", &target]).await;
+    assert_eq!(said.code, 4, "{said:?}");
+}
