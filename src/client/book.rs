@@ -143,6 +143,11 @@ impl Book {
     pub(super) async fn put(&self, row: BookRow) -> Result<(), ApiError> {
         self.commit(vec![BookChange::Tunnel(row.clone())]).await?;
         let mut state = self.lock();
+        // Closed while it was written: the end stands, here as on disk, where it was written after.
+        let ended = state.rows.get(&row.id).is_some_and(|r| !r.state.is_live());
+        if ended && row.state.is_live() {
+            return Ok(());
+        }
         state.serve(&row);
         state.rows.insert(row.id, row);
         Ok(())
@@ -158,14 +163,15 @@ impl Book {
         self.commit(vec![BookChange::Forget(id)]).await
     }
 
-    /// Ends a tunnel here at once, then on disk.
+    /// Ends a tunnel here at once, then on disk. What cannot be written is not said to be done: nobody
+    /// visits it any more, and ending it again tries the disk again.
     pub(super) async fn end(
         &self,
         id: TunnelId,
         to: BookState,
         now: WallTime,
     ) -> Result<(), ApiError> {
-        let row = {
+        let (row, before) = {
             let mut state = self.lock();
             state.end(id);
             let Some(row) = state.rows.get_mut(&id) else {
@@ -174,11 +180,18 @@ impl Book {
             if row.state == to {
                 return Ok(());
             }
+            let before = (row.state, row.ended_at);
             row.state = to;
             row.ended_at.get_or_insert(now);
-            row.clone()
+            (row.clone(), before)
         };
-        self.commit(vec![BookChange::Tunnel(row)]).await
+        let stored = self.commit(vec![BookChange::Tunnel(row)]).await;
+        if stored.is_err()
+            && let Some(row) = self.lock().rows.get_mut(&id).filter(|row| row.state == to)
+        {
+            (row.state, row.ended_at) = before;
+        }
+        stored
     }
 
     /// The server confirmed a tunnel. Gives the row as it is now; none when it was closed meanwhile.
@@ -204,9 +217,9 @@ impl Book {
             .terms
             .insert(bound.tunnel, (bound.idle_ms, bound.hold_ms));
         if confirmed != row {
-            self.put(confirmed.clone()).await?;
+            self.put(confirmed).await?;
         }
-        Ok(Some(confirmed))
+        Ok(self.row(bound.tunnel).filter(|r| r.state.is_live()))
     }
 
     pub(super) async fn enrol(&self, enrolment: Enrolment) -> Result<(), ApiError> {
@@ -309,8 +322,12 @@ impl State {
             return;
         }
         // A tunnel that now leads elsewhere serves new visits there; those going on finish where they are.
-        self.live
-            .insert(row.id, Arc::new(Live::new(row, authority, slug.clone())));
+        let mut live = Live::new(row, authority, slug.clone());
+        if let Some(old) = self.live.get(&row.id) {
+            // They end with the tunnel all the same.
+            live.ended = old.ended.clone();
+        }
+        self.live.insert(row.id, Arc::new(live));
     }
 
     fn end(&mut self, id: TunnelId) {
@@ -350,5 +367,94 @@ pub(super) fn host_mode(text: &str) -> Result<HostMode, ApiError> {
             Code::Usage,
             format!("{value:?} is no host; use auto, keep, rewrite or a name"),
         )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::times::Clock;
+
+    fn book(dir: &std::path::Path) -> Book {
+        let (store, snapshot) = ClientStore::open(dir, false).unwrap();
+        Book::new(store, snapshot)
+    }
+
+    fn row() -> BookRow {
+        BookRow {
+            id: TunnelId::random(),
+            name: Slug::parse("app").ok(),
+            slug: Slug::parse("app").ok(),
+            url: None,
+            target: "3000".parse().unwrap(),
+            host: HostMode::Auto,
+            state: BookState::Open,
+            expires_at: None,
+            idle: None,
+            hold: None,
+            declared: false,
+            labels: Vec::new(),
+            public_port: None,
+            created_at: Clock.now().wall,
+            ended_at: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_close_while_the_tunnel_is_written_stands() {
+        let dir = tempfile::tempdir().unwrap();
+        let book = book(dir.path());
+        let row = row();
+        book.put(row.clone()).await.unwrap();
+        let moved = BookRow {
+            url: Some("https://app.example.com".into()),
+            ..row.clone()
+        };
+        let now = Clock.now().wall;
+        let (put, ended) = tokio::join!(book.put(moved), book.end(row.id, BookState::Closing, now));
+        put.unwrap();
+        ended.unwrap();
+        assert_eq!(book.row(row.id).unwrap().state, BookState::Closing);
+        assert!(book.live(row.id).is_none());
+        book.close().await;
+        let (_, snapshot) = ClientStore::open(dir.path(), true).unwrap();
+        assert_eq!(snapshot.tunnels[0].state, BookState::Closing);
+    }
+
+    #[tokio::test]
+    async fn an_end_that_is_not_written_can_be_asked_for_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let book = book(dir.path());
+        let row = row();
+        book.put(row.clone()).await.unwrap();
+        // Stands for every reason why nothing can be written.
+        book.close().await;
+        let now = Clock.now().wall;
+        for _ in 0..2 {
+            book.end(row.id, BookState::Closing, now)
+                .await
+                .expect_err("nothing is on disk");
+            assert!(book.live(row.id).is_none(), "nobody visits it any more");
+        }
+        assert!(book.row(row.id).unwrap().state.is_live());
+    }
+
+    #[tokio::test]
+    async fn visits_on_the_old_target_end_with_the_tunnel() {
+        let dir = tempfile::tempdir().unwrap();
+        let book = book(dir.path());
+        let row = row();
+        book.put(row.clone()).await.unwrap();
+        let old = book.live(row.id).unwrap();
+        let moved = BookRow {
+            target: "4000".parse().unwrap(),
+            ..row.clone()
+        };
+        book.put(moved).await.unwrap();
+        assert!(!old.ended.is_cancelled());
+        book.end(row.id, BookState::Closed, Clock.now().wall)
+            .await
+            .unwrap();
+        assert!(old.ended.is_cancelled());
     }
 }

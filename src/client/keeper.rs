@@ -26,6 +26,13 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// A link that lived this long was a good one: the next wait starts small again.
 const SETTLED: Duration = Duration::from_secs(10);
 
+/// Keys and addresses remembered of a server: current and next, and room for a slip.
+const LEARNT: usize = 8;
+/// A host name, a colon and a port.
+const ADDRESS_MAX: usize = 260;
+/// The longest word of a server that is kept or shown.
+const TEXT_MAX: usize = 300;
+
 /// Keeps a link up for as long as the client runs.
 pub(super) async fn keep(client: Arc<Client>) {
     let stop = client.tasks.stopped();
@@ -159,16 +166,18 @@ async fn learn(client: &Client, welcome: &Welcome) {
         return;
     };
     let mut pins = welcome.pins();
+    pins.truncate(LEARNT);
     if pins.is_empty() {
         pins.clone_from(&known.pins);
     }
-    let addresses = if welcome.addresses.is_empty() {
+    let addresses = learnt_addresses(&welcome.addresses);
+    let addresses = if addresses.is_empty() {
         known.addresses.clone()
     } else {
-        welcome.addresses.clone()
+        addresses
     };
     let domain = Hostname::parse(&welcome.domain).unwrap_or_else(|_| known.domain.clone());
-    let user = welcome.user.clone();
+    let user = printable(&welcome.user);
     let fresh = Enrolment {
         pins,
         addresses,
@@ -181,6 +190,25 @@ async fn learn(client: &Client, welcome: &Welcome) {
     {
         warn!(%err, "news from the server not stored");
     }
+}
+
+/// The addresses worth keeping: few, and short.
+fn learnt_addresses(given: &[String]) -> Vec<String> {
+    let is_sound = |a: &&String| a.len() <= ADDRESS_MAX && a.bytes().all(|b| b.is_ascii_graphic());
+    given
+        .iter()
+        .filter(is_sound)
+        .take(LEARNT)
+        .cloned()
+        .collect()
+}
+
+/// What a server says for people, cut to a length that tables and terminals bear.
+fn printable(text: &str) -> String {
+    text.chars()
+        .filter(|c| !c.is_control())
+        .take(TEXT_MAX)
+        .collect()
 }
 
 /// How long to wait after a session; none when the client stops.
@@ -369,7 +397,7 @@ fn enrolment_of(
         addresses: token.addresses.clone(),
         pins: token.pins.clone(),
         device: enrolled.device,
-        user: enrolled.user,
+        user: printable(&enrolled.user),
         domain,
         joined_at: Clock.now().wall,
     })
@@ -407,7 +435,8 @@ async fn greet(
                 Some(Control::Enrolled(e)) if token.is_some() => enrolled = Some(e),
                 Some(Control::Welcome(welcome)) => return Ok(welcome),
                 Some(Control::Error(f)) => {
-                    return Err(Failure::Refused(Code::from_wire(f.code.into()), f.detail));
+                    let detail = printable(&f.detail);
+                    return Err(Failure::Refused(Code::from_wire(f.code.into()), detail));
                 }
                 Some(_) => {
                     return Err(Failure::Refused(

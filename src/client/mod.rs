@@ -8,6 +8,8 @@ mod keeper;
 mod open;
 mod requests;
 mod session;
+#[cfg(test)]
+mod tests;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -225,13 +225,14 @@ impl Client {
         let none = || ApiError::new(Code::NotFound, format!("there is no tunnel {key}"));
         let row = self.book.find(&key).ok_or_else(none)?;
         if row.state.is_live() {
-            self.book
-                .end(row.id, BookState::Closing, Clock.now().wall)
-                .await?;
+            let now = Clock.now().wall;
+            let stored = self.book.end(row.id, BookState::Closing, now).await;
+            // The server is told all the same: what it knows for closed stays so, whatever our disk says.
             if let Ok(answer) = self.ask_close(row.id) {
                 // Late or lost, it is asked again at the next link.
                 let _ = answer_within(answer, CLOSED_WITHIN, "closing the tunnel").await;
             }
+            stored?;
         }
         let row = self.book.row(row.id).unwrap_or(row);
         let mut json = self.book.json(&row, self.link_up());

@@ -94,6 +94,8 @@ impl Session {
         tokio::pin!(closed);
         let mut silence = Silence::new(&self.link, client.link_settings.keep_alive);
         loop {
+            // A server that talks without end must not keep the one thread to itself.
+            tokio::task::consume_budget().await;
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return Ended::Stopped,
@@ -108,15 +110,21 @@ impl Session {
                 },
                 message = outbox.recv() => {
                     let Some(message) = message else { return Ended::Stopped };
-                    match tokio::time::timeout(READ_WITHIN, self.tx.send(&message)).await {
-                        Ok(Ok(())) => {}
-                        Ok(Err(_)) => return lost(&closed.await),
-                        Err(_) => return Ended::Lost("the server does not read what is asked".into()),
-                    }
+                    if let Err(ended) = self.send(&message).await { return ended }
                 }
                 // Last, so that whatever has come in is heard before it is missed.
                 fresh = silence.race(client, &self.link) => return Ended::Replaced(Box::new(fresh)),
             }
+        }
+    }
+
+    /// Says something, unless the server reads nothing.
+    async fn send(&mut self, message: &Control) -> Result<(), Ended> {
+        match tokio::time::timeout(READ_WITHIN, self.tx.send(message)).await {
+            Ok(Ok(())) => Ok(()),
+            // A send fails only when the link is over, or is being ended for what the server did.
+            Ok(Err(_)) => Err(lost(&self.link.closed().await)),
+            Err(_) => Err(Ended::Lost("the server does not read what is said".into())),
         }
     }
 
@@ -133,9 +141,7 @@ impl Session {
             Control::Error(f) => return self.fault(client, f).await,
             Control::Update(update) => client.updated(update).await,
             Control::Ping(Ping { nonce }) => {
-                if self.tx.send(&Control::Pong(Ping { nonce })).await.is_err() {
-                    return Some(Ended::Lost("the link was lost".into()));
-                }
+                return self.send(&Control::Pong(Ping { nonce })).await.err();
             }
             Control::GoAway(away) => {
                 info!("server asks to reconnect");

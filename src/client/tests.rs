@@ -1,0 +1,153 @@
+//! A client against a server that means it ill.
+
+use super::*;
+use crate::admin::types::JoinAsk;
+use crate::admin::{Caller, ClientBackend as _};
+use crate::link::{ControlRecv, ControlSend, Identity, Link, Listener};
+use crate::names::{DeviceId, Generation};
+use crate::secret::Secret;
+use crate::wire::token::JoinToken;
+use crate::wire::{Capabilities, Enrolled, GoAway, LinkTerms, VERSION, Welcome};
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A client that runs, and the listener that it takes for its server.
+struct World {
+    client: Running,
+    listener: Listener,
+    key: Identity,
+    device: DeviceId,
+    _dir: tempfile::TempDir,
+}
+
+type Session = (Link, ControlSend, ControlRecv);
+
+impl World {
+    async fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("client.toml");
+        let text = format!(
+            "[state]\ndir = {:?}\n[admin]\nsocket = {:?}\n[link]\nkeep_alive = \"1s\"\n",
+            dir.path().join("state"),
+            dir.path().join("sock"),
+        );
+        std::fs::write(&file, text).unwrap();
+        let config = ClientConfig::load(Some(&file)).unwrap();
+        let client = Running::start(config, Some(file), Vec::new())
+            .await
+            .unwrap();
+        let key = Identity::ephemeral().unwrap();
+        let any = "127.0.0.1:0".parse().unwrap();
+        let listener = Listener::bind(any, &key, &LinkSettings::default()).unwrap();
+        Self {
+            client,
+            listener,
+            key,
+            device: DeviceId::random(),
+            _dir: dir,
+        }
+    }
+
+    fn welcome(&self) -> Welcome {
+        Welcome {
+            version: VERSION,
+            capabilities: Capabilities::OURS,
+            software: "evil".into(),
+            generation: Generation {
+                boot: 1,
+                counter: 1,
+            },
+            terms: LinkTerms { keep_alive_ms: 0 },
+            domain: "t.wormkey.test".into(),
+            pins: vec![self.key.pin().0],
+            addresses: Vec::new(),
+            device: self.device,
+            user: "default".into(),
+        }
+    }
+
+    async fn arrive(&self) -> Session {
+        let arriving = tokio::time::timeout(PATIENCE, self.listener.accept());
+        let arriving = arriving.await.expect("the client comes").unwrap();
+        let (link, tx, rx, _) = arriving.establish().await.unwrap();
+        (link, tx, rx)
+    }
+
+    /// Lets the client join; gives the link that it joined on.
+    async fn joined(&self, welcome: Welcome) -> Session {
+        let token = JoinToken {
+            addresses: vec![self.listener.local_addr().to_string()],
+            pins: vec![self.key.pin()],
+            secret: Secret::new([9; 32]),
+        };
+        let caller = Caller { uid: 0, pid: None };
+        let ask = JoinAsk {
+            token: token.to_text().expose().clone(),
+            replace: false,
+        };
+        let serve = async {
+            let (link, mut tx, mut rx) = self.arrive().await;
+            assert!(matches!(rx.recv().await, Ok(Some(Control::Enroll(_)))));
+            let enrolled = Enrolled {
+                device: self.device,
+                user: "x".repeat(10_000),
+            };
+            tx.send(&Control::Enrolled(enrolled)).await.unwrap();
+            tx.send(&Control::Welcome(welcome)).await.unwrap();
+            (link, tx, rx)
+        };
+        let (joined, session) = tokio::join!(self.client.backend.join(caller, ask), serve);
+        joined.unwrap();
+        session
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_sends_every_link_away_does_not_make_it_spin() {
+    let world = World::new().await;
+    let away = Control::GoAway(GoAway {
+        after_ms: 0,
+        spread_ms: 0,
+        code: 0,
+    });
+    let (_link, mut tx, _rx) = world.joined(world.welcome()).await;
+    tx.send(&away).await.unwrap();
+    let mut kept = Vec::new();
+    let storm = async {
+        loop {
+            let (link, mut tx, rx) = world.arrive().await;
+            tx.send(&Control::Welcome(world.welcome())).await.unwrap();
+            // The client may be gone already.
+            let _ = tx.send(&away).await;
+            kept.push((link, tx, rx));
+        }
+    };
+    let _ = tokio::time::timeout(Duration::from_secs(2), storm).await;
+    assert!(
+        (1..20).contains(&kept.len()),
+        "{} links in two seconds",
+        kept.len()
+    );
+}
+
+#[tokio::test]
+async fn what_a_welcome_teaches_is_bounded() {
+    let world = World::new().await;
+    let evil = Welcome {
+        pins: (0..200u8).map(|n| [n; 32]).collect(),
+        addresses: (0..1000).map(|n| format!("192.0.2.1:{n}")).collect(),
+        user: format!("\u{1b}[2J{}", "x".repeat(10_000)),
+        ..world.welcome()
+    };
+    let _session = world.joined(evil).await;
+    let up = &mut world.client.client.standing.subscribe();
+    tokio::time::timeout(PATIENCE, up.wait_for(|link| link.state == "up"))
+        .await
+        .unwrap()
+        .unwrap();
+    let known = world.client.client.book.enrolment().unwrap();
+    assert!(known.pins.len() <= 8, "{}", known.pins.len());
+    assert!(known.addresses.len() <= 8, "{}", known.addresses.len());
+    assert!(known.user.len() <= 300 && !known.user.contains(char::is_control));
+    world.client.stop().await;
+}
