@@ -8,7 +8,7 @@ mod links;
 mod slugs;
 mod visits;
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use rustls::server::ResolvesServerCert;
+use socket2::{Domain, Socket, Type};
 use tokio::net::TcpListener;
 use tracing::info;
 
@@ -70,10 +71,10 @@ impl Server {
         let lock = StateLock::acquire(&config.state_dir, "server")?;
         let (identity, store, snapshot) = open_state(&config.state_dir)?;
 
-        let (https, listener) = bind(&config, &identity).await?;
+        let (https, listener) = bind(&config, &identity)?;
         let addr = https.local_addr().context("reading the https address")?;
         let http = match config.http {
-            Some(addr) => Some(bind_tcp(addr, "listen.http").await?),
+            Some(addr) => Some(bind_tcp(addr, "listen.http")?),
             None => None,
         };
         let http_addr = http.as_ref().and_then(|l| l.local_addr().ok());
@@ -256,10 +257,7 @@ pub(crate) fn certified_key(
 }
 
 /// TCP and UDP on the same port: visitors and links share one address.
-async fn bind(
-    config: &ServerConfig,
-    identity: &Identity,
-) -> anyhow::Result<(TcpListener, Listener)> {
+fn bind(config: &ServerConfig, identity: &Identity) -> anyhow::Result<(TcpListener, Listener)> {
     let settings = LinkSettings {
         keep_alive: config.link.keep_alive,
         idle_timeout: config.link.idle_timeout,
@@ -267,7 +265,7 @@ async fn bind(
     };
     // With port 0 the kernel picks a TCP port whose UDP twin may be taken: then it picks again.
     for _ in 0..16 {
-        let tcp = bind_tcp(config.https, "listen.https").await?;
+        let tcp = bind_tcp(config.https, "listen.https")?;
         let addr = tcp.local_addr().context("reading the https address")?;
         match Listener::bind(addr, identity, &settings) {
             Ok(listener) => return Ok((tcp, listener)),
@@ -281,15 +279,42 @@ async fn bind(
     bail!("no port was free for both TCP and UDP")
 }
 
-async fn bind_tcp(addr: SocketAddr, key: &str) -> anyhow::Result<TcpListener> {
+/// Connections the kernel keeps for us while we are busy.
+const BACKLOG: i32 = 1024;
+
+/// Binds as the socket of the links is bound: `[::]` takes IPv4 too, whatever the system's default is, and
+/// where the kernel has no IPv6 at all it means every IPv4 address.
+fn bind_tcp(addr: SocketAddr, key: &str) -> anyhow::Result<TcpListener> {
+    let has_ipv6 = Socket::new(Domain::IPV6, Type::STREAM, None).is_ok();
+    let addr = everywhere(addr, has_ipv6);
     let hint = if addr.port() < 1024 {
         "; ports below 1024 need CAP_NET_BIND_SERVICE"
     } else {
         ""
     };
-    TcpListener::bind(addr)
-        .await
-        .with_context(|| format!("listening on tcp {addr} ({key}){hint}"))
+    listen(addr).with_context(|| format!("listening on tcp {addr} ({key}){hint}"))
+}
+
+fn listen(addr: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None)?;
+    if addr.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    // A restart does not wait for the connections of the process before.
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&addr.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// What "everywhere" means on this machine.
+fn everywhere(addr: SocketAddr, has_ipv6: bool) -> SocketAddr {
+    if addr.is_ipv6() && addr.ip().is_unspecified() && !has_ipv6 {
+        SocketAddr::from((Ipv4Addr::UNSPECIFIED, addr.port()))
+    } else {
+        addr
+    }
 }
 
 fn listen_names(
@@ -347,4 +372,29 @@ pub async fn run(config: ServerConfig, config_path: Option<PathBuf>) -> anyhow::
     .await;
     server.stop().await;
     outcome
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everywhere_is_every_family_the_machine_has() {
+        let any: SocketAddr = "[::]:443".parse().unwrap();
+        assert_eq!(everywhere(any, true), any);
+        assert_eq!(everywhere(any, false), "0.0.0.0:443".parse().unwrap());
+        // An address that names one place is never another.
+        let one: SocketAddr = "[::1]:443".parse().unwrap();
+        assert_eq!(everywhere(one, false), one);
+    }
+
+    #[tokio::test]
+    async fn every_address_takes_both_families() {
+        let any = "[::]:0".parse().unwrap();
+        let listener = bind_tcp(any, "listen.https").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::net::TcpStream::connect(("127.0.0.1", port))
+            .await
+            .expect("IPv4 is taken too");
+    }
 }
