@@ -59,7 +59,10 @@ pub fn check(mut parts: Parts, extended: Option<&str>, scheme: Scheme) -> Result
     } else {
         let has_body =
             length.is_some_and(|n| n > 0) || parts.headers.contains_key(header::TRANSFER_ENCODING);
-        asked_upgrade(&parts.headers, version, has_body)
+        // An Upgrade may always be left unheard; an origin is asked for one with a GET only.
+        (parts.method == Method::GET)
+            .then(|| asked_upgrade(&parts.headers, version, has_body))
+            .flatten()
     };
     let expects_continue = version >= 11 && takes_continue(&mut parts.headers);
     clean(&mut parts.headers)?;

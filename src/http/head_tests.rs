@@ -157,6 +157,12 @@ fn b12_an_upgrade_counts_only_when_it_can_work() {
         Some("websocket")
     );
     assert_eq!(upgrade(&[("upgrade", "websocket")]), None);
+    // An origin cannot be asked for one with another method, so it is left unheard, not refused.
+    for method in ["POST", "HEAD", "DELETE"] {
+        let mut ask = h1(&[connection, ("upgrade", "foo")]);
+        ask.method = method;
+        assert_eq!(ask.check().unwrap().protocol, None, "{method}");
+    }
     assert_eq!(
         upgrade(&[connection, ("upgrade", "foo"), ("content-length", "3")]),
         None
