@@ -55,12 +55,19 @@ async fn serve(
     std::fs::write(&ca_file, ca.pem()).context("writing the CA certificate")?;
     let options = Options {
         certificates: Some(ca),
-        config_path: None,
+        // A reload reads what we wrote, not what the system's own daemon has.
+        config_path: Some(dir.join("server.toml")),
     };
     let server = Server::start(server_config(dir, wish.port)?, options)
         .await
         .map_err(|e| hint_port(e, wish.port))?;
-    let client = match Running::start(client_config(dir)?, None, vec![server.https_addr()]).await {
+    let client = match Running::start(
+        client_config(dir)?,
+        Some(dir.join("client.toml")),
+        vec![server.https_addr()],
+    )
+    .await
+    {
         Ok(client) => client,
         Err(e) => {
             server.stop().await;
