@@ -164,6 +164,7 @@ impl Client {
     async fn join(self: Arc<Self>, caller: Caller, ask: JoinAsk) -> Result<JoinJson, ApiError> {
         let token = JoinToken::parse(&ask.token)
             .map_err(|e| ApiError::new(Code::BadToken, e.to_string()))?;
+        let _alone = self.membership.lock().await;
         if let Some(there) = self.book.enrolment() {
             if !ask.replace {
                 let detail = format!("this device has joined {} already", there.domain);
@@ -204,6 +205,7 @@ impl Client {
     }
 
     async fn leave(self: Arc<Self>, caller: Caller, forget_key: bool) -> Result<(), ApiError> {
+        let _alone = self.membership.lock().await;
         if self.book.enrolment().is_none() {
             return Err(ApiError::new(
                 Code::NotJoined,

@@ -69,6 +69,8 @@ pub(crate) struct Client {
     epoch: watch::Sender<u64>,
     /// A session that `join` has just made, handed to the keeper.
     handed: Mutex<Option<session::Session>>,
+    /// Held by whoever joins or leaves: one at a time, or the second would undo the first half way.
+    membership: tokio::sync::Mutex<()>,
     /// Something happened that makes another try worth while at once.
     hurry: Notify,
     /// A visit has ended, for whoever waits until none is left.
@@ -115,6 +117,7 @@ impl Running {
             standing: watch::channel(LinkJson::default()).0,
             epoch: watch::channel(0).0,
             handed: Mutex::new(None),
+            membership: tokio::sync::Mutex::new(()),
             hurry: Notify::new(),
             visit_ended: Notify::new(),
             problems: Mutex::new(Vec::new()),

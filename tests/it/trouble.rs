@@ -324,3 +324,15 @@ async fn a_new_state_directory_does_not_open_the_one_in_use() {
     let said = ctl(client.socket(), &["open", &target]).await;
     assert_eq!(said.code, 4, "{said:?}");
 }
+
+#[tokio::test]
+async fn two_joins_at_once_are_one_join() {
+    let mut world = World::new().await;
+    let client = world.client().await;
+    let (one, two) = (world.invite(&[]).await, world.invite(&[]).await);
+    let join = async |token: &str| ctl(client.socket(), &["join", token]).await;
+    let (first, second) = tokio::join!(join(&one), join(&two));
+    let mut codes = [first.code, second.code];
+    codes.sort_unstable();
+    assert_eq!(codes, [0, 6], "{first:?} {second:?}");
+}
