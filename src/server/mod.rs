@@ -6,6 +6,8 @@ mod control;
 mod desk;
 mod links;
 mod slugs;
+#[cfg(test)]
+mod tests;
 mod visits;
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -372,29 +374,4 @@ pub async fn run(config: ServerConfig, config_path: Option<PathBuf>) -> anyhow::
     .await;
     server.stop().await;
     outcome
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn everywhere_is_every_family_the_machine_has() {
-        let any: SocketAddr = "[::]:443".parse().unwrap();
-        assert_eq!(everywhere(any, true), any);
-        assert_eq!(everywhere(any, false), "0.0.0.0:443".parse().unwrap());
-        // An address that names one place is never another.
-        let one: SocketAddr = "[::1]:443".parse().unwrap();
-        assert_eq!(everywhere(one, false), one);
-    }
-
-    #[tokio::test]
-    async fn every_address_takes_both_families() {
-        let any = "[::]:0".parse().unwrap();
-        let listener = bind_tcp(any, "listen.https").unwrap();
-        let port = listener.local_addr().unwrap().port();
-        tokio::net::TcpStream::connect(("127.0.0.1", port))
-            .await
-            .expect("IPv4 is taken too");
-    }
 }

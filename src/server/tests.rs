@@ -1,0 +1,208 @@
+//! A server against devices that mean it ill: they have a key and a token, and nothing more to lose.
+
+use super::*;
+use crate::admin::types::InviteAsk;
+use crate::admin::{Caller, ServerBackend as _};
+use crate::link::enrol::proof;
+use crate::link::{ControlRecv, ControlSend, Dialer, Link};
+use crate::names::TunnelId;
+use crate::wire::token::JoinToken;
+use crate::wire::{Bind, Capabilities, Close, Enroll, Hello, Ping, VERSION};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+const ME: Caller = Caller { uid: 0, pid: None };
+
+struct World {
+    server: Server,
+    _dir: tempfile::TempDir,
+}
+
+struct Device {
+    link: Link,
+    tx: ControlSend,
+    rx: ControlRecv,
+}
+
+impl World {
+    async fn new(more: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("server.toml");
+        let text = format!(
+            "domain = \"t.wormkey.test\"\n[listen]\nhttps = \"127.0.0.1:0\"\nhttp = \"off\"\n\
+             [state]\ndir = {:?}\n[admin]\nsocket = {:?}\n{more}",
+            dir.path().join("state"),
+            dir.path().join("sock"),
+        );
+        std::fs::write(&file, text).unwrap();
+        let config = ServerConfig::load(Some(&file)).unwrap();
+        let server = Server::start(config, Options::default()).await.unwrap();
+        Self { server, _dir: dir }
+    }
+
+    async fn device(&self) -> Device {
+        let ask = InviteAsk::default();
+        let invite = self.server.backend.invite(ME, ask).await.unwrap();
+        let token = JoinToken::parse(&invite.token).unwrap();
+        let key = Identity::ephemeral().unwrap();
+        let dialer = Dialer::new(&key, &LinkSettings::default()).unwrap();
+        let hello = Hello {
+            versions: vec![VERSION],
+            capabilities: Capabilities::OURS,
+            software: "evil".into(),
+            device_name: "evil".into(),
+            enrolling: true,
+        };
+        let address = self.server.https_addr().to_string();
+        let (link, tx, rx) = dialer.dial(&address, &token.pins, hello).await.unwrap();
+        let mut device = Device { link, tx, rx };
+        let secret = *token.secret.expose();
+        let enroll = Enroll {
+            secret,
+            proof: proof(&secret, &device.link.exporter().unwrap()),
+            device_name: "evil".into(),
+        };
+        device.say(Control::Enroll(enroll)).await;
+        assert!(matches!(device.hear().await, Some(Control::Enrolled(_))));
+        assert!(matches!(device.hear().await, Some(Control::Welcome(_))));
+        device
+    }
+}
+
+impl Device {
+    async fn say(&mut self, message: Control) {
+        let sent = tokio::time::timeout(PATIENCE, self.tx.send(&message));
+        sent.await.expect("the server reads").unwrap();
+    }
+
+    async fn hear(&mut self) -> Option<Control> {
+        let heard = tokio::time::timeout(PATIENCE, self.rx.recv());
+        heard.await.expect("the server answers").ok().flatten()
+    }
+
+    /// A well-behaved question and its answer: how long it took.
+    async fn asks(&mut self) -> Duration {
+        let begun = tokio::time::Instant::now();
+        self.say(Control::Ping(Ping { nonce: 7 })).await;
+        let heard = self.hear().await;
+        assert_eq!(heard, Some(Control::Pong(Ping { nonce: 7 })));
+        begun.elapsed()
+    }
+}
+
+fn bind(request: u64) -> Control {
+    Control::Bind(Bind {
+        request,
+        tunnel: TunnelId::random(),
+        name: None,
+        kind: "http".into(),
+        expires_at: Some(i64::MAX),
+        idle_ms: None,
+        hold_ms: None,
+        declared: false,
+        labels: Vec::new(),
+        public_port: None,
+    })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn b27_a_device_that_asks_without_reading_disturbs_nobody() {
+    let world = World::new("").await;
+    let mut good = world.device().await;
+    let mut evil = world.device().await;
+    let flood = async {
+        for nonce in 0..200_000 {
+            let ping = Control::Ping(Ping { nonce });
+            if evil.tx.send(&ping).await.is_err() {
+                return;
+            }
+        }
+    };
+    let watch = async {
+        let mut worst = Duration::ZERO;
+        for _ in 0..20 {
+            worst = worst.max(good.asks().await);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        worst
+    };
+    // The flood stands still sooner or later, because its answers are not read; that is its own affair.
+    let worst = tokio::select! {
+        worst = watch => worst,
+        () = async { flood.await; std::future::pending::<()>().await } => unreachable!("it is pending"),
+    };
+    assert!(worst < Duration::from_secs(1), "{worst:?}");
+    world.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn b27_tunnels_beyond_the_limit_are_refused_and_the_lists_stay_readable() {
+    let world = World::new("[tunnels]\nper_device = 5\n").await;
+    let mut good = world.device().await;
+    let mut evil = world.device().await;
+    for request in 0..300 {
+        evil.say(bind(request)).await;
+    }
+    let (mut bound, mut refused) = (Vec::new(), 0);
+    for _ in 0..300 {
+        match evil.hear().await {
+            Some(Control::Bound(answer)) => bound.push(answer.tunnel),
+            Some(Control::Error(fault)) => {
+                assert_eq!(fault.code, Code::LimitReached.row().wire);
+                refused += 1;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!((bound.len(), refused), (5, 295));
+    // Somebody else's are none of its business.
+    let tunnel = bound[0];
+    good.say(Control::Close(Close { request: 1, tunnel })).await;
+    let Some(Control::Error(fault)) = good.hear().await else {
+        panic!("it is not theirs to close");
+    };
+    assert_eq!(fault.code, Code::NotFound.row().wire);
+    let tunnels = world.server.backend.tunnels(true).await.unwrap();
+    assert_eq!(tunnels.len(), 5);
+    let text = serde_json::to_string(&tunnels).unwrap();
+    let read: Vec<crate::admin::types::TunnelJson> = serde_json::from_str(&text).unwrap();
+    assert_eq!(read.len(), 5);
+    world.server.stop().await;
+}
+
+#[tokio::test]
+async fn a_device_that_goes_leaves_its_promise_and_no_link() {
+    let world = World::new("").await;
+    let mut evil = world.device().await;
+    evil.say(bind(1)).await;
+    assert!(matches!(evil.hear().await, Some(Control::Bound(_))));
+    evil.link.close(Code::Done, "gone");
+    let counts = || world.server.desk.read(Engine::counts);
+    let gone = async {
+        while counts().links > 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, gone).await.unwrap();
+    assert_eq!(counts().tunnels, 1, "the promise stands");
+    world.server.stop().await;
+}
+
+#[test]
+fn everywhere_is_every_family_the_machine_has() {
+    let any: SocketAddr = "[::]:443".parse().unwrap();
+    assert_eq!(everywhere(any, true), any);
+    assert_eq!(everywhere(any, false), "0.0.0.0:443".parse().unwrap());
+    // An address that names one place is never another.
+    let one: SocketAddr = "[::1]:443".parse().unwrap();
+    assert_eq!(everywhere(one, false), one);
+}
+
+#[tokio::test]
+async fn every_address_takes_both_families() {
+    let any = "[::]:0".parse().unwrap();
+    let listener = bind_tcp(any, "listen.https").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::net::TcpStream::connect(("127.0.0.1", port))
+        .await
+        .expect("IPv4 is taken too");
+}
