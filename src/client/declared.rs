@@ -92,10 +92,14 @@ impl Client {
         }
     }
 
-    async fn put_declared(&self, row: BookRow, bind: bool) {
-        if let Err(e) = self.origins.check(&row.target).await {
-            self.note_problem(format!("tunnel {}: {e}", super::name_of(&row)));
-        }
+    async fn put_declared(self: &Arc<Self>, row: BookRow, bind: bool) {
+        let (client, looked_at) = (Arc::clone(self), row.clone());
+        // Aside: at boot the resolver may be slow to say that it is not there, and a start waits for nobody.
+        self.tasks.spawn("declared target", async move {
+            if let Err(e) = client.origins.check(&looked_at.target).await {
+                client.note_problem(format!("tunnel {}: {e}", super::name_of(&looked_at)));
+            }
+        });
         if let Err(err) = self.book.put(row.clone()).await {
             return warn!(tunnel = %row.id, %err, "declared tunnel not stored");
         }
