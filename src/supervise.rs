@@ -1,11 +1,36 @@
-//! What every role does around its work: signals, systemd's readiness, an orderly end. Knows no role.
+//! What every role does around its work: its name and state directory, signals, systemd's readiness, an
+//! orderly end. Knows no role.
 
 use std::future::Future;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
+
+/// What this build calls itself.
+pub(crate) const SOFTWARE: &str = concat!("wormkeyd ", env!("CARGO_PKG_VERSION"));
+
+/// How long visits in flight have to finish when the server drains; a client that has dialled anew
+/// keeps the old link as long.
+pub(crate) const SERVER_GRACE: Duration = Duration::from_secs(30);
+
+/// Makes the state directory for its owner alone; one that is there is left as its administrator made it.
+pub(crate) fn prepare_state_dir(dir: &Path) -> anyhow::Result<()> {
+    if dir.is_dir() {
+        return Ok(());
+    }
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .with_context(|| format!("making the state directory {}", dir.display()))?;
+    std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o700))
+        .with_context(|| format!("closing the state directory {} to others", dir.display()))
+}
 
 /// Runs until SIGTERM or SIGINT, then drains; a second one ends the drain at once. SIGHUP reloads.
 /// An error when a critical task ended by itself.

@@ -29,14 +29,13 @@ use crate::link::{Link, LinkSettings};
 use crate::names::TunnelId;
 use crate::origin::{OriginPolicy, Origins};
 use crate::store::{ClientStore, StateLock};
+use crate::supervise::{SERVER_GRACE, SOFTWARE, prepare_state_dir};
 use crate::tasks::Tasks;
 use crate::times::{Clock, WallTime};
 use crate::wire::{Control, Update};
 
 use book::Book;
 use requests::{Answer, Question, Requests};
-
-pub use crate::server::SOFTWARE;
 
 /// Messages waiting for a link to write them; one per tunnel it may have, and some.
 const OUTBOX: usize = 2048;
@@ -92,7 +91,7 @@ impl Running {
         config_path: Option<PathBuf>,
         own_addrs: Vec<SocketAddr>,
     ) -> anyhow::Result<Self> {
-        crate::server::prepare_state_dir(&config.state_dir)?;
+        prepare_state_dir(&config.state_dir)?;
         let lock = StateLock::acquire(&config.state_dir, "client")?;
         let has_key = config.state_dir.join("client.key").exists();
         let (store, snapshot) =
@@ -363,7 +362,7 @@ impl Client {
             // Taken whole: a block takes only the fields it names, and the control stream would stay out.
             let session = session;
             streams.stop();
-            streams.finished(crate::server::GRACE).await;
+            streams.finished(SERVER_GRACE).await;
             session.link.close(Code::Done, "reconnected");
         });
     }

@@ -11,7 +11,6 @@ mod tests;
 mod visits;
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,17 +28,12 @@ use crate::edge::{Edge, EdgeSettings};
 use crate::engine::{Engine, EngineSettings, Event};
 use crate::link::{Identity, LinkSettings, Listener};
 use crate::store::{ServerStore, StateLock};
+use crate::supervise::{SERVER_GRACE, SOFTWARE, prepare_state_dir};
 use crate::tasks::Tasks;
 use crate::times::Clock;
 use crate::wire::{Control, GoAway};
 
 use desk::Desk;
-
-/// What this build calls itself.
-pub const SOFTWARE: &str = concat!("wormkeyd ", env!("CARGO_PKG_VERSION"));
-
-/// How long visits in flight have to finish when the server drains.
-pub const GRACE: Duration = Duration::from_secs(30);
 
 /// Returning clients spread themselves over this long after an orderly restart.
 const GOAWAY_SPREAD: Duration = Duration::from_secs(2);
@@ -230,20 +224,6 @@ async fn watch_store(store: ServerStore, stop: tokio_util::sync::CancellationTok
     }
 }
 
-/// Makes the state directory for its owner alone; one that is there is left as its administrator made it.
-pub(crate) fn prepare_state_dir(dir: &Path) -> anyhow::Result<()> {
-    if dir.is_dir() {
-        return Ok(());
-    }
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(dir)
-        .with_context(|| format!("making the state directory {}", dir.display()))?;
-    std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o700))
-        .with_context(|| format!("closing the state directory {} to others", dir.display()))
-}
-
 pub(crate) fn certified_key(
     config: &ServerConfig,
 ) -> anyhow::Result<Arc<rustls::sign::CertifiedKey>> {
@@ -369,7 +349,7 @@ pub async fn run(config: ServerConfig, config_path: Option<PathBuf>) -> anyhow::
     let outcome = crate::supervise::until_stopped(
         &server.failed(),
         || async { drop(server.backend.reload_now().await) },
-        || server.drain(GRACE),
+        || server.drain(SERVER_GRACE),
     )
     .await;
     server.stop().await;

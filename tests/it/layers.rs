@@ -38,7 +38,12 @@ fn allowed(module: &str) -> Option<Vec<&'static str>> {
             ADAPTERS,
             &["config"],
             AROUND_ROLES,
-            ROLES,
+            // A role that leans on another would bring it along wherever it goes; `dev` is both on purpose.
+            if module == "dev" {
+                &["client", "server"]
+            } else {
+                &[]
+            },
         ],
         _ if PROGRAMS.contains(&module) => &[VALUES, SERVICES, &["config"], ROLES],
         "bin" => &[VALUES, SERVICES, &["config"], ROLES, PROGRAMS],
