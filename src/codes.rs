@@ -42,26 +42,26 @@ macro_rules! codes {
 
 codes! {
     // What visitors can get (design.md section 6).
-    BadRequest = 1, "bad_request", 400, 2, "The request is not acceptable.", "Send a request that RFC 9110 and RFC 9112 allow.";
-    MethodNotAllowed = 2, "method_not_allowed", 405, 4, "This method is not served here.", "Use another method; CONNECT and TRACE never pass.";
-    RequestTimeout = 3, "request_timeout", 408, 9, "The request took too long to arrive.", "Send the whole head within ten seconds.";
+    BadRequest = 1, "bad_request", 400, 2, "The request is not acceptable.", "It breaks a rule of HTTP (RFC 9110, RFC 9112); send one that does not.";
+    MethodNotAllowed = 2, "method_not_allowed", 405, 4, "This method is not served here.", "Use one of the methods that the Allow field of the answer names.";
+    RequestTimeout = 3, "request_timeout", 408, 9, "The request took too long to arrive.", "Try again, and send the whole request without pauses.";
     NotImplemented = 4, "not_implemented", 501, 4, "That is not supported here.", "Leave out the feature that was asked for.";
     Unauthorized = 5, "unauthorized", 401, 4, "This tunnel asks for credentials.", "Send the credentials the tunnel's owner gave you.";
     Forbidden = 6, "forbidden", 403, 4, "That is not allowed.", "Ask the owner of the tunnel, or the operator, to allow it.";
     Suspended = 7, "suspended", 403, 4, "The operator has suspended this.", "Ask the operator of the server.";
-    NoSuchTunnel = 8, "no_such_tunnel", 404, 5, "No tunnel answers this name.", "Check the spelling; `wormkeyctl list` shows the tunnels that are open.";
+    NoSuchTunnel = 8, "no_such_tunnel", 404, 5, "No tunnel answers this name.", "Check the spelling of the address, or ask whoever gave it to you.";
     TunnelExpired = 9, "tunnel_expired", 410, 5, "Wormhole closed or expired.", "Ask its owner to open a new one.";
     TunnelClosed = 10, "tunnel_closed", 410, 5, "Wormhole closed or expired.", "Ask its owner to open a new one.";
-    TooLarge = 11, "too_large", 413, 2, "The request is larger than allowed.", "Keep the head under 32 KiB and 100 fields, the address under 8 KiB.";
+    TooLarge = 11, "too_large", 413, 2, "The request is larger than allowed.", "Send less: at most 100 fields and 32 KiB of head, 8 KiB of address, 1 MiB to the admin API.";
     Misdirected = 12, "misdirected", 421, 2, "The name asked for is not the one this connection is for.", "Open a new connection for the other name.";
     RateLimited = 13, "rate_limited", 429, 4, "Too many requests.", "Wait for the time that Retry-After gives.";
     TunnelOffline = 14, "tunnel_offline", 502, 7, "The tunnel is there, but the machine behind it is away.", "Wait; it comes back by itself when that machine is online.";
     OriginUnreachable = 15, "origin_unreachable", 502, 8, "The service behind the tunnel does not answer.", "Start the local service, or check the target's port.";
     OriginError = 16, "origin_error", 502, 8, "The service behind the tunnel gave an answer that is no HTTP.", "Look at the local service's log.";
-    OriginTimeout = 17, "origin_timeout", 504, 9, "The service behind the tunnel took too long.", "Look at the local service, or raise [tunnels] origin_timeout.";
+    OriginTimeout = 17, "origin_timeout", 504, 9, "The service behind the tunnel took too long.", "Look at the local service; the operator can raise [tunnels] origin_timeout.";
     Draining = 18, "draining", 503, 7, "The server is about to restart.", "Try again in a moment.";
     Overloaded = 19, "overloaded", 503, 7, "The server has too much to do.", "Try again later.";
-    Internal = 20, "internal", 500, 1, "Something went wrong inside wormkey.", "The log has the detail under the same request id.";
+    Internal = 20, "internal", 500, 1, "Something went wrong inside wormkey.", "Try again; the log of the daemon has the detail.";
 
     // What people at the admin API and devices on a link can get besides.
     Usage = 40, "usage", 400, 2, "The request is not understood.", "See `wormkeyctl --help`.";
@@ -80,13 +80,13 @@ codes! {
     WrongPin = 53, "wrong_pin", 502, 7, "The server's key is not the one this device trusts.", "Do not go on: either the server was replaced (join again), or somebody is in between.";
     ServerUnreachable = 54, "server_unreachable", 502, 7, "The server cannot be reached.", "Check the network and the server; wormkeyd keeps trying.";
     VersionMismatch = 55, "version_mismatch", 426, 7, "Client and server are too far apart in version.", "Upgrade the older of the two.";
-    TargetNotAllowed = 56, "target_not_allowed", 403, 4, "The client's settings do not allow this target.", "Add it to [origins] in client.toml and reload.";
-    UnsupportedKind = 57, "unsupported_kind", 501, 4, "This kind of tunnel is not served here.", "Use a target of another kind.";
-    LimitReached = 58, "limit_reached", 429, 4, "A limit of the server is reached.", "Close something first, or ask the operator to raise the limit.";
+    TargetNotAllowed = 56, "target_not_allowed", 403, 4, "The client's settings do not allow this target.", "List it under [origins] in client.toml, then run `wormkeyctl reload`.";
+    UnsupportedKind = 57, "unsupported_kind", 501, 4, "This kind of tunnel is not served here.", "Use a target for HTTP: a port, http://, https://, unix: or file:.";
+    LimitReached = 58, "limit_reached", 429, 4, "A limit of the server is reached.", "Ask for less, close something first, or have the operator raise the limit.";
     DiskFull = 59, "disk_full", 507, 1, "The state directory is full.", "Free some space; nothing that was acknowledged is lost.";
     Storage = 60, "storage", 500, 1, "The state database refused a write.", "Look at the daemon's log.";
     TimedOut = 61, "timed_out", 504, 9, "That took too long.", "Try again; `wormkeyctl status` shows what the daemon is doing.";
-    DaemonUnreachable = 62, "daemon_unreachable", 503, 3, "The daemon is not running, or its socket is not permitted.", "Start wormkeyd, or ask to be added to the group of its socket.";
+    DaemonUnreachable = 62, "daemon_unreachable", 503, 3, "The daemon is not running.", "Start wormkeyd, or name its socket with --socket.";
     BadConfiguration = 63, "bad_configuration", 422, 78, "The configuration is not valid.", "Mend the lines named; the old configuration stays in force.";
 
     // How a link or a stream ends.

@@ -63,6 +63,15 @@ pub enum CallError {
         #[source]
         err: io::Error,
     },
+    /// The answer came whole and is not what was asked for.
+    #[error("the daemon's answer on {socket} does not read")]
+    Unread {
+        /// The socket.
+        socket: PathBuf,
+        /// The reason.
+        #[source]
+        err: serde_json::Error,
+    },
     /// The deadline passed.
     #[error("no answer on {socket} after {}", crate::times::show_duration(*.after))]
     TimedOut {
@@ -80,9 +89,10 @@ impl CallError {
     /// The table's row of this failure; gives the exit code.
     pub const fn code(&self) -> Code {
         match self {
-            Self::DaemonUnreachable { .. } | Self::NotPermitted { .. } | Self::Broken { .. } => {
+            Self::DaemonUnreachable { .. } | Self::Broken { .. } | Self::Unread { .. } => {
                 Code::DaemonUnreachable
             }
+            Self::NotPermitted { .. } => Code::Forbidden,
             Self::TimedOut { .. } => Code::TimedOut,
             Self::Api(err) => err.code,
         }
@@ -257,7 +267,10 @@ impl ApiClient {
     }
 
     fn read<T: DeserializeOwned>(&self, bytes: &[u8]) -> Result<T, CallError> {
-        serde_json::from_slice(bytes).map_err(|err| self.broken(err.into()))
+        serde_json::from_slice(bytes).map_err(|err| CallError::Unread {
+            socket: self.socket.clone(),
+            err,
+        })
     }
 
     fn broken(&self, err: io::Error) -> CallError {

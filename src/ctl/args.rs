@@ -44,12 +44,12 @@ fn examples() -> String {
 /// this command returns.
 #[derive(Debug, Parser)]
 #[command(name = "wormkeyctl", version, max_term_width = 100, after_help = examples())]
-#[command(disable_help_subcommand = true, subcommand_help_heading = "Commands")]
+#[command(subcommand_help_heading = "Commands")]
 pub struct Args {
     /// The daemon's socket
     ///
-    /// Without it: WORMKEY_SOCKET, else $XDG_RUNTIME_DIR/wormkey/client.sock if there, else
-    /// /run/wormkey/client.sock. The server commands use /run/wormkey/server.sock.
+    /// Without it: WORMKEY_SOCKET, else $XDG_RUNTIME_DIR/wormkey/client.sock if there, else the one in
+    /// ~/.local/state/wormkey if there, else /run/wormkey/client.sock. The server commands use /run/wormkey/server.sock.
     #[arg(
         long,
         global = true,
@@ -197,8 +197,8 @@ pub enum Generated {
 /// `open`.
 #[derive(Debug, ClapArgs)]
 pub struct OpenArgs {
-    /// Where it leads: 3000, host:port, http://…, https://…, https+insecure://…, tcp://…, tls://…,
-    /// udp://…, unix:/path, file:/dir; or two words such as http 3000, tcp 22
+    /// Where it leads: 3000, host:port, http://…, https://…, https+insecure://…, unix:/path or
+    /// file:/dir; or two words such as http 3000. Servers do not serve tcp, tls and udp yet
     #[arg(required = true, num_args = 1..=2, value_name = "TARGET")]
     pub target: Vec<String>,
     /// How it is opened.
@@ -247,7 +247,7 @@ pub struct OpenFlags {
     /// A label, for people; may be given 16 times
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
     pub labels: Vec<(String, String)>,
-    /// The public port wished for; tcp and udp only
+    /// The public port wished for; tcp and udp only, which are not served yet
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub public_port: Option<u16>,
     /// Stay, show visits as they end, and close the tunnel on Ctrl-C

@@ -14,6 +14,15 @@ pub(super) enum Role {
     Server,
 }
 
+impl Role {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Server => "server",
+        }
+    }
+}
+
 /// A command's failure.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum CtlError {
@@ -40,6 +49,9 @@ pub(super) enum CtlError {
     /// The daemon refused, or is not there.
     #[error("{err}")]
     Call { role: Role, err: CallError },
+    /// A client's command at a server's socket, or the other way round.
+    #[error("behind {} is a {}", .socket.display(), .found.word())]
+    OtherDaemon { socket: PathBuf, found: Role },
     /// `close --all` closed some and not others; each was told of.
     #[error("{failed} of {of} tunnels could not be closed")]
     NotAllClosed {
@@ -79,7 +91,7 @@ impl CtlError {
     /// The table's row.
     pub(super) fn code(&self) -> Code {
         match self {
-            Self::Usage { .. } | Self::Read { .. } => Code::Usage,
+            Self::Usage { .. } | Self::Read { .. } | Self::OtherDaemon { .. } => Code::Usage,
             Self::Token(_) => Code::BadToken,
             Self::Call { err, .. } | Self::NotAllClosed { first: err, .. } => err.code(),
             Self::PortTaken { .. } => Code::Conflict,
@@ -135,20 +147,37 @@ impl CtlError {
             }
             Self::Start { .. } => "check its name and its path".to_owned(),
             Self::Generate { .. } => "make the directory, or check who owns it".to_owned(),
-            Self::Token(_) | Self::System(_) | Self::Output(_) => self.code().row().fix.to_owned(),
+            Self::OtherDaemon {
+                found: Role::Server,
+                ..
+            } => "a server takes the commands under wormkeyctl server".to_owned(),
+            Self::OtherDaemon { .. } => {
+                "a client takes the commands that are not under wormkeyctl server".to_owned()
+            }
+            Self::System(_) => "try again; the cause is the system's own word for it".to_owned(),
+            Self::Output(_) => "make room, or send the output somewhere else".to_owned(),
+            Self::Token(_) => hint_of(self.code()),
         }
     }
 }
 
+/// The table's advice as a line below an error, which is no sentence of its own.
+pub(super) fn hint_of(code: Code) -> String {
+    let fix = code.row().fix;
+    let fix = fix.strip_suffix('.').unwrap_or(fix);
+    let mut chars = fix.chars();
+    match chars.next() {
+        Some(first) => first.to_lowercase().chain(chars).collect(),
+        None => String::new(),
+    }
+}
+
 fn call_fix(role: Role, err: &CallError) -> String {
-    let word = match role {
-        Role::Client => "client",
-        Role::Server => "server",
-    };
     match err {
-        CallError::DaemonUnreachable { .. } => {
-            format!("start it with: wormkeyd {word}; or name its socket with --socket")
-        }
+        CallError::DaemonUnreachable { .. } => format!(
+            "start it with: wormkeyd {}; or name its socket with --socket",
+            role.word()
+        ),
         CallError::NotPermitted {
             group: Some(group), ..
         } if group != "root" => {
@@ -160,6 +189,13 @@ fn call_fix(role: Role, err: &CallError) -> String {
         CallError::Broken { .. } => {
             "look at the daemon's log; it may have been restarted, so try again".to_owned()
         }
-        CallError::TimedOut { .. } | CallError::Api(_) => err.code().row().fix.to_owned(),
+        CallError::Unread { .. } => {
+            "wormkeyctl and the daemon may differ in version: restart the daemon, or upgrade the older one"
+                .to_owned()
+        }
+        CallError::Api(api) if api.code == Code::NotFound && role == Role::Server => {
+            "`wormkeyctl server tunnels`, `devices` and `users` show what there is".to_owned()
+        }
+        CallError::TimedOut { .. } | CallError::Api(_) => hint_of(err.code()),
     }
 }

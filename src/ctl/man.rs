@@ -266,6 +266,11 @@ pub fn wormkeyctl() -> String {
                     "XDG_RUNTIME_DIR",
                     "Where a person's own client has its socket: wormkey/client.sock.",
                 ),
+                Paragraph::item(
+                    "XDG_STATE_HOME, HOME",
+                    "Where it is without a runtime directory: wormkey/client.sock, by default below \
+                     ~/.local/state.",
+                ),
                 Paragraph::item("NO_COLOR", "If set, no colours."),
             ],
         },
@@ -283,7 +288,7 @@ pub fn wormkeyctl() -> String {
             title: "JSON",
             body: vec![Paragraph::text(
                 "With --json every command prints one document on standard output, and a failure prints \
-                 one on standard error: {\"code\",\"detail\",\"exit\"}. Times are RFC 3339 in UTC; what is \
+                 one on standard error: {\"code\",\"detail\",\"fix\",\"exit\"}. Times are RFC 3339 in UTC; what is \
                  absent is null; fields are added and never taken away. open --watch prints the tunnel, then \
                  one line for each event.",
             )],
@@ -309,11 +314,11 @@ fn exits() -> Vec<Paragraph> {
             2,
             "The command line is not understood, or a value on it is not valid.",
         ),
+        (3, "The daemon is not running."),
         (
-            3,
-            "The daemon is not running, or its socket is not permitted.",
+            4,
+            "Refused by policy or for want of permission, such as that to use the socket.",
         ),
-        (4, "Refused by policy or for want of permission."),
         (5, "Not found."),
         (6, "Conflict: a name or a port is taken or reserved."),
         (7, "The server cannot be reached."),

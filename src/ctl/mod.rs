@@ -12,6 +12,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::admin::{ApiClient, CallError};
+use crate::codes::Code;
 
 pub mod args;
 mod ask;
@@ -32,7 +33,7 @@ mod watch;
 pub use io::{Env, Io, Signal, SignalSource};
 
 use args::{Args, Command, Generated, ServerCommand};
-use error::{CtlError, Role};
+use error::{CtlError, Role, hint_of};
 use text::{Style, Times};
 
 const SYSTEM_CLIENT: &str = "/run/wormkey/client.sock";
@@ -57,6 +58,10 @@ fn unparsed(err: &clap::Error, args: &[OsString], mut io: Io) -> u8 {
         let _ = io.line(text.trim_end());
         return 0;
     }
+    let no_command = matches!(
+        err.kind(),
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand
+    );
     let wants_json = args
         .iter()
         .take_while(|arg| *arg != "--")
@@ -64,12 +69,22 @@ fn unparsed(err: &clap::Error, args: &[OsString], mut io: Io) -> u8 {
     let text = text.strip_prefix("error: ").unwrap_or(&text).trim_end();
     if wants_json {
         let first = text.split("\n\n").next().unwrap_or(text);
-        let detail = first.split_whitespace().collect::<Vec<_>>().join(" ");
-        io.block(&json!({"code": "usage", "detail": detail, "exit": 2}).to_string());
+        let mut detail = first.split_whitespace().collect::<Vec<_>>().join(" ");
+        if no_command {
+            detail = "there is no command".to_owned();
+        }
+        io.block(&problem(Code::Usage, &detail, &hint_of(Code::Usage), 2).to_string());
+    } else if no_command {
+        io.block(text);
     } else {
         io.block(&format!("wormkeyctl: {text}"));
     }
     2
+}
+
+/// What `--json` prints on standard error.
+fn problem(code: Code, detail: &str, fix: &str, exit: u8) -> serde_json::Value {
+    json!({"code": code.as_str(), "detail": detail, "fix": fix, "exit": exit})
 }
 
 async fn dispatch(args: Args, io: Io) -> u8 {
@@ -88,6 +103,7 @@ async fn dispatch(args: Args, io: Io) -> u8 {
     match command(&mut cli, args.command).await {
         Ok(exit) => exit,
         Err(err) => {
+            let err = cli.explained(err).await;
             cli.report(&err);
             if err.is_quiet() { 0 } else { err.exit() }
         }
@@ -143,9 +159,13 @@ fn default_socket(role: Role, io: &Io) -> PathBuf {
     if let Some(named) = io.var("WORMKEY_SOCKET") {
         return named.into();
     }
-    io.var("XDG_RUNTIME_DIR")
-        .map(|dir| PathBuf::from(dir).join("wormkey/client.sock"))
+    let below = |name: &str, rest: &str| Some(PathBuf::from(io.var(name)?).join(rest));
+    // Where a client puts its socket when nobody logged in the way that makes a runtime directory.
+    let state = below("XDG_STATE_HOME", "wormkey/client.sock")
+        .or_else(|| below("HOME", ".local/state/wormkey/client.sock"));
+    below("XDG_RUNTIME_DIR", "wormkey/client.sock")
         .filter(|own| own.exists())
+        .or_else(|| state.filter(|own| own.exists()))
         .unwrap_or_else(|| SYSTEM_CLIENT.into())
 }
 
@@ -190,18 +210,49 @@ impl Cli {
         }
     }
 
+    /// The same failure, or why it had to come: behind the socket is the other role's daemon, which knows
+    /// some of our calls and not others.
+    async fn explained(&self, err: CtlError) -> CtlError {
+        let CtlError::Call { role, err: call } = &err else {
+            return err;
+        };
+        let strange = match call {
+            CallError::Unread { .. } => true,
+            CallError::Api(api) => matches!(api.code, Code::NotFound | Code::MethodNotAllowed),
+            _ => false,
+        };
+        if !strange {
+            return err;
+        }
+        let status: Result<serde_json::Value, _> = self.api.get("/v1/status").await;
+        let found = match status {
+            Ok(status) if status.get("joined").is_some() => Role::Client,
+            Ok(status) if status.get("listen").is_some() => Role::Server,
+            _ => return err,
+        };
+        if found == *role {
+            return err;
+        }
+        CtlError::OtherDaemon {
+            socket: self.api.socket().to_owned(),
+            found,
+        }
+    }
+
     fn report(&mut self, err: &CtlError) {
         if err.is_quiet() {
             return;
         }
-        let detail = err.detail();
+        let (detail, fix) = (err.detail(), err.fix());
         if self.json {
-            let code = err.code().as_str();
-            let problem = json!({"code": code, "detail": detail, "exit": err.exit()});
+            let problem = problem(err.code(), &detail, &fix, err.exit());
             self.io.block(&problem.to_string());
         } else {
-            self.hint(&format!("wormkeyctl: {detail}"));
-            self.hint(&format!("  {}", err.fix()));
+            // A bad configuration has a line for each problem.
+            for line in format!("wormkeyctl: {detail}").lines() {
+                self.hint(line);
+            }
+            self.hint(&format!("  {fix}"));
         }
     }
 }

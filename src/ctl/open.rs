@@ -45,7 +45,7 @@ pub(super) async fn open(cli: &mut Cli, args: OpenArgs) -> Result<(), CtlError> 
     tokio::select! {
         biased;
         _ = signals.next() => return Ok(()),
-        closed = watch::close(cli, &tunnel) => closed?,
+        closed = watch::close(cli, &tunnel, true) => closed?,
     }
     watched.map(|_| ())
 }
@@ -66,7 +66,7 @@ pub(super) async fn ask_unless<T>(
         }
     };
     if let Ok(Ok(tunnel)) = late {
-        watch::close(cli, &tunnel).await?;
+        watch::close(cli, &tunnel, true).await?;
     }
     Ok(Err(stopped))
 }

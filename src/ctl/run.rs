@@ -78,7 +78,7 @@ pub(super) async fn run(cli: &mut Cli, args: RunArgs) -> Result<u8, CtlError> {
         cli.report(&err);
     }
     let status = serve(cli, &mut child, watch).await;
-    close(cli, &tunnel).await;
+    close(cli, &tunnel, args.flags.watch).await;
     status.map(exit_code)
 }
 
@@ -105,8 +105,8 @@ async fn open(
 }
 
 /// The command's status stands, whatever becomes of the tunnel; a failure to close is told.
-async fn close(cli: &mut Cli, tunnel: &TunnelJson) {
-    if let Err(err) = watch::close(cli, tunnel).await {
+async fn close(cli: &mut Cli, tunnel: &TunnelJson, watched: bool) {
+    if let Err(err) = watch::close(cli, tunnel, watched).await {
         cli.report(&err);
     }
 }

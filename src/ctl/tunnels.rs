@@ -101,7 +101,10 @@ fn ends(tunnel: &TunnelJson, times: &Times) -> String {
     match (tunnel.ended_at, tunnel.expires_at) {
         (Some(ended), _) => times.near(ended),
         (None, Some(at)) => times.near(at),
-        (None, None) => "never".to_owned(),
+        (None, None) => match tunnel.idle_seconds.map(Duration::from_secs) {
+            Some(idle) => format!("after {} idle", about(idle)),
+            None => "never".to_owned(),
+        },
     }
 }
 

@@ -54,10 +54,16 @@ pub(super) async fn until_signal(
     }
 }
 
-/// Ends the tunnel and says so; one that is over already is as good.
-pub(super) async fn close(cli: &mut Cli, tunnel: &TunnelJson) -> Result<(), CtlError> {
+/// Ends the tunnel and says so; one that is over already is as good. `watched` = events were printed, so
+/// with `--json` its end is one, too.
+pub(super) async fn close(
+    cli: &mut Cli,
+    tunnel: &TunnelJson,
+    watched: bool,
+) -> Result<(), CtlError> {
     let path = ApiClient::path("/v1/tunnels/", &tunnel.id.to_string());
     match cli.api.delete::<TunnelJson>(&path).await {
+        Ok(_) if cli.json && !watched => Ok(()),
         Ok(closed) if cli.json => {
             cli.document(&json!({"event": "tunnel", "id": closed.id, "slug": closed.slug, "state": closed.state}))
         }

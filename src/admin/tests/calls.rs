@@ -252,6 +252,10 @@ async fn a_daemon_that_hangs_up_or_talks_nonsense_is_no_answer() {
     let api = crate::admin::ApiClient::new(path);
     for _ in answers {
         let err = api.get::<Value>("/v1/status").await.unwrap_err();
-        assert!(matches!(err, CallError::Broken { .. }), "{err:?}");
+        assert!(
+            matches!(err, CallError::Broken { .. } | CallError::Unread { .. }),
+            "{err:?}"
+        );
+        assert_eq!(err.code().row().exit, 3);
     }
 }

@@ -54,8 +54,8 @@ async fn list_show_and_close_read_well() {
     let expected = "\
 NAME                                  TARGET                 STATE    ENDS            URL
 blog                                  http://localhost:3000  open     22:43 (in 30m)  https://blog.t.example.com
-a-longer-name                         http://localhost:3000  offline  never           https://a-longer-name.t.example.com
-tun_00000000000000000000000000000003  http://localhost:3000  open     never           -
+a-longer-name                         http://localhost:3000  offline  after 1d idle   https://a-longer-name.t.example.com
+tun_00000000000000000000000000000003  http://localhost:3000  open     after 1d idle   -
 ";
     assert_eq!(list, ended(0, expected, ""));
     let all = Shell::to(&daemon).run("list --all").await;
@@ -68,7 +68,7 @@ a-longer-name
   leads to  http://localhost:3000
   kind      http
   state     offline
-  ends      never
+  ends      after 1d idle
   opened    22:13 (0s ago)
   idle      closes after 1d without a visit
   hold      visits wait 10s while the device is away

@@ -114,3 +114,11 @@ async fn more_tunnels_than_a_page_holds_are_listed_all() {
     assert_eq!((list.len(), &list[2499]["slug"]), (2500, &json!("t2499")));
     daemon.stop().await;
 }
+
+#[tokio::test]
+async fn no_command_at_all_is_a_problem_without_the_whole_help() {
+    let ended = Shell::new().run("--json").await;
+    let problem: Value = serde_json::from_str(&ended.err).unwrap();
+    let said = json!({"code": "usage", "detail": "there is no command", "fix": "see `wormkeyctl --help`", "exit": 2});
+    assert_eq!((ended.exit, problem), (2, said));
+}

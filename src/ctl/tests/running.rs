@@ -188,3 +188,22 @@ async fn a_tunnel_that_is_refused_ends_the_command() {
     );
     daemon.stop().await;
 }
+
+#[tokio::test]
+async fn with_json_a_run_prints_one_document() {
+    let daemon = Daemon::client();
+    let port = free_port();
+    let shell = Shell::to(&daemon);
+    let (signals, out) = (shell.signals.clone(), shell.out.clone());
+    let script = async {
+        let _listening = listen(&daemon, port).await;
+        out.shows("\"slug\":\"app\"").await;
+        signals.send(Signal::Terminate).await.unwrap();
+    };
+    let command = patient(&daemon);
+    let running = run(shell, port, &["--name", "app", "--json"], &command);
+    let (done, ()) = tokio::join!(running, script);
+    assert_eq!((done.exit, done.out.lines().count()), (43, 1), "{done:?}");
+    assert_eq!(daemon.fake.state().tunnels[0].state, "closed");
+    daemon.stop().await;
+}

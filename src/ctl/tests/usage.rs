@@ -147,7 +147,10 @@ async fn a_refusal_of_the_daemon_is_the_exit_code_of_its_row() {
         ] {
             let ended = Shell::to(&daemon).run(line).await;
             assert_eq!((ended.exit, &*ended.out), (row.exit, ""), "{line} {code}");
-            let said = format!("wormkeyctl: because of the test\n  {}\n", row.fix);
+            let said = format!(
+                "wormkeyctl: because of the test\n  {}\n",
+                crate::ctl::error::hint_of(*code)
+            );
             assert_eq!(ended.err, said, "{line} {code}");
         }
         let ended = Shell::to(&daemon).run("status --json").await;
@@ -155,6 +158,7 @@ async fn a_refusal_of_the_daemon_is_the_exit_code_of_its_row() {
         assert_eq!(problem["code"], row.name);
         assert_eq!(problem["detail"], "because of the test");
         assert_eq!(problem["exit"], row.exit);
+        assert_eq!(problem["fix"], crate::ctl::error::hint_of(*code));
     }
     daemon.stop().await;
 }
@@ -175,6 +179,8 @@ async fn the_socket_is_looked_for_where_the_manual_says() {
     let runtime = home.path().to_str().unwrap();
     let by_runtime = Shell::new().with_env(&[("XDG_RUNTIME_DIR", runtime)]);
     assert_eq!(by_runtime.run("status").await.exit, 0);
+    let by_state = Shell::new().with_env(&[("XDG_STATE_HOME", runtime)]);
+    assert_eq!(by_state.run("status").await.exit, 0);
     std::fs::remove_file(&own).unwrap();
     let by_default = Shell::new()
         .with_env(&[("XDG_RUNTIME_DIR", runtime)])
@@ -196,6 +202,43 @@ async fn the_socket_is_looked_for_where_the_manual_says() {
         "{}",
         server.err
     );
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn the_other_roles_daemon_is_told_from_a_call_that_failed() {
+    let (client, server) = (Daemon::client(), Daemon::server());
+    for (daemon, lines, said) in [
+        (
+            &client,
+            ["server status", "server users", "server invite"],
+            "is a client\n  a client takes the commands that are not under wormkeyctl server\n",
+        ),
+        (
+            &server,
+            ["status", "open 3000", "leave"],
+            "is a server\n  a server takes the commands under wormkeyctl server\n",
+        ),
+    ] {
+        for line in lines {
+            let ended = Shell::to(daemon).run(line).await;
+            assert_eq!((ended.exit, &*ended.out), (2, ""), "{line}: {}", ended.err);
+            assert!(ended.err.ends_with(said), "{line}: {}", ended.err);
+        }
+    }
+    client.stop().await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn each_problem_of_a_configuration_has_a_line_of_its_own() {
+    let daemon = Daemon::client();
+    let problems = "client.toml: 1 problem\n  line 2: x: is no key\u{1b}[2J";
+    daemon.fake.state().refuse = Some(ApiError::new(Code::BadConfiguration, problems));
+    let ended = Shell::to(&daemon).run("reload").await;
+    let said = "wormkeyctl: client.toml: 1 problem\n  line 2: x: is no key\\u{1b}[2J\n  mend the lines named; \
+                the old configuration stays in force\n";
+    assert_eq!((ended.exit, &*ended.err), (78, said));
     daemon.stop().await;
 }
 
@@ -239,7 +282,7 @@ fn who_may_not_use_the_socket_is_told_how_to_be_allowed() {
         },
     };
     let err = refused(Some("wormkey"));
-    assert_eq!(err.exit(), 3);
+    assert_eq!(err.exit(), 4);
     assert_eq!(err.detail(), "you may not use /run/wormkey/client.sock");
     assert_eq!(
         err.fix(),
