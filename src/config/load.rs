@@ -13,9 +13,14 @@ const SERVER_FILE: &str = "/etc/wormkey/server.toml";
 const CLIENT_FILE: &str = "/etc/wormkey/client.toml";
 
 impl ServerConfig {
+    /// The file that [`load`](Self::load) reads first.
+    pub fn file(path: Option<&Path>) -> &Path {
+        path.unwrap_or(Path::new(SERVER_FILE))
+    }
+
     /// Reads `path`, else `/etc/wormkey/server.toml`, then `server.d/*.toml` beside it.
     pub fn load(path: Option<&Path>) -> Result<Self, ConfigError> {
-        let path = path.unwrap_or(Path::new(SERVER_FILE));
+        let path = Self::file(path);
         let (document, found) = Document::read(path, "server").map_err(ConfigError::new)?;
         if !found {
             return Err(missing(
@@ -37,6 +42,11 @@ impl ServerConfig {
 }
 
 impl ClientConfig {
+    /// The file that [`load`](Self::load) reads first, whether or not it is there.
+    pub fn file(path: Option<&Path>) -> Result<PathBuf, ConfigError> {
+        Ok(Person::current().file(path)?.0)
+    }
+
     /// Reads `path`; else, for root, `/etc/wormkey/client.toml`, and for anybody else the one under
     /// `$XDG_CONFIG_HOME/wormkey`; then `client.d/*.toml` beside it. Only a file that was named must exist.
     pub fn load(path: Option<&Path>) -> Result<Self, ConfigError> {
@@ -45,11 +55,7 @@ impl ClientConfig {
 
     /// The same as somebody else.
     pub(super) fn load_as(path: Option<&Path>, person: &Person) -> Result<Self, ConfigError> {
-        let (file, homes) = match path {
-            Some(path) => (path.to_owned(), system_homes()),
-            None if person.uid == 0 => (CLIENT_FILE.into(), system_homes()),
-            None => person.places()?,
-        };
+        let (file, homes) = person.file(path)?;
         let (document, found) = Document::read(&file, "client").map_err(ConfigError::new)?;
         if !found && path.is_some() {
             return Err(missing(
@@ -142,6 +148,15 @@ impl Person {
             config_home: std::env::var_os("XDG_CONFIG_HOME"),
             state_home: std::env::var_os("XDG_STATE_HOME"),
             runtime_dir: std::env::var_os("XDG_RUNTIME_DIR"),
+        }
+    }
+
+    /// Which file is read, and where things are when it does not say.
+    fn file(&self, path: Option<&Path>) -> Result<(PathBuf, Homes), ConfigError> {
+        match path {
+            Some(path) => Ok((path.to_owned(), system_homes())),
+            None if self.uid == 0 => Ok((CLIENT_FILE.into(), system_homes())),
+            None => self.places(),
         }
     }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::names::{Hostname, Slug, Target};
 
 mod file;
+mod keys;
 mod load;
 mod problem;
 mod reload;
@@ -16,6 +17,7 @@ mod resolve_client;
 mod section;
 mod values;
 
+pub use keys::Key;
 pub use problem::{ConfigError, Problem};
 
 #[cfg(test)]

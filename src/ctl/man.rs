@@ -299,7 +299,9 @@ pub fn wormkeyctl() -> String {
         },
         Section {
             title: "SEE ALSO",
-            body: vec![Paragraph::text("wormkeyd(8), wormkey-errors(7)")],
+            body: vec![Paragraph::text(
+                "wormkeyd(8), wormkey-server.toml(5), wormkey-client.toml(5), wormkey-errors(7)",
+            )],
         },
     ];
     render(Args::command(), "1", &extra)
@@ -339,9 +341,6 @@ fn exits() -> Vec<Paragraph> {
 
 /// `wormkey-errors(7)`: the table of codes.
 pub fn errors() -> String {
-    let mut roff = Roff::new();
-    let source = concat!("wormkey ", env!("CARGO_PKG_VERSION"));
-    roff.control("TH", ["WORMKEY-ERRORS", "7", "", source, "wormkey"]);
     let row = |code: &Code| {
         let Row {
             name,
@@ -363,8 +362,9 @@ pub fn errors() -> String {
             .map(row)
             .collect()
     };
-    sections(
-        &mut roff,
+    page(
+        "wormkey-errors",
+        "7",
         &[
             Section {
                 title: "NAME",
@@ -397,7 +397,18 @@ pub fn errors() -> String {
                 body: vec![Paragraph::text("wormkeyctl(1), wormkeyd(8)")],
             },
         ],
+    )
+}
+
+/// Renders a page that no command line stands behind.
+pub fn page(name: &str, section: &str, body: &[Section]) -> String {
+    let mut roff = Roff::new();
+    let source = concat!("wormkey ", env!("CARGO_PKG_VERSION"));
+    roff.control(
+        "TH",
+        [name.to_uppercase().as_str(), section, "", source, "wormkey"],
     );
+    sections(&mut roff, body);
     tidy(&roff.render())
 }
 

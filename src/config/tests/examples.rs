@@ -1,6 +1,7 @@
 //! The files in `config-examples/` are true.
 
 use super::*;
+use crate::config::Key;
 
 fn examples() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("config-examples")
@@ -95,4 +96,39 @@ fn keys_are_listed_once_each() {
     for key in ["origins.allow", "tunnel.name", "tunnel.labels"] {
         assert!(keys.contains(&key.to_owned()), "{key}: {keys:?}");
     }
+}
+
+/// A file in which every key has the default that the manual tells of.
+fn with_defaults_of(manual: &[Key], table: &str) -> String {
+    let mut text = String::new();
+    for key in manual {
+        let (section, word) = key.name.split_once('.').unwrap_or(("", key.name));
+        if let Some(default) = key
+            .default
+            .filter(|_| (section == "tunnel") == (table == "tunnel"))
+        {
+            let name = if section.is_empty() || table == "tunnel" {
+                word
+            } else {
+                key.name
+            };
+            text.push_str(&format!("{name} = {default}\n"));
+        }
+    }
+    assert!(text.lines().count() > 2, "{text}");
+    text
+}
+
+#[test]
+fn the_defaults_that_the_manual_tells_of_are_the_defaults() {
+    let domain = "domain = \"tunnel.example.com\"\n";
+    let server = format!("{domain}{}", with_defaults_of(ServerConfig::MANUAL, ""));
+    assert_eq!(load_server(&server).unwrap(), load_server(domain).unwrap());
+    let entry = "[[tunnel]]\nname = \"blog\"\ntarget = \"3000\"\n";
+    let client = format!(
+        "{}{entry}{}",
+        with_defaults_of(ClientConfig::MANUAL, ""),
+        with_defaults_of(ClientConfig::MANUAL, "tunnel")
+    );
+    assert_eq!(load_client(&client).unwrap(), load_client(entry).unwrap());
 }

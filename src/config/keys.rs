@@ -1,0 +1,233 @@
+//! Every key with its default and what it means, for the manual. Not what reads them: that is
+//! `resolve.rs`, and tests hold the two together.
+
+use super::{ClientConfig, ServerConfig};
+
+/// One key of a configuration.
+#[derive(Debug, Clone, Copy)]
+pub struct Key {
+    /// Dotted: `listen.https`; a key of a `[[tunnel]]` begins with `tunnel.`.
+    pub name: &'static str,
+    /// The default as it would be written; None when nothing stands for leaving it out.
+    pub default: Option<&'static str>,
+    /// What it does.
+    pub what: &'static str,
+}
+
+const fn key(name: &'static str, default: &'static str, what: &'static str) -> Key {
+    Key {
+        name,
+        default: Some(default),
+        what,
+    }
+}
+
+const fn bare(name: &'static str, what: &'static str) -> Key {
+    Key {
+        name,
+        default: None,
+        what,
+    }
+}
+
+const GROUP: Key = bare(
+    "admin.group",
+    "A group whose members may use the socket, besides root and the daemon's own group.",
+);
+const KEEP_ALIVE: Key = key(
+    "link.keep_alive",
+    "\"5s\"",
+    "How often a client says that it is still here, 1s to 1h. After three silent ones its link is dormant.",
+);
+const IDLE_TIMEOUT: Key = key(
+    "link.idle_timeout",
+    "\"72h\"",
+    "A link that was silent this long is given up; a laptop that sleeps comes back to it until then.",
+);
+const FORMAT: Key = key(
+    "log.format",
+    "\"auto\"",
+    "\"auto\" is journald when started by systemd, else text on standard error; or \"text\", \"json\", \"journald\".",
+);
+const LEVEL: Key = key(
+    "log.level",
+    "\"info\"",
+    "error, warn, info, debug or trace, or a filter such as \"info,wormkey::link=debug\".",
+);
+
+const SERVER: &[Key] = &[
+    bare(
+        "domain",
+        "Tunnels answer at names below it: <name>.tunnel.example.com. The one key that must be set.",
+    ),
+    key(
+        "listen.https",
+        "\"[::]:443\"",
+        "Address and port. TCP for visitors (HTTP/1.1, HTTP/2, WebSocket), UDP for the links of clients.",
+    ),
+    key(
+        "listen.http",
+        "\"[::]:80\"",
+        "Where plain HTTP is redirected to HTTPS; \"off\" to leave it out.",
+    ),
+    bare(
+        "listen.tcp_ports",
+        "The public ports of tcp and udp tunnels, such as \"20000-20999\"; none if absent. Read and checked, not used yet.",
+    ),
+    bare(
+        "listen.advertise",
+        "Where join tokens send clients, a list of host:port. If absent, the https address when it names one \
+         IP, else the domain with the https port.",
+    ),
+    key(
+        "tls.mode",
+        "\"self-signed\"",
+        "\"self-signed\" is a wildcard made here, which browsers warn about; \"files\" is one of your own.",
+    ),
+    bare(
+        "tls.cert",
+        "With \"files\": the certificate for the domain and the names below it, PEM, leaf first. A reload reads it again.",
+    ),
+    bare("tls.key", "With \"files\": its private key, PEM."),
+    key(
+        "state.dir",
+        "\"/var/lib/wormkey\"",
+        "Holds server.db, server.key and server.lock. Back it up: clients know the server by its key.",
+    ),
+    key(
+        "admin.socket",
+        "\"/run/wormkey/server.sock\"",
+        "What wormkeyctl server talks to.",
+    ),
+    GROUP,
+    key(
+        "tunnels.hold",
+        "\"10s\"",
+        "How long visits wait for a client that is away, when its tunnel asks for nothing else.",
+    ),
+    key(
+        "tunnels.hold_max",
+        "\"60s\"",
+        "The most that a tunnel may ask for.",
+    ),
+    key(
+        "tunnels.held_visits",
+        "256",
+        "How many visits of one tunnel may wait.",
+    ),
+    key(
+        "tunnels.held_visits_total",
+        "4096",
+        "How many may wait in all.",
+    ),
+    key(
+        "tunnels.idle",
+        "\"24h\"",
+        "A tunnel opened by hand closes after this long without a visit; \"never\" for no limit.",
+    ),
+    key(
+        "tunnels.offline_max",
+        "\"7d\"",
+        "A tunnel whose client stays away this long closes.",
+    ),
+    key(
+        "tunnels.quarantine",
+        "\"7d\"",
+        "How long the name of a tunnel that is over answers 410 and is kept from other users, 60d at most.",
+    ),
+    key(
+        "tunnels.origin_timeout",
+        "\"60s\"",
+        "How long a service may take to the first byte of its answer.",
+    ),
+    key(
+        "tunnels.per_device",
+        "1000",
+        "How many open tunnels one device may have.",
+    ),
+    KEEP_ALIVE,
+    IDLE_TIMEOUT,
+    FORMAT,
+    LEVEL,
+];
+
+const CLIENT: &[Key] = &[
+    key(
+        "state.dir",
+        "\"/var/lib/wormkey\"",
+        "Holds client.db, client.key and client.lock. A person's own client: $XDG_STATE_HOME/wormkey, that is \
+         ~/.local/state/wormkey.",
+    ),
+    key(
+        "admin.socket",
+        "\"/run/wormkey/client.sock\"",
+        "What wormkeyctl talks to. A person's own client: $XDG_RUNTIME_DIR/wormkey/client.sock, else client.sock \
+         in its state directory.",
+    ),
+    GROUP,
+    key(
+        "origins.allow",
+        "[\"127.0.0.1\", \"::1\"]",
+        "Addresses and networks that tunnels may lead to, whoever asks; judged after DNS.",
+    ),
+    key(
+        "origins.unix",
+        "[\"/run/*\"]",
+        "Patterns of sockets for unix: targets; never wormkey's own.",
+    ),
+    key(
+        "origins.files",
+        "[\"/srv\"]",
+        "Directories for file: targets; never wormkey's own state, runtime or configuration.",
+    ),
+    KEEP_ALIVE,
+    IDLE_TIMEOUT,
+    FORMAT,
+    LEVEL,
+    bare(
+        "tunnel.name",
+        "Its name, the first label of its address; needed, since it tells the entries apart.",
+    ),
+    bare(
+        "tunnel.target",
+        "Where it leads, as in wormkeyctl open: 3000, host:port, http://…, https://…, https+insecure://…, \
+         unix:/path or file:/dir; needed.",
+    ),
+    key(
+        "tunnel.expires",
+        "\"never\"",
+        "When it ends, counted from its first opening.",
+    ),
+    key(
+        "tunnel.idle",
+        "\"never\"",
+        "It closes after this long without a visit.",
+    ),
+    bare(
+        "tunnel.hold",
+        "How long visits wait while this client is away; the server's tunnels.hold if absent.",
+    ),
+    key(
+        "tunnel.host",
+        "\"auto\"",
+        "The Host header that the service sees: \"auto\", \"keep\", \"rewrite\" or a value.",
+    ),
+    bare(
+        "tunnel.labels",
+        "For people, such as { team = \"web\" }; 16 at most.",
+    ),
+    bare(
+        "tunnel.public_port",
+        "The port wished for, of tcp and udp targets, which are not served yet.",
+    ),
+];
+
+impl ServerConfig {
+    /// What the manual says of each key.
+    pub const MANUAL: &'static [Key] = SERVER;
+}
+
+impl ClientConfig {
+    /// What the manual says of each key.
+    pub const MANUAL: &'static [Key] = CLIENT;
+}

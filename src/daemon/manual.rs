@@ -1,0 +1,192 @@
+//! The pages of `wormkeyd`: the daemon's own, and one for each role's configuration. Written from the
+//! definitions; a test holds the committed pages against them.
+
+use clap::CommandFactory as _;
+
+use super::Args;
+use crate::config::{ClientConfig, Key, ServerConfig};
+use crate::ctl::man::{Paragraph, Section, page, render};
+
+/// Every page with the name of its file.
+pub(super) fn pages() -> [(&'static str, String); 3] {
+    [
+        ("wormkeyd.8", wormkeyd()),
+        ("wormkey-server.toml.5", server_toml()),
+        ("wormkey-client.toml.5", client_toml()),
+    ]
+}
+
+/// wormkeyd(8), from the definitions above and the table of codes.
+fn wormkeyd() -> String {
+    let item = Paragraph::item;
+    let files = Section {
+        title: "FILES",
+        body: vec![
+            item(
+                "/etc/wormkey/server.toml, /etc/wormkey/server.d/*.toml",
+                "The server's configuration, read in that order; later files win.",
+            ),
+            item(
+                "/etc/wormkey/client.toml, /etc/wormkey/client.d/*.toml",
+                "The client's. It may be absent: then everything has its default.",
+            ),
+            item(
+                "/var/lib/wormkey/server.key, client.key",
+                "The identity key, 0600. Clients pin the server's; losing it means that every client joins again.",
+            ),
+            item(
+                "/var/lib/wormkey/server.db, client.db",
+                "The state. A database that is missing or damaged stops the start; it is never replaced by an empty one.",
+            ),
+            item(
+                "/run/wormkey/server.sock, client.sock",
+                "The admin sockets, for wormkeyctl(1).",
+            ),
+        ],
+    };
+    let signals = Section {
+        title: "SIGNALS",
+        body: vec![
+            item(
+                "SIGTERM, SIGINT",
+                "Drain: nothing new, what goes on may finish (30 s on the server, 10 s on the client), then end. A second one ends at once. Tunnels stay promised: stopping is not closing.",
+            ),
+            item(
+                "SIGHUP",
+                "Read the configuration again. A bad one is refused and the old one stays in force.",
+            ),
+        ],
+    };
+    let exit = Section {
+        title: "EXIT STATUS",
+        body: vec![
+            item("0", "Ended as asked."),
+            item(
+                "1",
+                "Could not start, or a part without which there is no service has ended; the last line on stderr says why.",
+            ),
+            item("2", "The command line is not understood."),
+            item(
+                "78",
+                "The configuration is not valid; every problem is listed.",
+            ),
+        ],
+    };
+    let examples = Section {
+        title: "EXAMPLES",
+        body: vec![
+            Paragraph::text("Try it on this machine, without any set-up:"),
+            Paragraph::Code("wormkeyd dev 3000".into()),
+            Paragraph::text("Check a server's configuration:"),
+            Paragraph::Code("wormkeyd server --config /etc/wormkey/server.toml --check".into()),
+        ],
+    };
+    let also = Section {
+        title: "SEE ALSO",
+        body: vec![Paragraph::text(
+            "wormkeyctl(1), wormkey-server.toml(5), wormkey-client.toml(5), wormkey-errors(7)",
+        )],
+    };
+    render(
+        Args::command(),
+        "8",
+        &[examples, files, signals, exit, also],
+    )
+}
+
+const READING: &str = "TOML. Unknown keys are refused, and every problem is reported at once, with its line. Durations are \
+    written 30s, 30m, 8h, 7d or 1h30m.";
+
+fn server_toml() -> String {
+    let about = [
+        Paragraph::text(
+            "/etc/wormkey/server.toml, or the file that --config names, then server.d/*.toml beside it in the \
+             order of their names; later files win. Only domain must be set.",
+        ),
+        Paragraph::text(READING),
+        Paragraph::text(
+            "wormkeyd server --check says what is wrong with it. wormkeyctl server reload, or SIGHUP, puts \
+             changes of [tunnels] and [tls] in force, and names the keys that wait for the next start; a bad \
+             file changes nothing.",
+        ),
+    ];
+    let name = "the configuration of a wormkey server";
+    configuration("wormkey-server.toml", name, about, ServerConfig::MANUAL)
+}
+
+fn client_toml() -> String {
+    let about = [
+        Paragraph::text(
+            "/etc/wormkey/client.toml for root, $XDG_CONFIG_HOME/wormkey/client.toml (that is, below ~/.config) \
+             for anybody else, or the file that --config names; then client.d/*.toml beside it in the order of \
+             their names; later files win. Nothing must be set, and no file at all is fine.",
+        ),
+        Paragraph::text(READING),
+        Paragraph::text(
+            "wormkeyd client --check says what is wrong with it. wormkeyctl reload, or SIGHUP, puts changes of \
+             [origins] and [[tunnel]] in force, and names the keys that wait for the next start; a bad file \
+             changes nothing. A [[tunnel]] opens when its entry comes, changes with it, and closes when it goes.",
+        ),
+    ];
+    let name = "the configuration of a wormkey client";
+    configuration("wormkey-client.toml", name, about, ClientConfig::MANUAL)
+}
+
+fn configuration(file: &str, what: &str, about: [Paragraph; 3], keys: &[Key]) -> String {
+    let section = |title, body| Section { title, body };
+    page(
+        file,
+        "5",
+        &[
+            section("NAME", vec![Paragraph::text(format!("{file} - {what}"))]),
+            section("DESCRIPTION", about.into()),
+            section("KEYS", keys.iter().map(described).collect()),
+            section(
+                "SEE ALSO",
+                vec![Paragraph::text("wormkeyd(8), wormkeyctl(1)")],
+            ),
+        ],
+    )
+}
+
+/// `[listen] https = "[::]:443"`, and what it means.
+fn described(key: &Key) -> Paragraph {
+    let (table, word) = match key.name.split_once('.') {
+        Some(("tunnel", word)) => ("[[tunnel]] ".to_owned(), word),
+        Some((table, word)) => (format!("[{table}] "), word),
+        None => (String::new(), key.name),
+    };
+    match key.default {
+        Some(default) => Paragraph::item(format!("{table}{word} = {default}"), key.what),
+        None => Paragraph::item(format!("{table}{word}"), key.what),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_committed_pages_are_what_the_definitions_say() {
+        for (name, text) in pages() {
+            let committed = std::fs::read_to_string(format!("man/{name}")).unwrap_or_default();
+            assert!(
+                committed == text,
+                "man/{name} is out of date; regenerate it with: cargo run -- generate man man"
+            );
+        }
+    }
+
+    #[test]
+    fn every_key_of_a_configuration_is_in_its_page_once() {
+        for (mut keys, manual) in [
+            (ServerConfig::keys(), ServerConfig::MANUAL),
+            (ClientConfig::keys(), ClientConfig::MANUAL),
+        ] {
+            let mut told: Vec<&str> = manual.iter().map(|key| key.name).collect();
+            told.sort_unstable();
+            keys.sort_unstable();
+            assert_eq!(told, keys);
+        }
+    }
+}
