@@ -3,6 +3,7 @@
 
 use aws_lc_rs::digest::{SHA256, digest};
 use data_encoding::BASE64URL_NOPAD;
+use minicbor::bytes::ByteArray;
 
 use crate::names::Pin;
 use crate::secret::Secret;
@@ -40,9 +41,9 @@ struct Raw {
     #[n(0)]
     addresses: Vec<String>,
     #[n(1)]
-    pins: Vec<[u8; 32]>,
+    pins: Vec<ByteArray<32>>,
     #[n(2)]
-    secret: [u8; 32],
+    secret: ByteArray<32>,
 }
 
 impl JoinToken {
@@ -50,8 +51,8 @@ impl JoinToken {
     pub fn to_text(&self) -> Secret<String> {
         let raw = Raw {
             addresses: self.addresses.clone(),
-            pins: self.pins.iter().map(|p| p.0).collect(),
-            secret: *self.secret.expose(),
+            pins: self.pins.iter().map(|p| p.0.into()).collect(),
+            secret: (*self.secret.expose()).into(),
         };
         // Writing to a Vec cannot fail.
         let mut bytes = minicbor::to_vec(&raw).unwrap_or_default();
@@ -83,8 +84,8 @@ impl JoinToken {
         }
         Ok(Self {
             addresses: raw.addresses,
-            pins: raw.pins.into_iter().map(Pin).collect(),
-            secret: Secret::new(raw.secret),
+            pins: raw.pins.into_iter().map(|p| Pin(p.into())).collect(),
+            secret: Secret::new(raw.secret.into()),
         })
     }
 
@@ -109,6 +110,7 @@ mod tests {
         };
         let text = token.to_text();
         let text = text.expose();
+        assert!(text.len() < 150, "short enough to be read out: {text}");
         assert_eq!(JoinToken::parse(&format!(" {text}\n")), Ok(token));
         assert_eq!(JoinToken::parse("hello"), Err(TokenError::Prefix));
         for at in PREFIX.len()..text.len() {
