@@ -1,32 +1,32 @@
 //! What a reload cannot put in force.
 
-use super::{ClientConfig, ServerConfig, TlsMode};
+use std::path::Path;
+
+use super::{AdminConfig, ClientConfig, LinkConfig, LogConfig, ServerConfig, TlsMode};
 
 impl ServerConfig {
     /// The keys that differ and need a restart; all others are put in force by a reload.
     pub fn changed_needs_restart(&self, new: &Self) -> Vec<&'static str> {
         let is_files = |tls: &TlsMode| matches!(tls, TlsMode::Files { .. });
-        named([
+        let own = [
             ("domain", self.domain != new.domain),
             ("listen.https", self.https != new.https),
             ("listen.http", self.http != new.http),
             ("listen.tcp_ports", self.tcp_ports != new.tcp_ports),
             // Other files are read again; another source of certificates is another set-up.
             ("tls.mode", is_files(&self.tls) != is_files(&new.tls)),
-            ("state.dir", self.state_dir != new.state_dir),
-            ("admin.socket", self.admin.socket != new.admin.socket),
-            ("admin.group", self.admin.group != new.admin.group),
-            (
-                "link.keep_alive",
-                self.link.keep_alive != new.link.keep_alive,
-            ),
-            (
-                "link.idle_timeout",
-                self.link.idle_timeout != new.link.idle_timeout,
-            ),
-            ("log.format", self.log.format != new.log.format),
-            ("log.level", self.log.level != new.log.level),
-        ])
+        ];
+        let of_both = self.shared().changed(&new.shared());
+        named(own.into_iter().chain(of_both))
+    }
+
+    fn shared(&self) -> Shared<'_> {
+        Shared {
+            state_dir: &self.state_dir,
+            admin: &self.admin,
+            link: &self.link,
+            log: &self.log,
+        }
     }
 
     /// What is in force after a reload: the new one, but for what needs a restart. However often it is
@@ -60,21 +60,16 @@ impl ServerConfig {
 impl ClientConfig {
     /// The same for a client: `[origins]` and `[[tunnel]]` are put in force by a reload.
     pub fn changed_needs_restart(&self, new: &Self) -> Vec<&'static str> {
-        named([
-            ("state.dir", self.state_dir != new.state_dir),
-            ("admin.socket", self.admin.socket != new.admin.socket),
-            ("admin.group", self.admin.group != new.admin.group),
-            (
-                "link.keep_alive",
-                self.link.keep_alive != new.link.keep_alive,
-            ),
-            (
-                "link.idle_timeout",
-                self.link.idle_timeout != new.link.idle_timeout,
-            ),
-            ("log.format", self.log.format != new.log.format),
-            ("log.level", self.log.level != new.log.level),
-        ])
+        named(self.shared().changed(&new.shared()))
+    }
+
+    fn shared(&self) -> Shared<'_> {
+        Shared {
+            state_dir: &self.state_dir,
+            admin: &self.admin,
+            link: &self.link,
+            log: &self.log,
+        }
     }
 
     /// What is in force after a reload. Above all, the running client's state and socket stay its own:
@@ -91,7 +86,33 @@ impl ClientConfig {
     }
 }
 
-fn named<const N: usize>(keys: [(&'static str, bool); N]) -> Vec<&'static str> {
+/// What both roles have.
+struct Shared<'a> {
+    state_dir: &'a Path,
+    admin: &'a AdminConfig,
+    link: &'a LinkConfig,
+    log: &'a LogConfig,
+}
+
+impl Shared<'_> {
+    fn changed(&self, new: &Self) -> [(&'static str, bool); 7] {
+        let (link, new_link) = (self.link, new.link);
+        [
+            ("state.dir", self.state_dir != new.state_dir),
+            ("admin.socket", self.admin.socket != new.admin.socket),
+            ("admin.group", self.admin.group != new.admin.group),
+            ("link.keep_alive", link.keep_alive != new_link.keep_alive),
+            (
+                "link.idle_timeout",
+                link.idle_timeout != new_link.idle_timeout,
+            ),
+            ("log.format", self.log.format != new.log.format),
+            ("log.level", self.log.level != new.log.level),
+        ]
+    }
+}
+
+fn named(keys: impl IntoIterator<Item = (&'static str, bool)>) -> Vec<&'static str> {
     let changed = keys.into_iter().filter(|(_, changed)| *changed);
     changed.map(|(key, _)| key).collect()
 }
