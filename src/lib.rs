@@ -20,8 +20,8 @@
 //! | [`store`] | SQLite: schema, migrations, one file per table group |
 //! | [`admin`] | Unix-socket API: types, routes, peer credentials, the caller's side |
 //! | [`server`], [`client`], [`ctl`], [`dev`] | roles: wire adapters to the engine; bind, supervise, drain |
-//! | [`daemon`], `supervise` | `wormkeyd`'s command line; signals and readiness around every role |
-//! | [`config`] | TOML as written -> a `Config` that holds |
+//! | [`daemon`], `supervise` | `wormkeyd`'s command line and manual; state directory, signals and readiness around every role |
+//! | [`config`] | TOML as written -> a `Config` that holds; its keys, for the manual |
 //! | [`tasks`], [`telemetry`] | the only caller of `tokio::spawn`; tracing set-up |
 //!
 //! # The layer rule
@@ -34,7 +34,11 @@
 //!
 //! # A visit in four hops
 //!
-//! `edge::serve::visit` → `engine::Engine::admit` → [`edge::OpenStream::open`] → `edge::forward`
+//! `edge::serve::visit` → [`engine::Engine::admit`] → [`edge::OpenStream::open`] → `edge::forward`
+//!
+//! The edge asks through its own traits, [`edge::Admit`] and [`edge::OpenStream`]; `server::visits` answers
+//! both, with the engine and with the live link. At the other end of the stream `client::session` takes
+//! the visit, and [`origin`] carries it to the service.
 
 pub mod codes;
 pub mod names;
