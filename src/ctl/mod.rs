@@ -1,7 +1,7 @@
 //! `wormkeyctl`: reads the command line, asks a daemon over its admin socket, tells the answer to a
 //! person or, with `--json`, to a program. Not what the daemons do: every decision is theirs.
 //!
-//! [`run`] is the whole command; the process it lives in is handed to it as [`Io`].
+//! [`run()`] is the whole command; the process it lives in is handed to it as [`Io`].
 
 use std::ffi::OsString;
 use std::path::PathBuf;
