@@ -59,7 +59,7 @@ impl World {
             },
             terms: LinkTerms { keep_alive_ms: 0 },
             domain: "t.wormkey.test".into(),
-            pins: vec![self.key.pin().0],
+            pins: vec![self.key.pin().0.into()],
             addresses: Vec::new(),
             device: self.device,
             user: "default".into(),
@@ -134,7 +134,7 @@ async fn a_server_that_sends_every_link_away_does_not_make_it_spin() {
 async fn what_a_welcome_teaches_is_bounded() {
     let world = World::new().await;
     let evil = Welcome {
-        pins: (0..200u8).map(|n| [n; 32]).collect(),
+        pins: (0..200u8).map(|n| [n; 32].into()).collect(),
         addresses: (0..1000).map(|n| format!("192.0.2.1:{n}")).collect(),
         user: format!("\u{1b}[2J{}", "x".repeat(10_000)),
         ..world.welcome()

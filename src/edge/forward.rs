@@ -369,6 +369,7 @@ impl Waiting<'_> {
             () = self.pass.cut.cancelled() => Err(Failure::Cut),
             // Before the trouble: an origin may answer and close while the body still comes.
             head = read_response_head(rx, decoder) => Ok(head?),
+            () = self.pass.offline.cancelled() => Err(Failure::Away),
             failure = trouble => Err(failure),
         }
     }

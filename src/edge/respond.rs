@@ -53,6 +53,8 @@ pub(super) enum Failure {
     BodyBroken,
     #[error("the tunnel ended")]
     Cut,
+    #[error("the link has been away for longer than visits wait for it")]
+    Away,
     #[error("a panic")]
     Panicked,
 }
@@ -122,6 +124,7 @@ impl Failure {
             Self::Timeout => Outside::of(Code::OriginTimeout),
             Self::BodyBroken => Outside::of(Code::BadRequest),
             Self::Cut => Outside::of(Code::TunnelClosed),
+            Self::Away => Outside::retry(Code::TunnelOffline, RETRY),
             Self::Panicked => Outside::of(Code::Internal),
         }
     }

@@ -132,6 +132,7 @@ impl Engine {
         match event {
             Event::LinkUp { link, device, peer } => self.link_up(now, link, device, peer),
             Event::LinkHeard { link } => self.link_heard(now, link),
+            Event::LinkAway { link } => self.link_away(now, link),
             Event::LinkDown { link } => self.link_down(now, link),
             Event::EnrollAsked {
                 from,

@@ -105,6 +105,11 @@ pub enum Event {
         /// The link.
         link: LinkId,
     },
+    /// A visit waits on the link, and nothing was heard in the time that an answer takes.
+    LinkAway {
+        /// The link.
+        link: LinkId,
+    },
     /// The link is gone.
     LinkDown {
         /// The link.
@@ -394,6 +399,12 @@ pub enum Action {
     },
     /// End every visit of a tunnel that goes on: it closed, or expired.
     CutVisits {
+        /// Which.
+        tunnel: TunnelId,
+    },
+    /// The link of a tunnel has been away for longer than visits wait for it: those that have no answer
+    /// yet are given up. Those that have one go on, for the link may come back.
+    GiveUp {
         /// Which.
         tunnel: TunnelId,
     },

@@ -51,7 +51,11 @@ impl Engine {
             tunnel: tunnel.row.slug.clone(),
             retry_in: RETRY_IN,
         };
+        let waits_for_answers = tunnel.visits > 0;
         self.refuse_held(id, &refusal);
+        if waits_for_answers {
+            self.act(Action::GiveUp { tunnel: id });
+        }
     }
 
     /// The client is back: everyone who waited goes on, in the order they came.

@@ -77,6 +77,20 @@ impl Engine {
         }
     }
 
+    /// A link does not answer while a visit waits on it: away from now on, until something is heard.
+    pub(super) fn link_away(&mut self, now: Now, link: LinkId) {
+        let Some(&id) = self.links.get(&link) else {
+            return;
+        };
+        let live = self.devices.get_mut(&id).and_then(|d| d.link.as_mut());
+        let Some(live) = live.filter(|live| !live.dormant) else {
+            return;
+        };
+        live.dormant = true;
+        self.timers.cancel(Timer::Silence(id));
+        self.depart(now, now.monotonic, id);
+    }
+
     /// A link is gone; a fenced one was gone already.
     pub(super) fn link_down(&mut self, now: Now, link: LinkId) {
         let Some((id, live)) = self.unlink(link) else {

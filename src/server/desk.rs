@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -50,11 +50,11 @@ struct State {
     links: HashMap<LinkId, Entry>,
     waiting: HashMap<VisitId, oneshot::Sender<Seated>>,
     calls: HashMap<u64, oneshot::Sender<Result<Answer, AskError>>>,
-    cuts: HashMap<TunnelId, CancellationToken>,
+    signals: HashMap<TunnelId, Signals>,
 }
 
-/// What a held visit hears: its way and the signal that ends it, or a refusal.
-pub(super) type Seated = Result<(Route, CancellationToken), Refusal>;
+/// What a held visit hears: its way and the signals that end it, or a refusal.
+pub(super) type Seated = Result<(Route, Signals), Refusal>;
 
 /// A live link as the desk reaches it.
 pub(crate) struct Entry {
@@ -62,6 +62,54 @@ pub(crate) struct Entry {
     pub(crate) link: Link,
     /// For the link's own task, which writes to the client.
     pub(crate) outbox: mpsc::Sender<Post>,
+    /// Visits sent on it that nothing was heard after.
+    pub(crate) asks: Asks,
+}
+
+/// What ends the visits of a tunnel from outside.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Signals {
+    /// It closed or expired: all of them.
+    pub(super) cut: CancellationToken,
+    /// Its link is away and the hold is over: those without an answer.
+    pub(super) offline: CancellationToken,
+}
+
+/// Tells a link that is away from one that is only quiet: a visit that was sent gets at least an
+/// acknowledgement. Counts datagrams heard, as the link does.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Asks(Option<(Ask, Ask)>);
+
+/// When something was sent, and how much had been heard by then.
+#[derive(Debug, Clone, Copy)]
+struct Ask {
+    at: Instant,
+    heard: u64,
+}
+
+/// What an answer may take beside three round trips, before the link counts as away.
+const ANSWER_WITHIN: Duration = Duration::from_secs(1);
+
+impl Asks {
+    /// Something was sent.
+    fn note(&mut self, at: Instant, heard: u64) {
+        let ask = Ask { at, heard };
+        self.0 = Some((self.0.map_or(ask, |(first, _)| first), ask));
+    }
+
+    /// Whether the peer has been silent for too long after something was sent.
+    fn is_away(&mut self, now: Instant, heard: u64, rtt: Duration) -> bool {
+        let Some((first, last)) = self.0 else {
+            return false;
+        };
+        if heard > last.heard {
+            self.0 = None;
+            return false;
+        }
+        let oldest = if heard > first.heard { last } else { first };
+        self.0 = Some((oldest, last));
+        now.saturating_duration_since(oldest.at) >= ANSWER_WITHIN + 3 * rtt
+    }
 }
 
 /// What the desk hands to a link's task.
@@ -80,7 +128,7 @@ impl Desk {
             links: HashMap::new(),
             waiting: HashMap::new(),
             calls: HashMap::new(),
-            cuts: HashMap::new(),
+            signals: HashMap::new(),
         };
         Self(Arc::new(Inner {
             clock: Clock,
@@ -121,9 +169,24 @@ impl Desk {
         look(&self.lock().engine)
     }
 
-    /// A link's address and live figures, for status.
-    pub(crate) fn link(&self, id: LinkId) -> Option<Link> {
-        self.lock().links.get(&id).map(|entry| entry.link.clone())
+    /// A live link on which a visit is about to be sent.
+    pub(super) fn link_for_visit(&self, id: LinkId) -> Option<Link> {
+        let now = self.now().monotonic;
+        let mut state = self.lock();
+        let entry = state.links.get_mut(&id)?;
+        entry.asks.note(now, entry.link.heard());
+        Some(entry.link.clone())
+    }
+
+    /// Whether a visit waits on a link that does not answer.
+    pub(super) fn is_away(&self, id: LinkId) -> bool {
+        let now = self.now().monotonic;
+        let mut state = self.lock();
+        state.links.get_mut(&id).is_some_and(|entry| {
+            entry
+                .asks
+                .is_away(now, entry.link.heard(), entry.link.rtt())
+        })
     }
 
     /// The next link's generation.
@@ -202,8 +265,8 @@ impl Desk {
         let admission = state.engine.admit(now, visit);
         let seat = match admission {
             Ok(Admission::Pass(route)) => {
-                let cut = state.cut_of(route.tunnel);
-                Ok(Seat::Pass(route, cut))
+                let signals = state.signals_of(route.tunnel);
+                Ok(Seat::Pass(route, signals))
             }
             Ok(Admission::Hold) => {
                 let (tx, rx) = oneshot::channel();
@@ -316,8 +379,13 @@ impl Desk {
                 Action::Release { visit, outcome } => state.release(visit, outcome),
                 Action::CutLink { link, code } => state.cut(link, code),
                 Action::CutVisits { tunnel } => {
-                    if let Some(cut) = state.cuts.remove(&tunnel) {
-                        cut.cancel();
+                    if let Some(signals) = state.signals.remove(&tunnel) {
+                        signals.cut.cancel();
+                    }
+                }
+                Action::GiveUp { tunnel } => {
+                    if let Some(signals) = state.signals.get_mut(&tunnel) {
+                        std::mem::take(&mut signals.offline).cancel();
                     }
                 }
                 Action::Tell { link, tunnel, code } => {
@@ -387,14 +455,14 @@ impl State {
 
     /// The signal that ends the visits of a tunnel. Taken under the same lock as the admission: a signal
     /// made later would miss a cut that came in between, and never fire.
-    fn cut_of(&mut self, tunnel: TunnelId) -> CancellationToken {
-        self.cuts.entry(tunnel).or_default().clone()
+    fn signals_of(&mut self, tunnel: TunnelId) -> Signals {
+        self.signals.entry(tunnel).or_default().clone()
     }
 
     fn release(&mut self, visit: VisitId, outcome: Result<Route, Refusal>) {
         let outcome = outcome.map(|route| {
-            let cut = self.cut_of(route.tunnel);
-            (route, cut)
+            let signals = self.signals_of(route.tunnel);
+            (route, signals)
         });
         if let Some(waiter) = self.waiting.remove(&visit) {
             // A visitor that left in this very moment tells us so itself: see `forget_visit`.
@@ -405,7 +473,7 @@ impl State {
 
 /// Where an admitted visit stands.
 pub(super) enum Seat {
-    Pass(Route, CancellationToken),
+    Pass(Route, Signals),
     Hold(oneshot::Receiver<Seated>),
 }
 
@@ -507,7 +575,7 @@ mod tests {
             let state = self.desk.lock();
             let counts = state.engine.counts();
             (
-                state.cuts.len(),
+                state.signals.len(),
                 state.waiting.len(),
                 counts.visits,
                 counts.held,
@@ -523,15 +591,43 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_link_is_away_when_nothing_is_heard_after_a_visit_was_sent() {
+        let (start, rtt) = (Clock.now().monotonic, Duration::from_millis(100));
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut asks = Asks::default();
+        assert!(
+            !asks.is_away(at(60_000), 7, rtt),
+            "a quiet link is only quiet"
+        );
+        asks.note(at(0), 7);
+        assert!(!asks.is_away(at(1299), 7, rtt));
+        assert!(asks.is_away(at(1300), 7, rtt));
+        assert!(!asks.is_away(at(1300), 8, rtt), "heard");
+        assert!(!asks.is_away(at(60_000), 8, rtt), "and quiet again");
+    }
+
+    #[test]
+    fn a_visit_sent_after_the_last_sign_of_life_counts_for_itself() {
+        let (start, rtt) = (Clock.now().monotonic, Duration::ZERO);
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut asks = Asks::default();
+        asks.note(at(0), 7);
+        // The first was acknowledged, the second was not.
+        asks.note(at(500), 8);
+        assert!(!asks.is_away(at(1400), 8, rtt));
+        assert!(asks.is_away(at(1500), 8, rtt));
+    }
+
     #[tokio::test]
     async fn a_visit_admitted_just_before_the_close_is_cut() {
         let world = world();
         world.link_up();
-        let Ok(Seat::Pass(_, cut)) = Desk::admit(&world.desk, &visit()) else {
+        let Ok(Seat::Pass(_, signals)) = Desk::admit(&world.desk, &visit()) else {
             panic!("its client is here");
         };
         world.close().await;
-        assert!(cut.is_cancelled());
+        assert!(signals.cut.is_cancelled());
     }
 
     #[tokio::test]

@@ -9,13 +9,13 @@ use crate::codes::Code;
 use crate::engine::{AskError, Event, Requester};
 use crate::link::enrol::check_proof;
 use crate::link::{Arriving, ControlRecv, ControlSend, Link, LinkError, Listener};
-use crate::names::{DeviceId, LinkId};
+use crate::names::{DeviceId, LinkId, Pin};
 use crate::tasks::Tasks;
 use crate::wire::token::JoinToken;
 use crate::wire::{Capabilities, Control, Enroll, Hello, LinkTerms, Ping, VERSION, Welcome};
 
 use super::control::{bind_ask, fault};
-use super::desk::{Desk, Entry, Post};
+use super::desk::{Asks, Desk, Entry, Post};
 use super::slugs;
 
 /// How long a newcomer has from its Hello to its Enroll.
@@ -33,7 +33,7 @@ const DEVICE_STREAMS: u32 = 4;
 #[derive(Debug, Clone)]
 pub(super) struct Greeting {
     pub(super) domain: String,
-    pub(super) pins: Vec<[u8; 32]>,
+    pub(super) pins: Vec<Pin>,
     pub(super) keep_alive: Duration,
 }
 
@@ -66,6 +66,7 @@ async fn serve(arriving: Arriving, desk: Desk, greeting: Greeting) {
         device: None,
         link: link.clone(),
         outbox,
+        asks: Asks::default(),
     };
     let listed = Listed::new(desk.clone(), id, entry);
     let mut session = Session {
@@ -224,7 +225,7 @@ impl Session {
                 keep_alive_ms: greeting.keep_alive.as_millis() as u64,
             },
             domain: greeting.domain.clone(),
-            pins: greeting.pins.clone(),
+            pins: greeting.pins.iter().map(|pin| pin.0.into()).collect(),
             addresses: Vec::new(),
             device,
             user,
@@ -270,6 +271,9 @@ impl Session {
         if heard != self.heard {
             self.heard = heard;
             self.desk.handle(Event::LinkHeard { link: self.id });
+        }
+        if self.desk.is_away(self.id) {
+            self.desk.handle(Event::LinkAway { link: self.id });
         }
     }
 

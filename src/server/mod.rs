@@ -99,7 +99,7 @@ impl Server {
 
         let greeting = links::Greeting {
             domain: config.domain.to_string(),
-            pins: vec![identity.pin().0],
+            pins: vec![identity.pin()],
             keep_alive: config.link.keep_alive,
         };
         let listener = Arc::new(listener);

@@ -2,20 +2,18 @@
 
 use std::future::Future;
 
-use tokio_util::sync::CancellationToken;
-
 use crate::edge::{Admit, OpenError, OpenStream, Pass};
 use crate::engine::{Refusal, Route, Visit};
 use crate::link::{LinkRecv, LinkSend, OpenFailure};
 use crate::names::{LinkId, VisitId};
 use crate::wire::StreamHead;
 
-use super::desk::{Desk, Seat, Seated};
+use super::desk::{Desk, Seat, Seated, Signals};
 
 impl Admit for Desk {
     async fn admit(&self, visit: Visit) -> Result<Pass, Refusal> {
         match Self::admit(self, &visit)? {
-            Seat::Pass(route, cut) => Ok(self.pass(route, cut)),
+            Seat::Pass(route, signals) => Ok(self.pass(route, signals)),
             Seat::Hold(released) => {
                 let mut held = Held {
                     desk: self.clone(),
@@ -23,19 +21,24 @@ impl Admit for Desk {
                     released: Some(released),
                 };
                 let outcome = held.wait().await;
-                outcome.map(|(route, cut)| self.pass(route, cut))
+                outcome.map(|(route, signals)| self.pass(route, signals))
             }
         }
     }
 }
 
 impl Desk {
-    fn pass(&self, route: Route, cut: CancellationToken) -> Pass {
+    fn pass(&self, route: Route, signals: Signals) -> Pass {
         let guard = Box::new(Open {
             desk: self.clone(),
             visit: route.visit,
         });
-        Pass { route, cut, guard }
+        Pass {
+            route,
+            cut: signals.cut,
+            offline: signals.offline,
+            guard,
+        }
     }
 }
 
@@ -87,7 +90,7 @@ impl OpenStream for Desk {
         link: LinkId,
         head: &StreamHead,
     ) -> impl Future<Output = Result<(LinkSend, LinkRecv), OpenError>> + Send {
-        let found = self.link(link);
+        let found = self.link_for_visit(link);
         async move {
             let link = found.ok_or(OpenError::LinkGone)?;
             link.open(head).await.map_err(|e| match e {

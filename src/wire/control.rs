@@ -2,6 +2,7 @@
 //! integer keys inside an array `[number, [map]]`; unknown keys and unknown messages are skipped.
 
 use bytes::{Buf, Bytes, BytesMut};
+use minicbor::bytes::ByteArray;
 use minicbor::{Decode, Decoder, Encode};
 
 use super::{CONTROL_MAX, WireError, get_varint, put_varint};
@@ -134,7 +135,7 @@ pub struct Welcome {
     pub domain: String,
     /// Pins of the server's keys: current first, then the next.
     #[n(6)]
-    pub pins: Vec<[u8; 32]>,
+    pub pins: Vec<ByteArray<32>>,
     /// Where to reach the server; empty = as before.
     #[n(7)]
     pub addresses: Vec<String>,
@@ -152,9 +153,11 @@ pub struct Welcome {
 pub struct Enroll {
     /// The token's secret; the server keeps only its SHA-256.
     #[n(0)]
+    #[cbor(with = "minicbor::bytes")]
     pub secret: [u8; 32],
     /// HMAC-SHA-256(secret, TLS exporter of this connection): binds the token to this link and key.
     #[n(1)]
+    #[cbor(with = "minicbor::bytes")]
     pub proof: [u8; 32],
     /// The machine's name.
     #[n(2)]
@@ -330,7 +333,7 @@ impl Bind {
 impl Welcome {
     /// The pins as pins.
     pub fn pins(&self) -> Vec<Pin> {
-        self.pins.iter().copied().map(Pin).collect()
+        self.pins.iter().map(|pin| Pin(**pin)).collect()
     }
 }
 

@@ -392,6 +392,32 @@ async fn a_tunnel_that_ends_cuts_its_visits() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_link_that_stays_away_gives_up_visits_without_an_answer_only() {
+    let mut world = World::new();
+    let offline = CancellationToken::new();
+    world.change(|s| s.offline = offline.clone());
+    let mut waiting = world.visitor();
+    waiting.get("/").await;
+    let _stream = world.stream().await;
+    let mut reading = world.visitor();
+    reading.get("/").await;
+    let mut stream = world.stream().await;
+    send_head(&mut stream.response, 200, &[("content-length", "4")]).await;
+    reading.until("\r\n\r\n").await;
+    offline.cancel();
+    let answer = waiting.until("vis_").await;
+    assert_eq!(status(&answer), 502);
+    assert!(answer.contains("wormkey-error: tunnel_offline") && answer.contains("retry-after:"));
+    let late = Bytes::from_static(b"late");
+    let mut wire = [crate::wire::data_header(late.len()), late];
+    crate::wire::send_all(&mut stream.response, &mut wire)
+        .await
+        .unwrap();
+    stream.response.finish();
+    assert!(reading.until("late").await.ends_with("late"));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_long_body_passes_a_slow_reader_through_small_windows() {
     let mut world = World::new();
     let mut visitor = world.visitor();

@@ -92,6 +92,7 @@ struct Shared {
     fresh_links: bool,
     panics: bool,
     cut: CancellationToken,
+    offline: CancellationToken,
     guards: Arc<()>,
 }
 
@@ -115,6 +116,7 @@ impl Admit for Inside {
                 }),
             },
             cut: shared.cut.clone(),
+            offline: shared.offline.clone(),
             guard: Box::new(Arc::clone(&shared.guards)),
         })
     }

@@ -97,6 +97,33 @@ fn a_link_that_keeps_silent_for_three_keep_alives_is_dormant() {
 }
 
 #[test]
+fn a_link_that_does_not_answer_a_visit_is_away_at_once_and_its_hold_runs_from_then() {
+    let mut world = World::new();
+    let alice = world.connect("alice");
+    let tunnel = world.opens(&alice, "app");
+    let sent = world.passes("app");
+    world.step(secs(2));
+    world.handle(Event::LinkAway { link: alice.link });
+    world.handle(Event::LinkAway { link: alice.link });
+    let held = world.waits("app");
+    world.advance(secs(10) - Duration::from_millis(1));
+    assert_eq!(
+        (world.release_of(held), &world.given_up[..]),
+        (None, &[][..])
+    );
+    world.advance(Duration::from_millis(1));
+    assert!(matches!(
+        world.release_of(held),
+        Some(Err(Refusal::Offline { .. }))
+    ));
+    // The visit that was sent and has no answer is given up, not sent again.
+    assert_eq!(world.given_up, [tunnel]);
+    world.heard(alice.link);
+    assert_eq!(world.passes("app").link, sent.link);
+    world.finish();
+}
+
+#[test]
 fn the_hold_of_a_dormant_link_runs_from_when_it_fell_dormant() {
     let mut world = World::new();
     let alice = world.connect("alice");

@@ -57,6 +57,7 @@ struct World {
     cut: Vec<(LinkId, Code)>,
     told: Vec<(LinkId, TunnelId, Code)>,
     cut_visits: HashSet<TunnelId>,
+    given_up: Vec<TunnelId>,
     /// Visits that passed and did not end.
     going_on: Vec<VisitId>,
     /// What was asked to be closed, by whom.
@@ -131,6 +132,7 @@ impl World {
             cut: Vec::new(),
             told: Vec::new(),
             cut_visits: HashSet::new(),
+            given_up: Vec::new(),
             going_on: Vec::new(),
             closing: HashMap::new(),
             newest: BTreeMap::new(),
@@ -222,6 +224,7 @@ impl World {
                 self.up.remove(&link);
                 self.cut.push((link, code));
             }
+            Action::GiveUp { tunnel } => self.given_up.push(tunnel),
             Action::CutVisits { tunnel } => {
                 self.latest_wall.remove(&tunnel);
                 self.cut_visits.insert(tunnel);
