@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use tokio_util::sync::CancellationToken;
 
 use crate::admin::types::{InviteAsk, JoinAsk, OpenAsk, TunnelJson};
 use crate::admin::{Caller, ClientBackend as _, ServerBackend as _};
@@ -74,7 +75,7 @@ async fn serve(
             return Err(e);
         }
     };
-    let failed = server.failed();
+    let failed = either(tasks, server.failed(), client.failed());
     let outcome = async {
         let target = match &wish.target {
             Some(target) => target.clone(),
@@ -90,6 +91,21 @@ async fn serve(
     client.stop().await;
     server.stop().await;
     outcome
+}
+
+/// Fires when either role has lost a part without which it is no use.
+fn either(tasks: &Tasks, one: CancellationToken, other: CancellationToken) -> CancellationToken {
+    let (failed, stop) = (CancellationToken::new(), tasks.stopped());
+    let fired = failed.clone();
+    tasks.spawn("watch both", async move {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => {}
+            () = one.cancelled() => fired.cancel(),
+            () = other.cancelled() => fired.cancel(),
+        }
+    });
+    failed
 }
 
 /// Invite, join, open: what a person does with three commands.
