@@ -14,7 +14,7 @@
 //! | `lifecycle`, `idle` | when a tunnel ends, and what that means |
 //! | `enrol` | users, join tokens, devices |
 //! | `persist` | what waits for the disk, and what is tried again |
-//! | `backoff`, `hostmode`, [`book`] | the client's few pure decisions |
+//! | `backoff`, `hostmode`, [`book`], [`watch`] | the client's few pure decisions |
 
 mod backoff;
 pub mod book;
@@ -36,6 +36,7 @@ mod state;
 mod tests;
 mod timers;
 mod views;
+pub mod watch;
 
 pub use backoff::Backoff;
 pub use entry::Engine;

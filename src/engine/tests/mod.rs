@@ -9,6 +9,7 @@ mod linking;
 mod living;
 mod storing;
 mod storms;
+mod watching;
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
