@@ -8,18 +8,17 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use quinn::{
-    AsyncUdpSocket, ConnectError, Connection, Endpoint, EndpointConfig, TokenMemoryCache,
-    TokioRuntime,
-};
+use quinn::{ConnectError, Connection, Endpoint, Runtime, TokenMemoryCache, TokioRuntime};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::control::{ControlRecv, ControlSend};
 use super::error::{EndCause, LinkEnd, LinkError};
 use super::handle::{Link, Live};
 use super::identity::Identity;
+use super::own::{Own, Sockets};
+use super::socket::{self, MakeSocket};
 use super::streams::LinkRecv;
-use super::{LinkSettings, socket, tls, transport};
+use super::{LinkSettings, tls, transport};
 use crate::names::Pin;
 use crate::wire::{Control, Hello};
 
@@ -32,7 +31,6 @@ const ADDRESSES: usize = 8;
 /// Keys trusted at once: current and next, and room for a slip.
 const PINS: usize = 4;
 
-type MakeSocket = Box<dyn Fn() -> io::Result<Arc<dyn AsyncUdpSocket>> + Send + Sync>;
 type Attempt = Pinned<Box<dyn Future<Output = Result<Connection, LinkError>> + Send>>;
 
 /// Makes links. Each gets a socket of its own, so that nothing of a failed one lingers.
@@ -41,7 +39,8 @@ pub struct Dialer {
     settings: LinkSettings,
     /// What servers gave us to prove our address with, next time.
     tokens: Arc<TokenMemoryCache>,
-    socket: MakeSocket,
+    sockets: Sockets,
+    runtime: Arc<dyn Runtime>,
 }
 
 impl std::fmt::Debug for Dialer {
@@ -55,11 +54,13 @@ impl std::fmt::Debug for Dialer {
 impl Dialer {
     /// A dialer for the device of `identity`.
     pub fn new(identity: &Identity, settings: &LinkSettings) -> Result<Self, LinkError> {
-        Self::from(Box::new(socket::bind_any), identity, settings)
+        let sockets: MakeSocket = Arc::new(socket::bind_any);
+        Self::from(sockets, Arc::new(TokioRuntime), identity, settings)
     }
 
     pub(super) fn from(
-        socket: MakeSocket,
+        sockets: MakeSocket,
+        runtime: Arc<dyn Runtime>,
         identity: &Identity,
         settings: &LinkSettings,
     ) -> Result<Self, LinkError> {
@@ -69,7 +70,8 @@ impl Dialer {
             identity: identity.clone(),
             settings: settings.clone(),
             tokens: Arc::default(),
-            socket,
+            sockets: Sockets(sockets),
+            runtime,
         })
     }
 
@@ -89,29 +91,27 @@ impl Dialer {
         let candidates = timeout_at(deadline, resolve(address))
             .await
             .map_err(|_| unreachable())??;
-        let endpoint = self.endpoint()?;
+        let own = self.own()?;
         let pins = &pins[..pins.len().min(PINS)];
         let connection = timeout_at(
             deadline,
-            self.connect(&endpoint, address, &candidates, pins),
+            self.connect(own.endpoint(), address, &candidates, pins),
         )
         .await
         .map_err(|_| unreachable())??;
-        let live = Arc::new(Live::new(connection, Some(endpoint))?);
+        own.expect(connection.remote_address());
+        let live = Arc::new(Live::new(connection, Some(own))?);
         let (send, recv) = timeout_at(deadline, greet(&live, hello))
             .await
             .unwrap_or_else(|_| Err(unreachable()))?;
         Ok((Link::new(live, &self.settings), send, recv))
     }
 
-    fn endpoint(&self) -> Result<Endpoint, LinkError> {
-        let io = |source| LinkError::Io {
+    fn own(&self) -> Result<Own, LinkError> {
+        Own::new(self.sockets.clone(), &self.runtime).map_err(|source| LinkError::Io {
             doing: "open a UDP socket".to_owned(),
             source,
-        };
-        let socket = (self.socket)().map_err(io)?;
-        let config = EndpointConfig::default();
-        Endpoint::new_with_abstract_socket(config, None, socket, Arc::new(TokioRuntime)).map_err(io)
+        })
     }
 
     /// Asks for the server by its current key, and by the next if it does not answer to that.
@@ -312,13 +312,13 @@ mod tests {
     async fn a_dead_address_does_not_hold_up_a_live_one() {
         let world = World::new();
         let dialer = world.dialer();
-        let endpoint = dialer.endpoint().unwrap();
+        let own = dialer.own().unwrap();
         let dead: SocketAddr = "10.9.9.9:443".parse().unwrap();
         let pins = [world.key.pin()];
         let start = Instant::now();
         let candidates = [dead, dead, world.address];
         let (connected, _arriving) = tokio::join!(
-            dialer.connect(&endpoint, "example.com:443", &candidates, &pins),
+            dialer.connect(own.endpoint(), "example.com:443", &candidates, &pins),
             async {
                 let arriving = world.listener.accept().await.unwrap();
                 timeout(Duration::from_secs(1), arriving.establish()).await

@@ -11,9 +11,12 @@ use tokio::time::timeout;
 
 use super::error::{AcceptFailure, LinkEnd, LinkError, OpenFailure};
 use super::heads::Heads;
+use super::kick;
+use super::own::Own;
 use super::streams::{LinkRecv, LinkSend, Slot};
 use super::{LinkSettings, tls};
 use crate::codes::Code;
+use crate::engine::watch::Pulse;
 use crate::names::Pin;
 use crate::wire::{StreamHead, encode_stream_head, send_all};
 
@@ -39,15 +42,24 @@ pub(super) struct Live {
     connection: Connection,
     /// The client's own socket and endpoint: each link has its own, so that moving it to another
     /// socket moves nothing else. The server's links share the listener's.
-    own: Option<quinn::Endpoint>,
+    own: Option<Own>,
     pin: Pin,
     ours: OnceLock<(Code, String)>,
+    peer: std::sync::Mutex<Peer>,
+}
+
+/// Where the peer was when we last looked, and how often it had moved: QUIC does not tell.
+#[derive(Debug)]
+struct Peer {
+    last: SocketAddr,
+    moves: u64,
 }
 
 struct Streams {
     /// As many streams of ours as the connection's window covers, whatever the peer allows.
     slots: Arc<Semaphore>,
     heads: Mutex<Heads>,
+    send_window: u64,
 }
 
 /// Figures of a link, since it came up.
@@ -67,15 +79,19 @@ pub struct LinkStats {
     pub received_datagrams: u64,
     /// The largest datagram that the path takes.
     pub mtu: u16,
+    /// How often the peer was found at another address, by those who looked ([`Link::stats`] or
+    /// [`Link::heard`]). Clients move, servers do not.
+    pub peer_moves: u64,
+    /// How often this end moved to another socket; the client's alone.
+    pub rebinds: u64,
+    /// The longest time an answer was due, one that is due now included; the client's alone.
+    pub longest_stall: Duration,
 }
 
 impl Live {
     /// A connection whose handshake is done. Whatever got here without proving a key, or without
     /// agreeing on our protocol, goes no further.
-    pub(super) fn new(
-        connection: Connection,
-        own: Option<quinn::Endpoint>,
-    ) -> Result<Self, LinkError> {
+    pub(super) fn new(connection: Connection, own: Option<Own>) -> Result<Self, LinkError> {
         let end = |code: Code| connection.close(number(code), b"");
         if !tls::speaks_wormkey(&connection) {
             end(Code::VersionMismatch);
@@ -87,12 +103,25 @@ impl Live {
                 detail: "the peer showed no key".to_owned(),
             });
         };
+        let last = connection.remote_address();
         Ok(Self {
             connection,
             own,
             pin,
             ours: OnceLock::new(),
+            peer: std::sync::Mutex::new(Peer { last, moves: 0 }),
         })
+    }
+
+    /// Looks where the peer is now; how often it was found elsewhere than the time before.
+    fn moves(&self) -> u64 {
+        let now = self.connection.remote_address();
+        let mut peer = self.peer.lock().expect("nothing panics in here");
+        if peer.last != now {
+            peer.last = now;
+            peer.moves += 1;
+        }
+        peer.moves
     }
 
     pub(super) fn connection(&self) -> &Connection {
@@ -125,6 +154,7 @@ impl Link {
             streams: Arc::new(Streams {
                 slots: Arc::new(Semaphore::new(slots.min(Semaphore::MAX_PERMITS))),
                 heads: Mutex::new(Heads::default()),
+                send_window: settings.send_window.into(),
             }),
         }
     }
@@ -146,6 +176,7 @@ impl Link {
 
     /// Datagrams received so far. A link on which this stands still is silent.
     pub fn heard(&self) -> u64 {
+        self.live.moves();
         self.live.connection.stats().udp_rx.datagrams
     }
 
@@ -160,6 +191,53 @@ impl Link {
             received_bytes: stats.udp_rx.bytes,
             received_datagrams: stats.udp_rx.datagrams,
             mtu: stats.path.current_mtu,
+            peer_moves: self.live.moves(),
+            rebinds: self.live.own.as_ref().map_or(0, Own::rebinds),
+            longest_stall: self
+                .live
+                .own
+                .as_ref()
+                .map_or(Duration::ZERO, |own| own.report().longest_stall),
+        }
+    }
+
+    /// What the link hears, for the watch over it. The client's alone: `None` on the server, which
+    /// counts with [`heard`](Self::heard).
+    pub fn pulse(&self) -> Option<Pulse> {
+        let report = self.live.own.as_ref()?.report();
+        Some(Pulse {
+            heard: report.heard,
+            owed: report.owed,
+            rtt: self.rtt(),
+        })
+    }
+
+    /// Moves to a fresh UDP socket with a new port, and [kicks](Self::kick). What is in flight is sent
+    /// again as needed; no stream notices. Only the client can; on an error the old socket stays.
+    pub fn rebind(&self) -> Result<(), LinkError> {
+        let io = |source| LinkError::Io {
+            doing: "move to a fresh UDP socket".to_owned(),
+            source,
+        };
+        match &self.live.own {
+            Some(own) => own.rebind(&self.live.connection).map_err(io),
+            None => Err(io(std::io::ErrorKind::Unsupported.into())),
+        }
+    }
+
+    /// Lets a few packets past the congestion controller, now, because the network may be back: else
+    /// QUIC may stay silent for as long again as an outage lasted. On the client one of them asks for
+    /// an answer; the server sends what was waiting.
+    pub fn kick(&self) {
+        let connection = &self.live.connection;
+        match &self.live.own {
+            // It fails only with a socket that has lost its address, which the next rebind replaces.
+            Some(own) => drop(own.kick(connection)),
+            None => {
+                kick::arm(connection);
+                // The same window as ever; saying so wakes the connection.
+                connection.set_send_window(self.streams.send_window);
+            }
         }
     }
 
@@ -252,8 +330,8 @@ impl Link {
     /// that is about to exit. The server's links are told by [`super::Listener::close`].
     pub async fn close_and_tell(&self, code: Code, text: &str, within: Duration) {
         self.live.close(code, text);
-        if let Some(endpoint) = &self.live.own {
-            let _ = timeout(within, endpoint.wait_idle()).await;
+        if let Some(own) = &self.live.own {
+            let _ = timeout(within, own.endpoint().wait_idle()).await;
         }
     }
 

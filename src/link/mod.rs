@@ -13,14 +13,17 @@
 mod cid;
 mod control;
 mod dialer;
+mod ear;
 pub mod enrol;
 mod error;
 mod handle;
 mod heads;
 mod identity;
+mod kick;
 mod listener;
 #[cfg(test)]
 mod memory;
+mod own;
 mod socket;
 mod streams;
 #[cfg(test)]

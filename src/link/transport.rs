@@ -11,6 +11,7 @@ use quinn::{
 use super::cid::{self, OwnCids};
 use super::error::LinkError;
 use super::identity::Identity;
+use super::kick::Kickable;
 use super::tls::{self, RefusedKey};
 use crate::names::Pin;
 
@@ -66,8 +67,7 @@ impl Default for LinkSettings {
     }
 }
 
-/// What the two ends share. Datagrams, GSO, MTU discovery and congestion control: quinn's own ways,
-/// but for what stands here.
+/// What the two ends share. Datagrams, GSO and MTU discovery: quinn's own ways, but for what stands here.
 fn shared(settings: &LinkSettings) -> TransportConfig {
     let mut transport = TransportConfig::default();
     // The flow-control rule: every stream may fill its own window and the connection's still has
@@ -84,7 +84,9 @@ fn shared(settings: &LinkSettings) -> TransportConfig {
         .datagram_receive_buffer_size(None)
         .datagram_send_buffer_size(0)
         // Handshake bytes that arrive out of order. Ours are under 3 KiB, a post-quantum hello included.
-        .crypto_buffer_size(8 * 1024);
+        .crypto_buffer_size(8 * 1024)
+        // CUBIC, which is quinn's own choice, and a way past it after an outage.
+        .congestion_controller_factory(Arc::new(Kickable::default()));
     transport
 }
 

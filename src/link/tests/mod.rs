@@ -16,6 +16,7 @@ use bytes::Bytes;
 use tokio::time::timeout;
 
 use super::memory::Network;
+use super::socket::MakeSocket;
 use super::{ControlRecv, ControlSend, Dialer, Identity, Link, LinkError, LinkSettings, Listener};
 use super::{LinkRecv, LinkSend, transport};
 use crate::names::{TunnelId, VisitId};
@@ -73,8 +74,9 @@ impl World {
 
     fn dialer_of(&self, identity: &Identity) -> Dialer {
         let network = self.network.clone();
-        let socket = Box::new(move || Ok(network.client_socket()));
-        Dialer::from(socket, identity, &self.settings).unwrap()
+        let sockets: MakeSocket = Arc::new(move |_| Ok(network.client_socket()));
+        let runtime = Arc::new(quinn::TokioRuntime);
+        Dialer::from(sockets, runtime, identity, &self.settings).unwrap()
     }
 
     async fn link(&self) -> Ends {

@@ -1,0 +1,198 @@
+//! Lets a few packets pass the congestion controller when the network is back: a "kick". Not a
+//! congestion controller of its own: CUBIC decides everything else.
+//!
+//! After an outage with data in flight the window is full, and nothing that could show that the
+//! network works again may be sent until QUIC's probe timer fires, which doubles without a cap: a link
+//! would stay silent for as long again as the outage lasted. Probes need not be held back by the
+//! congestion controller (RFC 9002, section 7.5), and four packets overload no network.
+
+use std::any::Any;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use quinn::Connection;
+use quinn::congestion::{Controller, ControllerFactory, CubicConfig};
+use quinn_proto::RttEstimator;
+
+/// Four full packets: the first finds the way, the others bring new data along.
+const ALLOWANCE: u64 = 4 * 1200;
+
+/// Unanswered for so long, a packet that goes out brings an allowance with it. The end that got no
+/// hint is helped by this: it replies to the other's first packet, and its data may follow.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Makes a [`Kick`] for each path of each connection.
+#[derive(Debug, Default)]
+pub(super) struct Kickable(Arc<CubicConfig>);
+
+impl ControllerFactory for Kickable {
+    fn build(self: Arc<Self>, now: Instant, current_mtu: u16) -> Box<dyn Controller> {
+        Box::new(Kick {
+            cubic: Arc::clone(&self.0).build(now, current_mtu),
+            allowance: Arc::default(),
+            answered: now,
+            helped: now,
+            patience: PATIENCE,
+        })
+    }
+}
+
+/// CUBIC, and the bytes that may pass it. Clones share the allowance, so that whoever holds one can
+/// give it to the connection.
+struct Kick {
+    cubic: Box<dyn Controller>,
+    allowance: Arc<AtomicU64>,
+    /// When the peer last acknowledged something.
+    answered: Instant,
+    /// When an allowance was last given for want of answers.
+    helped: Instant,
+    patience: Duration,
+}
+
+impl Kick {
+    fn allow(&self) {
+        self.allowance.store(ALLOWANCE, Ordering::Relaxed);
+    }
+
+    fn spend(&self, bytes: u64) {
+        let left = |left: u64| Some(left.saturating_sub(bytes));
+        let _ = self
+            .allowance
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, left);
+    }
+}
+
+/// Lets the next few packets of a connection pass. To be followed by something that wakes it.
+pub(super) fn arm(connection: &Connection) {
+    if let Ok(kick) = connection.congestion_state().into_any().downcast::<Kick>() {
+        kick.allow();
+    }
+}
+
+impl Controller for Kick {
+    fn on_sent(&mut self, now: Instant, bytes: u64, last_packet_number: u64) {
+        self.spend(bytes);
+        let unanswered = now.saturating_duration_since(self.answered.max(self.helped));
+        if unanswered >= self.patience {
+            self.helped = now;
+            self.allow();
+        }
+        self.cubic.on_sent(now, bytes, last_packet_number);
+    }
+
+    fn on_ack(
+        &mut self,
+        now: Instant,
+        sent: Instant,
+        bytes: u64,
+        app_limited: bool,
+        rtt: &RttEstimator,
+    ) {
+        self.answered = now;
+        self.patience = PATIENCE.max(4 * rtt.get());
+        self.cubic.on_ack(now, sent, bytes, app_limited, rtt);
+    }
+
+    fn on_end_acks(
+        &mut self,
+        now: Instant,
+        in_flight: u64,
+        app_limited: bool,
+        largest_packet_num_acked: Option<u64>,
+    ) {
+        self.cubic
+            .on_end_acks(now, in_flight, app_limited, largest_packet_num_acked);
+    }
+
+    fn on_congestion_event(
+        &mut self,
+        now: Instant,
+        sent: Instant,
+        is_persistent_congestion: bool,
+        lost_bytes: u64,
+    ) {
+        self.cubic
+            .on_congestion_event(now, sent, is_persistent_congestion, lost_bytes);
+    }
+
+    fn on_mtu_update(&mut self, new_mtu: u16) {
+        self.cubic.on_mtu_update(new_mtu);
+    }
+
+    fn window(&self) -> u64 {
+        match self.allowance.load(Ordering::Relaxed) {
+            0 => self.cubic.window(),
+            _ => u64::MAX,
+        }
+    }
+
+    fn clone_box(&self) -> Box<dyn Controller> {
+        Box::new(Self {
+            cubic: self.cubic.clone_box(),
+            allowance: Arc::clone(&self.allowance),
+            answered: self.answered,
+            helped: self.helped,
+            patience: self.patience,
+        })
+    }
+
+    fn initial_window(&self) -> u64 {
+        self.cubic.initial_window()
+    }
+
+    fn into_any(self: Box<Self>) -> Box<dyn Any> {
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::times::Clock;
+
+    fn controller() -> (Box<dyn Controller>, Instant) {
+        let now = Clock.now().monotonic;
+        (Arc::new(Kickable::default()).build(now, 1200), now)
+    }
+
+    fn kick(controller: &dyn Controller) {
+        let clone = controller.clone_box().into_any().downcast::<Kick>();
+        clone.ok().expect("its clones are of its kind").allow();
+    }
+
+    #[test]
+    fn four_packets_pass_after_a_kick_and_then_cubic_rules_again() {
+        let (mut controller, now) = controller();
+        let cubic = controller.window();
+        kick(&*controller);
+        for n in 0..4 {
+            assert_eq!(controller.window(), u64::MAX);
+            controller.on_sent(now, 1200, n);
+        }
+        assert_eq!(controller.window(), cubic);
+    }
+
+    #[test]
+    fn a_batch_larger_than_the_allowance_spends_it() {
+        let (mut controller, now) = controller();
+        kick(&*controller);
+        controller.on_sent(now, 1_000_000, 1);
+        assert!(controller.window() < u64::MAX);
+    }
+
+    #[test]
+    fn what_is_sent_after_a_second_without_answers_brings_an_allowance_once_a_second() {
+        let (mut controller, now) = controller();
+        let ms = Duration::from_millis;
+        let mut helped = 0;
+        for n in 0..50 {
+            controller.on_sent(now + ms(n * 100), 1200, n);
+            if controller.window() == u64::MAX {
+                helped += 1;
+                controller.on_sent(now + ms(n * 100), 4800, n);
+            }
+        }
+        assert_eq!(helped, 4);
+    }
+}
