@@ -335,6 +335,13 @@ impl Link {
         }
     }
 
+    /// The client's own endpoint, for tests that do by hand what we do not.
+    #[cfg(test)]
+    pub(super) fn own_endpoint(&self) -> &quinn::Endpoint {
+        let own = self.live.own.as_ref();
+        own.expect("only clients are asked").endpoint()
+    }
+
     /// The connection itself, for tests that misbehave.
     #[cfg(test)]
     pub(super) fn raw(&self) -> &Connection {

@@ -1,5 +1,6 @@
 //! A network in memory, for two endpoints on tokio's paused clock: every datagram arrives after the
-//! same delay, or not at all. An hour of it passes in milliseconds.
+//! same delay, or not at all. An hour of it passes in milliseconds. Clients sit behind one of several
+//! uplinks, of which one may be up at a time, and behind a NAT that can be made to forget them.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::io::{self, IoSliceMut};
@@ -26,6 +27,41 @@ struct State {
     clients: u16,
     deaf: HashSet<SocketAddr>,
     down: bool,
+    /// The uplink that client sockets are made on, and whether the others are down.
+    uplink: u8,
+    only: bool,
+    /// Client sockets that the world knows by another address than their own.
+    nat: HashMap<SocketAddr, SocketAddr>,
+}
+
+impl State {
+    /// Whether a socket can send and receive now.
+    fn reaches(&self, addr: SocketAddr) -> bool {
+        let elsewhere = self.only && uplink_of(addr).is_some_and(|uplink| uplink != self.uplink);
+        !self.down && !elsewhere
+    }
+
+    /// By which address the world knows a socket.
+    fn public(&self, addr: SocketAddr) -> SocketAddr {
+        self.nat.get(&addr).copied().unwrap_or(addr)
+    }
+
+    /// Which socket an address leads to; the own address of one that has another leads nowhere.
+    fn private(&self, addr: SocketAddr) -> Option<SocketAddr> {
+        let known_as = self.nat.iter().find(|(_, public)| **public == addr);
+        match known_as {
+            Some((private, _)) => Some(*private),
+            None => (!self.nat.contains_key(&addr)).then_some(addr),
+        }
+    }
+}
+
+/// The uplink on which a client's socket was made.
+fn uplink_of(addr: SocketAddr) -> Option<u8> {
+    match addr.ip() {
+        std::net::IpAddr::V4(ip) => ip.octets()[2].checked_sub(1),
+        std::net::IpAddr::V6(_) => None,
+    }
 }
 
 #[derive(Debug, Default)]
@@ -64,7 +100,7 @@ impl Network {
     pub(super) fn client_socket(&self) -> Arc<dyn AsyncUdpSocket> {
         let mut state = lock(&self.0);
         state.clients += 1;
-        let addr = SocketAddr::from(([10, 0, 1, 1], 1000 + state.clients));
+        let addr = SocketAddr::from(([10, 0, 1 + state.uplink, 1], 1000 + state.clients));
         drop(state);
         self.socket(addr)
     }
@@ -82,14 +118,31 @@ impl Network {
         lock(&self.0).down = down;
     }
 
+    /// Takes all uplinks but this one down; new client sockets are made on it.
+    pub(super) fn switch_to(&self, uplink: u8) {
+        let mut state = lock(&self.0);
+        (state.uplink, state.only) = (uplink, true);
+    }
+
+    /// The NAT forgets the socket known as `known_as`: its next packet comes from `becomes`.
+    pub(super) fn renumber(&self, known_as: SocketAddr, becomes: SocketAddr) {
+        let mut state = lock(&self.0);
+        let private = state.private(known_as).expect("somebody has that address");
+        state.nat.insert(private, becomes);
+    }
+
     fn deliver(&self, from: SocketAddr, transmit: &Transmit<'_>) {
         let state = lock(&self.0);
-        let Some(inbox) = state.inboxes.get(&transmit.destination) else {
+        let Some(to) = state.private(transmit.destination) else {
             return;
         };
-        if state.down || state.deaf.contains(&transmit.destination) {
+        let Some(inbox) = state.inboxes.get(&to) else {
+            return;
+        };
+        if !state.reaches(from) || !state.reaches(to) || state.deaf.contains(&to) {
             return;
         }
+        let from = state.public(from);
         let due = Instant::now() + DELAY;
         let size = transmit.segment_size.unwrap_or(transmit.contents.len());
         let mut inbox = lock(inbox);
@@ -144,7 +197,12 @@ impl AsyncUdpSocket for MemorySocket {
         bufs: &mut [IoSliceMut<'_>],
         meta: &mut [RecvMeta],
     ) -> Poll<io::Result<usize>> {
+        let reaches = lock(&self.network.0).reaches(self.addr);
         let mut inbox = lock(&self.inbox);
+        if !reaches {
+            // What was on its way when the way broke.
+            inbox.queue.clear();
+        }
         let now = Instant::now();
         let mut count = 0;
         while count < bufs.len() && inbox.queue.front().is_some_and(|d| d.due <= now) {

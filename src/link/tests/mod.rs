@@ -4,6 +4,9 @@ mod handshake;
 mod health;
 mod hostile;
 mod loopback;
+mod outages;
+mod roaming;
+mod sleeping;
 mod stalled;
 mod streams;
 
