@@ -9,6 +9,10 @@
 //! | [`Dialer`] → [`Link`] | the client's end |
 //! | [`ControlSend`], [`ControlRecv`] | the control stream |
 //! | [`LinkSend`], [`LinkRecv`] | the two halves of a visit's stream |
+//! | [`Link::rebind`], [`Link::kick`], [`Link::pulse`] | roaming: another socket, past CUBIC; what is heard |
+//! | [`senses::Senses`] | what the system tells a client: another network, a sleep that is over |
+//!
+//! When to roam is decided by [`watch`](crate::engine::watch); the client role joins the three.
 
 mod cid;
 mod control;
@@ -24,6 +28,7 @@ mod listener;
 #[cfg(test)]
 mod memory;
 mod own;
+pub mod senses;
 mod socket;
 mod streams;
 #[cfg(test)]
