@@ -109,11 +109,13 @@ pub enum Duty {
     UseFallback,
     /// Close the fallback path, or stop opening it. The link is on UDP.
     CloseFallback,
-    /// Dial a new connection, without Hello taking any tunnel yet; tell with [`Watch::handle_race`].
+    /// Dial a new connection beside the link, up to its handshake: a Hello would take the device's
+    /// tunnels. Tell with [`Watch::handle_race`].
     Race,
     /// The network works: kick the old link once more, from a fresh socket of its present path.
     KickOld,
-    /// The new connection is the link from here on; close the old one. This watch is over.
+    /// Say Hello on the new connection: it is the link from here on. Close the old one. This watch is
+    /// over.
     TakeNew,
     /// The old link lives: stop dialling, or close what was dialled.
     DropNew,

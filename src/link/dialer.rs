@@ -84,6 +84,12 @@ impl Dialer {
         pins: &[Pin],
         hello: Hello,
     ) -> Result<(Link, ControlSend, ControlRecv), LinkError> {
+        self.connect(address, pins).await?.greet(hello).await
+    }
+
+    /// The first half of [`dial`](Self::dial): the handshake. It proves that the network works, and
+    /// the server makes nothing of it until it is greeted, within the same ten seconds.
+    pub async fn connect(&self, address: &str, pins: &[Pin]) -> Result<Connected, LinkError> {
         let deadline = Instant::now() + transport::GREETING;
         let unreachable = || LinkError::Unreachable {
             address: address.to_owned(),
@@ -95,16 +101,17 @@ impl Dialer {
         let pins = &pins[..pins.len().min(PINS)];
         let connection = timeout_at(
             deadline,
-            self.connect(own.endpoint(), address, &candidates, pins),
+            self.handshake(own.endpoint(), address, &candidates, pins),
         )
         .await
         .map_err(|_| unreachable())??;
         own.expect(connection.remote_address());
-        let live = Arc::new(Live::new(connection, Some(own))?);
-        let (send, recv) = timeout_at(deadline, greet(&live, hello))
-            .await
-            .unwrap_or_else(|_| Err(unreachable()))?;
-        Ok((Link::new(live, &self.settings), send, recv))
+        Ok(Connected {
+            live: Arc::new(Live::new(connection, Some(own))?),
+            settings: self.settings.clone(),
+            address: address.to_owned(),
+            deadline,
+        })
     }
 
     fn own(&self) -> Result<Own, LinkError> {
@@ -115,7 +122,7 @@ impl Dialer {
     }
 
     /// Asks for the server by its current key, and by the next if it does not answer to that.
-    async fn connect(
+    async fn handshake(
         &self,
         endpoint: &Endpoint,
         address: &str,
@@ -173,6 +180,33 @@ impl Dialer {
                 }
             })
         })
+    }
+}
+
+/// A connection whose handshake is done and that has not said Hello. Dropped, it is closed, and
+/// nothing has happened.
+#[derive(Debug)]
+pub struct Connected {
+    live: Arc<Live>,
+    settings: LinkSettings,
+    address: String,
+    deadline: Instant,
+}
+
+impl Connected {
+    /// How far the server is.
+    pub fn rtt(&self) -> Duration {
+        self.live.connection().rtt()
+    }
+
+    /// Opens the control stream and says Hello: from here on it is a link.
+    pub async fn greet(self, hello: Hello) -> Result<(Link, ControlSend, ControlRecv), LinkError> {
+        let (send, recv) = timeout_at(self.deadline, greet(&self.live, hello))
+            .await
+            .unwrap_or(Err(LinkError::Unreachable {
+                address: self.address,
+            }))?;
+        Ok((Link::new(self.live, &self.settings), send, recv))
     }
 }
 
@@ -318,7 +352,7 @@ mod tests {
         let start = Instant::now();
         let candidates = [dead, dead, world.address];
         let (connected, _arriving) = tokio::join!(
-            dialer.connect(own.endpoint(), "example.com:443", &candidates, &pins),
+            dialer.handshake(own.endpoint(), "example.com:443", &candidates, &pins),
             async {
                 let arriving = world.listener.accept().await.unwrap();
                 timeout(Duration::from_secs(1), arriving.establish()).await

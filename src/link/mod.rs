@@ -6,7 +6,7 @@
 //! |---|---|
 //! | [`Identity`] | a long-lived key and what is derived from it |
 //! | [`Listener`] → [`Arriving`] → [`Link`] | the server's end |
-//! | [`Dialer`] → [`Link`] | the client's end |
+//! | [`Dialer`] → [`Connected`] → [`Link`] | the client's end |
 //! | [`ControlSend`], [`ControlRecv`] | the control stream |
 //! | [`LinkSend`], [`LinkRecv`] | the two halves of a visit's stream |
 //! | [`Link::rebind`], [`Link::kick`], [`Link::pulse`] | roaming: another socket, past CUBIC; what is heard |
@@ -37,7 +37,7 @@ mod tls;
 mod transport;
 
 pub use control::{ControlRecv, ControlSend};
-pub use dialer::Dialer;
+pub use dialer::{Connected, Dialer};
 pub use error::{AcceptFailure, EndCause, LinkEnd, LinkError, OpenFailure};
 pub use handle::{Link, LinkStats};
 pub use identity::{Identity, IdentityError};

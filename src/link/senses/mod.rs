@@ -18,7 +18,7 @@ use tracing::{debug, info};
 use self::netlink::Changes;
 use self::outlook::Outlook;
 use self::resume::Clocks;
-use crate::engine::watch::Hint;
+pub use crate::engine::watch::Hint;
 use crate::tasks::Tasks;
 
 /// After a hint, later changes of the same burst are gathered for so long.

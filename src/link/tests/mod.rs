@@ -9,6 +9,7 @@ mod roaming;
 mod sleeping;
 mod stalled;
 mod streams;
+mod watched;
 
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
