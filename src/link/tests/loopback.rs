@@ -1,9 +1,12 @@
 //! The same on real sockets.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::super::EndCause;
+use super::super::socket::{self, Family};
 use super::*;
 use crate::wire::SendChunks as _;
 
@@ -37,6 +40,57 @@ async fn a_link_over_ipv4_and_ipv6_carries_a_visit() {
         )
         .await;
         assert_eq!(((), body), (sent, got.unwrap()));
+    }
+}
+
+#[tokio::test]
+async fn a_link_moves_to_fresh_sockets_of_its_family_in_mid_download() {
+    let settings = LinkSettings::default();
+    let key = Identity::ephemeral().unwrap();
+    let pins = [key.pin()];
+    let four: MakeSocket = Arc::new(|_| socket::bind_any(Family::V4));
+    let either: MakeSocket = Arc::new(socket::bind_any);
+    for (listen, sockets) in [("[::]:0", either), ("127.0.0.1:0", four)] {
+        let listener = Listener::bind(listen.parse().unwrap(), &key, &settings).unwrap();
+        let runtime = Arc::new(quinn::TokioRuntime);
+        let identity = Identity::ephemeral().unwrap();
+        let dialer = Dialer::from(sockets, runtime, &identity, &settings).unwrap();
+        let address = format!("127.0.0.1:{}", listener.local_addr().port());
+        let (dialled, arrived) = both(dialer.dial(&address, &pins, hello()), async {
+            listener.accept().await.unwrap().establish().await
+        })
+        .await;
+        let (client, _cs, _cr) = dialled.unwrap();
+        let (server, _ss, _sr, _) = arrived.unwrap();
+        let (opened, accepted) = both(server.open(&bytes_head()), client.accept()).await;
+        let ((mut tx, _rx), (_, _tx, mut rx)) = (opened.unwrap(), accepted.unwrap());
+        let count = AtomicUsize::new(0);
+        let total = 8 * 1024 * 1024;
+        let moving = async {
+            let mut ports = vec![server.peer().port()];
+            for n in 1..=5 {
+                while count.load(Ordering::Relaxed) < n * total / 6 {
+                    tokio::task::yield_now().await;
+                }
+                client.rebind().unwrap();
+                while server.peer().port() == ports[ports.len() - 1] {
+                    tokio::task::yield_now().await;
+                }
+                ports.push(server.peer().port());
+            }
+            ports
+        };
+        let transfer = both(roaming::feed(&mut tx, total), roaming::eat(&mut rx, &count));
+        let (ports, ((), eaten)) = both(moving, transfer).await;
+        eaten.unwrap();
+        assert_eq!(count.load(Ordering::Relaxed), total);
+        assert_eq!(ports.len(), 6);
+        assert_eq!(client.stats().rebinds, 5);
+        assert!(
+            client.stats().longest_stall < secs(5),
+            "{:?}",
+            client.stats()
+        );
     }
 }
 
