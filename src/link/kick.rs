@@ -56,6 +56,9 @@ impl Kick {
     }
 
     fn spend(&self, bytes: u64) {
+        if self.allowance.load(Ordering::Relaxed) == 0 {
+            return;
+        }
         let left = |left: u64| Some(left.saturating_sub(bytes));
         let _ = self
             .allowance

@@ -27,23 +27,23 @@ const BURST: Duration = Duration::from_millis(250);
 /// Hints that nobody has taken yet. When full, further ones are dropped: those before them say to act.
 const QUEUE: usize = 4;
 
-/// The senses of a client. Dropped, they fall asleep with the next thing they notice.
+/// The senses of a client. Dropped, they fall asleep.
 #[derive(Debug)]
 pub struct Senses {
     hints: mpsc::Receiver<Hint>,
-    towards: Arc<Mutex<Option<SocketAddr>>>,
+    known: Arc<Mutex<Outlook>>,
 }
 
 impl Senses {
     /// Starts to listen, in tasks of `tasks`.
     pub fn start(tasks: &Tasks) -> Self {
         let (tell, hints) = mpsc::channel(QUEUE);
-        let towards = Arc::default();
+        let known = Arc::new(Mutex::new(Outlook::towards(None)));
         match Changes::listen() {
             Ok(changes) => {
                 let sight = Sight {
                     changes,
-                    towards: Arc::clone(&towards),
+                    known: Arc::clone(&known),
                     tell: tell.clone(),
                     stop: tasks.stopped(),
                 };
@@ -59,13 +59,13 @@ impl Senses {
             }
             Err(err) => info!(%err, "no word of sleep here; links wait for silence instead"),
         }
-        Self { hints, towards }
+        Self { hints, known }
     }
 
     /// From now on the way to this address is what counts. Until this is said, it is the default
     /// routes alone.
     pub fn towards(&self, server: SocketAddr) {
-        *self.towards.lock().expect("nothing panics in here") = Some(server);
+        *self.known.lock().expect("nothing panics in here") = Outlook::towards(Some(server));
     }
 
     /// The next hint; `None` once there will be none any more. Dropping the future loses nothing.
@@ -77,14 +77,13 @@ impl Senses {
 /// Watches routes and addresses.
 struct Sight {
     changes: Changes,
-    towards: Arc<Mutex<Option<SocketAddr>>>,
+    known: Arc<Mutex<Outlook>>,
     tell: mpsc::Sender<Hint>,
     stop: CancellationToken,
 }
 
 impl Sight {
     async fn run(mut self) {
-        let mut known = self.look();
         let mut quiet_until = Instant::now();
         loop {
             tokio::select! {
@@ -103,23 +102,24 @@ impl Sight {
                 () = sleep_until(quiet_until) => {}
             }
             self.changes.forget();
-            let seen = self.look();
-            if seen == known {
-                continue;
-            }
-            debug!(?seen, "the network changed");
-            // With no way out there is nothing to move to; what comes next is the news.
-            if seen.leads_out() {
+            if self.finds_another_way() {
                 let _ = self.tell.try_send(Hint::NetworkChanged);
                 quiet_until = Instant::now() + BURST;
             }
-            known = seen;
         }
     }
 
-    fn look(&self) -> Outlook {
-        let towards = *self.towards.lock().expect("nothing panics in here");
-        Outlook::towards(towards)
+    /// Looks; whether there is a way out, and another than before. With none there is nothing to move
+    /// to, and what comes next is the news.
+    fn finds_another_way(&self) -> bool {
+        let mut known = self.known.lock().expect("nothing panics in here");
+        let seen = known.again();
+        if seen == *known {
+            return false;
+        }
+        debug!(?seen, "the network changed");
+        *known = seen;
+        known.leads_out()
     }
 }
 

@@ -19,6 +19,7 @@ const REJECT: u32 = 0x200;
 /// The way out, as far as a link cares.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Outlook {
+    server: Option<SocketAddr>,
     /// The address from which we would write to the server.
     source: Option<IpAddr>,
     /// Interface, gateway and metric of every default route: a new one can come with the old address.
@@ -33,14 +34,23 @@ impl Outlook {
         defaults.extend(defaults_six(&read(ROUTES_SIX)));
         defaults.sort();
         Self {
+            server,
             source: server.and_then(source),
             defaults,
         }
     }
 
-    /// Whether a packet could leave at all.
+    /// As it is now, towards the same server.
+    pub(super) fn again(&self) -> Self {
+        Self::towards(self.server)
+    }
+
+    /// Whether a packet could leave at all: for the server, or while none is known, for anywhere.
     pub(super) fn leads_out(&self) -> bool {
-        self.source.is_some() || !self.defaults.is_empty()
+        match self.server {
+            Some(_) => self.source.is_some(),
+            None => !self.defaults.is_empty(),
+        }
     }
 }
 

@@ -71,12 +71,8 @@ async fn hints_of_a_namespace() {
     // Noise, then silence: nothing of it concerns a link.
     ip("route add 198.51.100.0/24 dev train");
     ip("addr add 10.9.0.1/24 dev train");
-    let settled = Duration::from_millis(400);
-    // The view without a server differs from the one with it; the first look may say so, once.
-    let first = timeout(settled, senses.next()).await;
-    assert!(matches!(first, Err(_) | Ok(Some(Hint::NetworkChanged))));
-    ip("route add 198.51.101.0/24 dev train");
     ip("addr del 10.9.0.1/24 dev train");
+    let settled = Duration::from_millis(400);
     assert!(timeout(settled, senses.next()).await.is_err());
     // Each flip is told of at once.
     for to in [
