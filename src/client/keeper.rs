@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::admin::ApiError;
 use crate::admin::types::LinkJson;
@@ -12,7 +12,7 @@ use crate::codes::Code;
 use crate::engine::Backoff;
 use crate::engine::book::Enrolment;
 use crate::link::enrol::proof;
-use crate::link::{Dialer, Identity, Link, LinkError};
+use crate::link::{Connected, Dialer, Identity, Link, LinkError};
 use crate::names::{Hostname, Pin};
 use crate::times::Clock;
 use crate::wire::token::JoinToken;
@@ -80,6 +80,11 @@ pub(super) async fn keep(client: Arc<Client>) {
             biased;
             () = stop.cancelled() => return,
             () = client.hurry.notified() => backoff.reset(),
+            // Another network, or awake again: what failed before may work now.
+            Some(hint) = client.next_hint() => {
+                debug!(?hint, "hint from the system, trying at once");
+                backoff.reset();
+            }
             () = tokio::time::sleep(wait) => {}
         }
     }
@@ -128,7 +133,7 @@ fn api_code(e: &LinkError) -> Code {
     match e.code() {
         code
         @ (Code::Internal | Code::TimedOut | Code::Protocol | Code::Done | Code::Cancelled) => {
-            tracing::debug!(%code, "link failed");
+            debug!(%code, "link failed");
             Code::ServerUnreachable
         }
         code => code,
@@ -282,10 +287,28 @@ impl Client {
         });
     }
 
+    /// The link is heard again.
+    pub(super) fn stand_heard(&self, link: &Link) {
+        let silent = self.standing.borrow().state == "silent";
+        if silent {
+            info!("link heard again");
+            self.stand_up(link, None);
+        }
+    }
+
+    /// The next hint of the system; none when it gives none.
+    pub(super) async fn next_hint(&self) -> Option<crate::engine::watch::Hint> {
+        self.senses.lock().await.next().await
+    }
+
+    /// From now on the way to this server is what counts.
+    pub(super) async fn look_towards(&self, server: std::net::SocketAddr) {
+        self.senses.lock().await.towards(server);
+    }
+
     /// The link hears nothing, and the try to replace it failed too.
     pub(super) fn stand_silent(&self, why: &str, wait: Duration) {
         let before = self.standing.borrow().clone();
-        warn!(err = why, retry_in = ?wait, "link silent, and no new one to be had");
         let now = Clock.now().wall;
         self.stand(LinkJson {
             state: "silent".into(),
@@ -331,20 +354,38 @@ fn key_failure(e: crate::link::IdentityError) -> Failure {
     )
 }
 
-/// A session beside the one that fell silent.
-pub(super) async fn connect_again(client: &Client) -> Result<Session, Failure> {
+/// A connection beside the link that fell silent, without a Hello: no tunnel knows of it yet.
+pub(super) async fn race(client: Arc<Client>) -> Result<Connected, Failure> {
     let gone = || Failure::Refused(Code::NotJoined, "this device has left the server".into());
-    connect(client, &client.book.enrolment().ok_or_else(gone)?).await
+    let enrolment = client.book.enrolment().ok_or_else(gone)?;
+    let dialer = Dialer::new(&client.identity()?, &client.link_settings)?;
+    let mut last = no_address();
+    for address in &enrolment.addresses {
+        match dialer.connect(address, &enrolment.pins).await {
+            Ok(connected) => return Ok(connected),
+            Err(e) => last = e.into(),
+        }
+    }
+    Err(last)
+}
+
+/// Makes a raced connection the link: from its Hello on, the tunnels are its.
+pub(super) async fn take(connected: Connected) -> Result<Session, Failure> {
+    introduce(connected, None).await.map(|(session, _)| session)
+}
+
+fn no_address() -> Failure {
+    Failure::Refused(
+        Code::ServerUnreachable,
+        "no address of the server is known".into(),
+    )
 }
 
 /// Dials the server's addresses in turn until one gives a session.
 async fn connect(client: &Client, enrolment: &Enrolment) -> Result<Session, Failure> {
     let identity = client.identity()?;
     let dialer = Dialer::new(&identity, &client.link_settings)?;
-    let mut last = Failure::Refused(
-        Code::ServerUnreachable,
-        "no address of the server is known".into(),
-    );
+    let mut last = no_address();
     for address in &enrolment.addresses {
         match greet(&dialer, address, &enrolment.pins, None).await {
             Ok((session, _)) => return Ok(session),
@@ -403,11 +444,18 @@ fn enrolment_of(
     })
 }
 
-/// Hello, with a token Enroll and Enrolled, then Welcome.
 async fn greet(
     dialer: &Dialer,
     address: &str,
     pins: &[Pin],
+    token: Option<&JoinToken>,
+) -> Result<(Session, Option<Enrolled>), Failure> {
+    introduce(dialer.connect(address, pins).await?, token).await
+}
+
+/// Hello, with a token Enroll and Enrolled, then Welcome.
+async fn introduce(
+    connected: Connected,
     token: Option<&JoinToken>,
 ) -> Result<(Session, Option<Enrolled>), Failure> {
     let hello = Hello {
@@ -417,7 +465,7 @@ async fn greet(
         device_name: device_name(),
         enrolling: token.is_some(),
     };
-    let (link, mut tx, mut rx) = dialer.dial(address, pins, hello).await?;
+    let (link, mut tx, mut rx) = connected.greet(hello).await?;
     if let Some(token) = token {
         let secret = *token.secret.expose();
         let proof = proof(&secret, &link.exporter()?);

@@ -5,6 +5,7 @@ mod backend;
 mod book;
 mod declared;
 mod keeper;
+mod minder;
 mod open;
 mod requests;
 mod session;
@@ -25,6 +26,7 @@ use crate::admin::{ApiError, EventLog};
 use crate::codes::Code;
 use crate::config::{ClientConfig, OriginsConfig};
 use crate::engine::book::{BookRow, BookState};
+use crate::link::senses::Senses;
 use crate::link::{Link, LinkSettings};
 use crate::names::TunnelId;
 use crate::origin::{OriginPolicy, Origins};
@@ -72,6 +74,8 @@ pub(crate) struct Client {
     membership: tokio::sync::Mutex<()>,
     /// Something happened that makes another try worth while at once.
     hurry: Notify,
+    /// What the system tells of the network and of sleep. One asks at a time: the session, or the keeper.
+    senses: tokio::sync::Mutex<Senses>,
     /// A visit has ended, for whoever waits until none is left.
     visit_ended: Notify,
     /// Findings about the configuration, for status.
@@ -118,6 +122,7 @@ impl Running {
             handed: Mutex::new(None),
             membership: tokio::sync::Mutex::new(()),
             hurry: Notify::new(),
+            senses: tokio::sync::Mutex::new(Senses::start(&tasks)),
             visit_ended: Notify::new(),
             problems: Mutex::new(Vec::new()),
         });

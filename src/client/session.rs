@@ -10,7 +10,6 @@ use tracing::{debug, info, warn};
 use crate::admin::ApiError;
 use crate::admin::types::{EventJson, VisitJson};
 use crate::codes::Code;
-use crate::engine::Backoff;
 use crate::engine::book::{BookRow, BookState};
 use crate::link::{ControlRecv, ControlSend, Link, LinkError, LinkRecv, LinkSend};
 use crate::names::{DeviceId, TunnelId};
@@ -22,9 +21,10 @@ use crate::wire::{
     SendChunks as _, StreamCode, StreamHead, Update, Welcome,
 };
 
+use super::Client;
 use super::book::Live;
+use super::minder::Minder;
 use super::requests::{Answer, Question};
-use super::{Client, keeper};
 
 /// How long the server may leave a question unread.
 const READ_WITHIN: Duration = Duration::from_secs(10);
@@ -63,6 +63,7 @@ impl Session {
             "visits",
             accept(Arc::clone(client), self.link.clone(), streams.clone()),
         );
+        client.look_towards(self.link.peer()).await;
         client.resume().await;
         let ended = self.converse(client, &mut outbox).await;
         // Before the streams are waited for: who asks now must hear at once that nobody answers.
@@ -92,7 +93,7 @@ impl Session {
         let link = self.link.clone();
         let closed = link.closed();
         tokio::pin!(closed);
-        let mut silence = Silence::new(&self.link, client.link_settings.keep_alive);
+        let mut minder = Minder::new(client, &self.link);
         loop {
             // A server that talks without end must not keep the one thread to itself.
             tokio::task::consume_budget().await;
@@ -113,7 +114,7 @@ impl Session {
                     if let Err(ended) = self.send(&message).await { return ended }
                 }
                 // Last, so that whatever has come in is heard before it is missed.
-                fresh = silence.race(client, &self.link) => return Ended::Replaced(Box::new(fresh)),
+                fresh = minder.mind() => return Ended::Replaced(fresh),
             }
         }
     }
@@ -205,85 +206,6 @@ impl Session {
             let _ = waiter.send(answer);
         }
         None
-    }
-}
-
-/// Watches a link for silence. The server may have moved on (another key, another machine) without its
-/// resets reaching us, so a link that hears nothing for two and a half keep-alives is raced by a new one;
-/// the old one goes on if it is heard again first.
-struct Silence {
-    keep_alive: Duration,
-    heard: u64,
-    silent_since: tokio::time::Instant,
-    backoff: Backoff,
-}
-
-impl Silence {
-    fn new(link: &Link, keep_alive: Duration) -> Self {
-        let now = tokio::time::Instant::now();
-        Self {
-            keep_alive,
-            heard: link.heard(),
-            silent_since: now,
-            backoff: Backoff::new(),
-        }
-    }
-
-    /// A new session, once this link has been silent for too long and another one came up.
-    async fn race(&mut self, client: &Client, link: &Link) -> Session {
-        loop {
-            self.fall_silent(link).await;
-            let attempt = keeper::connect_again(client);
-            let heard = self.be_heard(link);
-            let failure = tokio::select! {
-                biased;
-                () = heard => {
-                    client.stand_up(link, None);
-                    continue;
-                }
-                attempt = attempt => match attempt {
-                    Ok(session) => return session,
-                    Err(failure) => failure,
-                },
-            };
-            let wait = self.backoff.next(super::random()).max(self.keep_alive);
-            client.stand_silent(&failure.to_string(), wait);
-            tokio::select! {
-                biased;
-                () = self.be_heard(link) => client.stand_up(link, None),
-                () = tokio::time::sleep(wait) => {}
-            }
-        }
-    }
-
-    /// Returns when nothing has been heard for two and a half keep-alives.
-    async fn fall_silent(&mut self, link: &Link) {
-        let limit = self.keep_alive.mul_f32(2.5);
-        loop {
-            self.listen(link);
-            let silent = self.silent_since.elapsed();
-            if silent >= limit {
-                return;
-            }
-            tokio::time::sleep(limit - silent).await;
-        }
-    }
-
-    /// Returns when something is heard.
-    async fn be_heard(&self, link: &Link) {
-        let mut turn = tokio::time::interval(Duration::from_millis(100));
-        while link.heard() == self.heard {
-            turn.tick().await;
-        }
-    }
-
-    fn listen(&mut self, link: &Link) {
-        let heard = link.heard();
-        if heard != self.heard {
-            self.heard = heard;
-            self.silent_since = tokio::time::Instant::now();
-            self.backoff.reset();
-        }
     }
 }
 
