@@ -7,6 +7,7 @@ import json
 import re
 import socket
 import threading
+import time
 
 BLOCK = hashlib.shake_256(b"wormkey").digest(256 * 1024)
 
@@ -40,6 +41,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         sized = re.fullmatch(r"/bytes/(\d+)", self.path)
         if sized:
             return self.send_bytes(int(sized[1]))
+        waits = re.fullmatch(r"/after/(\d+)", self.path)
+        if waits:
+            time.sleep(int(waits[1]) / 1000)
         if self.path == "/headers":
             pairs = [[name.lower(), value] for name, value in self.headers.items()]
             return self.answer(200, json.dumps(pairs).encode(), Content_Type="application/json")
@@ -82,6 +86,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         for part in self.body():
             digest.update(part)
             size += len(part)
+            self.server.posted(len(part))
         said = {"sha256": digest.hexdigest(), "size": size, "method": self.command}
         self.answer(200, json.dumps(said).encode(), Content_Type="application/json")
 
@@ -99,7 +104,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def exactly(self, left):
         while left:
-            part = self.rfile.read(min(left, 256 * 1024))
+            # What is there already, so that `posted` hears of it when it comes.
+            part = self.rfile.read1(min(left, 256 * 1024))
             if not part:
                 raise ConnectionError("the body ended early")
             left -= len(part)
@@ -117,10 +123,12 @@ class _Server(http.server.ThreadingHTTPServer):
 
 @contextlib.contextmanager
 def plain(content="hello from the origin\n", port=0):
-    """Answers `/`, `/bytes/N`, `/headers`, and digests what is posted; yields the server."""
+    """Answers `/`, `/bytes/N`, `/after/MILLIS`, `/headers`, and digests what is posted, telling its
+    `posted` of each part; yields the server."""
     server = _Server(("127.0.0.1", port), _Handler)
     server.content = content
     server.expected_100 = 0
+    server.posted = lambda size: None
     server.port = server.server_address[1]
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
