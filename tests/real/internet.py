@@ -19,6 +19,7 @@ import threading
 import time
 
 import cache
+import origins
 from harness import check, same, until
 
 SERVER = "10.9.3.2"
@@ -128,6 +129,14 @@ class Internet:
         )
         self._show(SHOWN["a"], SHOWN["b"])
         self.route("a")
+
+    @contextlib.contextmanager
+    def origin(self, make=origins.plain):
+        """An origin beside the client."""
+        with contextlib.ExitStack() as stack:
+            with self.client.inside():
+                made = stack.enter_context(make())
+            yield made
 
     @staticmethod
     def _cable(one, device, other, far):

@@ -3,7 +3,6 @@
 import contextlib
 import time
 
-import origins
 from harness import MIB, check, limit
 from internet import Internet
 from registry import bed
@@ -15,11 +14,7 @@ STALL = 0.3
 @contextlib.contextmanager
 def three_flows(world, net, size):
     """A download of `size`, an upload and an echo, all under way over one link."""
-    with contextlib.ExitStack() as stack:
-        # Origins are at the client's.
-        with net.client.inside():
-            plain = stack.enter_context(origins.plain())
-            echoing = stack.enter_context(echo_origin())
+    with net.origin() as plain, net.origin(echo_origin) as echoing:
         tunnel, echoed = world.open(plain.port), world.open(echoing)
         flows = [Download(tunnel, size).start(), Upload(tunnel, plain).start(), Echo(echoed).start()]
         for flow in flows:
