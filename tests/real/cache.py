@@ -4,6 +4,7 @@ import fcntl
 import hashlib
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -94,6 +95,26 @@ def node():
         _run(command, log, cwd=folder, env={**os.environ, "PATH": path})
 
     return program, _made_once("node", HERE / "package.json", make)
+
+
+def kernel():
+    """The folder of Debian's kernel for virtual machines: `boot/vmlinuz-*`, `lib/modules/*`."""
+    apt, dpkg = program("apt-get", "apt"), program("dpkg-deb", "dpkg")
+    folder = ROOT / "kernel"
+    if not (folder / "made").exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        words = ["apt-cache", "depends", "linux-image-cloud-amd64"]
+        said = subprocess.run(words, capture_output=True, text=True).stdout
+        names = re.findall(r"Depends: (linux-image-\S+)", said)
+        if not names:
+            raise Unavailable("apt knows no linux-image-cloud-amd64")
+        _run([apt, "download", names[0]], ROOT / "kernel.log", cwd=folder)
+        package = next(folder.glob("*.deb"))
+        _run([dpkg, "-x", package, folder], ROOT / "kernel.log")
+        package.unlink()
+        (folder / "made").touch()
+    return folder
 
 
 def program(name, package):
