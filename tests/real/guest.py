@@ -37,10 +37,12 @@ ip link set lo up
 ip link set eth0 up
 ip addr add 10.0.2.15/24 dev eth0
 ip route add default via 10.0.2.2
-stty -F /dev/ttyS1 raw -echo
-/bin/wormkeyd client --config /etc/client.toml >/dev/ttyS0 2>&1 &
-# From a pipe, so that the shell neither prompts nor edits.
-cat /dev/ttyS1 | sh >/dev/ttyS1 2>&1
+# Open from here on: what comes to a closed line is lost.
+exec 3<>/dev/ttyS1
+stty raw -echo <&3
+/bin/wormkeyd client --config /etc/client.toml >/dev/ttyS0 2>&1 3<&- &
+# Into a pipe, so that the shell neither prompts nor edits.
+sh <&3 2>&1 | cat >&3
 """
 CONFIG = f"""[state]
 dir = "/state"
@@ -136,7 +138,7 @@ class Guest:
         """Runs a line in the guest's shell; what it printed."""
         mark = f"done-{next(self._numbers)}"
         # The mark in two halves, so that only its output can be taken for it.
-        self.shell.sendall(f"{{ {command}\n}} 2>&1; echo done''-{mark[5:]} $?\n".encode())
+        self.shell.sendall(f"{{ {command}\n}} </dev/null 2>&1; echo done''-{mark[5:]} $?\n".encode())
         text, deadline = "", time.monotonic() + seconds
         while not (found := re.search(rf"{mark} (\d+)\r?\n", text)):
             self.shell.settimeout(max(0.01, deadline - time.monotonic()))

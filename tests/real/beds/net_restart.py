@@ -95,7 +95,7 @@ def restart(world):
         noticed(world, tunnel, "idle", KEEP_ALIVE)
 
 
-@bed("net-sigterm", "python")
+@bed("net-sigterm", "python", awaits="a control stream that outlives GoAway")
 def sigterm(world):
     """SIGTERM under 200 requests a second, of the server and of the client: all that was begun is
     answered."""

@@ -1,0 +1,101 @@
+"""A thousand clients lose their server at once and return."""
+
+import os
+import statistics
+import threading
+import time
+
+import origins
+from harness import REPOSITORY, Server, Tunnel, check, limit, until
+from registry import bed
+from visits import Load
+
+COUNT = 1000
+BACK_WITHIN = 15.0
+
+
+class Fleet:
+    """The clients, in one process."""
+
+    def __init__(self, world, target):
+        self.world = world
+        token = world.server.ctl("invite", "--uses", str(COUNT))["token"]
+        folder = world.folder / "fleet"
+        program = os.environ.get("WORMKEY_FLEET") or REPOSITORY / "target/debug/examples/fleet"
+        written = world.folder / "token"
+        written.write_text(token + "\n")
+        with open(written) as stdin:
+            self.process = world.spawn([program, folder, COUNT, target], "fleet", stdin=stdin)
+
+    def lines(self, word):
+        """The facts of its lines that begin so."""
+        lines = [line.split() for line in self.process.text().splitlines()]
+        failed = [" ".join(line) for line in lines if line[0] == "failed"]
+        check(not failed, f"clients of the fleet: {failed[:3]}")
+        return [line[1:] for line in lines if line[0] == word]
+
+    def tunnels(self, seconds):
+        until("all have opened", seconds, lambda: len(self.lines("open")) == COUNT, every=0.5)
+        ca = self.world.certificates.ca
+        return [Tunnel(url, ca, {}) for _, url in self.lines("open")]
+
+
+def pace(load, begin, end):
+    took = sorted(visit.took for visit in load.begun(begin, end))
+    return statistics.median(took), took[len(took) * 95 // 100]
+
+
+@bed("net-thousand", long=True)
+def thousand(world):
+    """kill -9 of the server under a thousand links: all are back in time, spread, and visits to one
+    that is back are as quick as ever."""
+    world.settings["server"] = {"link": None}
+    world.server = Server(world).start()
+    with origins.plain() as origin:
+        began = time.monotonic()
+        fleet = Fleet(world, str(origin.port))
+        tunnels = fleet.tunnels(400)
+        opened = time.monotonic() - began
+        until("all links", 20, lambda: world.server.status()["links"] == COUNT)
+        world.say(f"{COUNT} clients enrolled and opened in {opened:.0f} s")
+        with Load(tunnels[0], 20) as load:
+            time.sleep(5)
+        alone = pace(load, 0, float("inf"))
+        world.server.process.kill()
+        heard = len(fleet.lines("up"))
+        world.server.start()
+        ready, ready_wall = time.monotonic(), time.time()
+        slow = threading.Thread(target=until_all, args=(world, ready))
+        slow.start()
+        with Load(tunnels[0], 20) as load:
+            slow.join()
+            time.sleep(1)
+        returned = [int(at) / 1000 - ready_wall for _, at in fleet.lines("up")[heard:]]
+        check(len(returned) >= COUNT, f"{len(returned)} of {COUNT} links came back")
+        tell(world, load, alone, sorted(returned), ready)
+        same_answers(world, tunnels)
+
+
+def until_all(world, ready):
+    """Asked rarely, so that asking is not what slows it."""
+    until("all links are back", 120, lambda: world.server.status()["links"] == COUNT, every=0.25)
+    world.say(f"all {COUNT} links are back {time.monotonic() - ready:.1f} s after the server is")
+
+
+def tell(world, load, alone, returned, ready):
+    half, most, last = (returned[int(len(returned) * part) - 1] for part in (0.5, 0.9, 1))
+    world.say(f"half of them after {half:.1f} s, nine in ten after {most:.1f} s, the last {last:.1f} s")
+    world.say(load.all_answered(load.visits, "visits to one of them from when the server is back"))
+    first = min(visit.ended for visit in load.visits)
+    beside = pace(load, first, float("inf"))
+    world.say(
+        f"one visit: {alone[0] * 1000:.0f} ms ({alone[1] * 1000:.0f} at the 95th) before,"
+        f" {beside[0] * 1000:.0f} ({beside[1] * 1000:.0f}) while others return"
+    )
+    check(last < limit(BACK_WITHIN), f"the last link came back after {last:.1f} s")
+    check(beside[1] < limit(alone[1]), "visits to a tunnel that is back were slowed")
+
+
+def same_answers(world, tunnels):
+    for tunnel in tunnels[:: COUNT // 20]:
+        check(world.curl(tunnel).status == 200, f"{tunnel.url} answers")
