@@ -111,12 +111,12 @@ class Internet:
             self.client("ip", "addr", "add", f"10.9.{net}.2/24", "dev", f"c{uplink}")
             self.nat("ip", "addr", "add", f"10.9.{net}.1/24", "dev", f"n{uplink}")
             for space, device in ((self.client, f"c{uplink}"), (self.nat, f"n{uplink}")):
-                shape = f"tc qdisc add dev {device} root tbf rate {megabits}mbit burst 32kb latency 50ms"
-                space(*shape.split())
+                shape = f"rate {megabits}mbit burst 32kb latency 50ms".split()
+                space("tc", "qdisc", "add", "dev", device, "root", "tbf", *shape)
         self._cable(self.nat, "ns", self.server, "s")
         self.server("ip", "addr", "add", f"{SERVER}/24", "dev", "s")
-        for last in ("1", *(address.rsplit(".", 1)[1] for address in (*SHOWN.values(), *SHOWN_LATER))):
-            self.nat("ip", "addr", "add", f"10.9.3.{last}/24", "dev", "ns")
+        for address in ("10.9.3.1", *SHOWN.values(), *SHOWN_LATER):
+            self.nat("ip", "addr", "add", f"{address}/24", "dev", "ns")
         self.nat("sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward")
         self.nat(
             "nft",
@@ -163,13 +163,14 @@ class Internet:
 
     # --- what can go wrong ------------------------------------------------------------------------
 
-    def flip(self, hard):
-        """The default route moves to the other uplink; `hard`: the one it leaves is dead at once, with
-        what is under way on it."""
+    def flip(self, hard, gap=0):
+        """The default route moves to the other uplink; `hard`: the one it leaves dies first, with what
+        is under way on it, and stays so until `heal`; `gap`: so many seconds before the move."""
         left = self.uplink
         self.heal()
         if hard:
             self.drop(f'iifname "n{left}"', f'oifname "n{left}"')
+            time.sleep(gap)
         self.route("b" if left == "a" else "a")
 
     def rebind_port(self):
@@ -187,7 +188,7 @@ class Internet:
         self.nat("nft", "-f", "-", stdin="\n".join(rules))
 
     def black_hole(self):
-        self.drop("counter")
+        self.drop("")
 
     def block_udp(self):
         self.drop("meta l4proto udp")

@@ -61,7 +61,7 @@ def crash(world):
 
 
 def noticed(world, tunnel, what, promised):
-    """The server crashes and returns; visits come from then on. Asserts what they and the client see."""
+    """The server crashes and returns, and visits come from then on: what they and the client see."""
     before = world.first_client.show(tunnel.slug)
     with Watch(world.first_client) as watch:
         _, ready = crash(world)
@@ -196,7 +196,8 @@ def at_baseline(world, daemon, baseline, what, count):
     )
     check(now[0] <= baseline[0], f"the {daemon.name} keeps {now[0] - baseline[0]} descriptors")
     check(now[1] <= baseline[1] + 2, f"the {daemon.name} keeps {now[1] - baseline[1]} threads")
-    check(now[2] <= baseline[2] + ROOM, f"the {daemon.name} grew by {(now[2] - baseline[2]) / MIB:.1f} MiB")
+    grown = now[2] - baseline[2]
+    check(grown <= ROOM, f"the {daemon.name} grew by {grown / MIB:.1f} MiB")
 
 
 def cycles(world, net, other, watched, hint=None):

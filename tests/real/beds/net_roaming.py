@@ -64,10 +64,48 @@ def flip(world):
         net.flip(hard)
 
     count = 20 if world.long else 5
-    names = [("flip, the old one dies" if n % 2 == 0 else "flip, the old one lives") for n in range(count)]
-    changes = [(f"{n + 1}. {name}", lambda n=n: flip_then(n % 2 == 0)) for n, name in enumerate(names)]
+    changes = []
+    for number in range(count):
+        hard = number % 2 == 0
+        name = f"{number + 1}. flip, the old one {'dies' if hard else 'lives'}"
+        changes.append((name, lambda hard=hard: flip_then(hard)))
     under_changes(world, net, changes, 1024 if world.long else 64)
     check(len(seen) == 2, f"the link came from both uplinks: {seen}")
+
+
+def late_flips(world, net, flows, what):
+    """The old uplink is dead for a while before the route moves; the worst time from the move to the
+    next byte of each."""
+    worst = 0
+    for number in range(10 if world.long else 3):
+        net.heal()
+        time.sleep(2)
+        net.flip(hard=True, gap=1)
+        moved = time.monotonic()
+        took = [flow.next_after(moved, 60) for flow in flows]
+        felt = ", ".join(f"{flow.what} {one * 1000:.0f}" for flow, one in zip(flows, took))
+        world.say(f"{what}, {number + 1}. move a second after its uplink died: {felt} ms after it")
+        worst = max(worst, *took)
+    return worst
+
+
+@bed("net-flip-late", "python")
+def flip_late(world):
+    """A second passes between the death of an uplink and the route to the other: with data each way,
+    and while the client only takes in, when it has nothing to say from its new address by itself."""
+    net = Internet(world, megabits=60)
+    net.prove_flips()
+    with three_flows(world, net, 16 * 1024 * MIB) as flows:
+        worst = late_flips(world, net, flows, "all three")
+        for flow in flows[1:]:
+            flow.finish(60)
+        flows[0].abandon()
+    with net.origin() as plain:
+        upload = Upload(world.open(plain.port), plain).start()
+        upload.next_after(0, 10)
+        worst = max(worst, late_flips(world, net, [upload], "an upload alone"))
+        upload.finish(60)
+    check(worst < limit(STALL), f"the first new byte came {worst:.2f} s after a move")
 
 
 @bed("net-rebind", "python")
