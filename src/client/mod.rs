@@ -34,13 +34,15 @@ use crate::store::{ClientStore, StateLock};
 use crate::supervise::{SERVER_GRACE, SOFTWARE, prepare_state_dir};
 use crate::tasks::Tasks;
 use crate::times::{Clock, WallTime};
-use crate::wire::{Control, Update};
+use crate::wire::{Control, Ping, Update};
 
 use book::Book;
 use requests::{Answer, Question, Requests};
 
 /// Messages waiting for a link to write them; one per tunnel it may have, and some.
 const OUTBOX: usize = 2048;
+/// How long the server has to hear that the client drains.
+const HEARD_WITHIN: Duration = Duration::from_secs(1);
 /// How long a visit in flight has to finish when the client stops.
 pub const GRACE: Duration = Duration::from_secs(10);
 
@@ -76,6 +78,8 @@ pub(crate) struct Client {
     hurry: Notify,
     /// What the system tells of the network and of sleep. One asks at a time: the session, or the keeper.
     senses: tokio::sync::Mutex<Senses>,
+    /// The server answered a Ping.
+    pong: Notify,
     /// A visit has ended, for whoever waits until none is left.
     visit_ended: Notify,
     /// Findings about the configuration, for status.
@@ -123,6 +127,7 @@ impl Running {
             membership: tokio::sync::Mutex::new(()),
             hurry: Notify::new(),
             senses: tokio::sync::Mutex::new(Senses::start(&tasks)),
+            pong: Notify::new(),
             visit_ended: Notify::new(),
             problems: Mutex::new(Vec::new()),
         });
@@ -156,6 +161,7 @@ impl Running {
 
     /// Lets visits in flight finish, within the grace.
     pub async fn drain(&self, grace: Duration) {
+        self.client.announce_drain().await;
         let none_left = async {
             loop {
                 let ended = self.client.visit_ended.notified();
@@ -221,6 +227,18 @@ impl Own {
 }
 
 impl Client {
+    /// Tells the server to send no more visits, and waits until it has heard.
+    async fn announce_drain(&self) {
+        let heard = self.pong.notified();
+        let told = self
+            .post(Control::Sleeping)
+            .and_then(|()| self.post(Control::Ping(Ping { nonce: random() })));
+        if told.is_ok() {
+            info!("told the server that this client drains");
+            let _ = tokio::time::timeout(HEARD_WITHIN, heard).await;
+        }
+    }
+
     /// Sends a message over the link that is up.
     fn post(&self, message: Control) -> Result<(), ApiError> {
         let current = self

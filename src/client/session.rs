@@ -148,6 +148,7 @@ impl Session {
                 info!("server asks to reconnect");
                 return Some(Ended::GoAway(go_away_delay(&away)));
             }
+            Control::Pong(_) => client.pong.notify_waiters(),
             // A second Welcome changes nothing; signs of life say no more than that. The rest is out of
             // place from a server and is left alone: a hostile one gets no reaction to build on.
             _ => debug!("message out of place from the server"),

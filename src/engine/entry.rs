@@ -133,6 +133,8 @@ impl Engine {
             Event::LinkUp { link, device, peer } => self.link_up(now, link, device, peer),
             Event::LinkHeard { link } => self.link_heard(now, link),
             Event::LinkAway { link } => self.link_away(now, link),
+            Event::LinkAsleep { link } => self.link_asleep(now, link),
+            Event::LinkAwake { link } => self.link_awake(now, link),
             Event::LinkDown { link } => self.link_down(now, link),
             Event::EnrollAsked {
                 from,

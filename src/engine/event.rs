@@ -110,6 +110,16 @@ pub enum Event {
         /// The link.
         link: LinkId,
     },
+    /// The client goes to sleep, or drains: visits that go on may finish, new ones wait in the hold.
+    LinkAsleep {
+        /// The link.
+        link: LinkId,
+    },
+    /// The client is awake again.
+    LinkAwake {
+        /// The link.
+        link: LinkId,
+    },
     /// The link is gone.
     LinkDown {
         /// The link.

@@ -48,6 +48,7 @@ impl Engine {
             peer,
             heard: now.monotonic,
             dormant: false,
+            asleep: false,
         });
         self.links.insert(link, id);
         if let Some(ghost) = ghost {
@@ -71,7 +72,7 @@ impl Engine {
         };
         live.heard = now.monotonic;
         // Its timer comes early and looks again: this is called too often to move it each time.
-        if std::mem::take(&mut live.dormant) {
+        if !live.asleep && std::mem::take(&mut live.dormant) {
             self.watch_silence(id);
             self.arrive(now, id);
         }
@@ -89,6 +90,27 @@ impl Engine {
         live.dormant = true;
         self.timers.cancel(Timer::Silence(id));
         self.depart(now, now.monotonic, id);
+    }
+
+    /// The client says that it will not take visits from now on.
+    pub(super) fn link_asleep(&mut self, now: Now, link: LinkId) {
+        self.link_away(now, link);
+        if let Some(live) = self.live_of(link) {
+            live.asleep = true;
+        }
+    }
+
+    /// The client says that it does again.
+    pub(super) fn link_awake(&mut self, now: Now, link: LinkId) {
+        if let Some(live) = self.live_of(link) {
+            live.asleep = false;
+        }
+        self.link_heard(now, link);
+    }
+
+    fn live_of(&mut self, link: LinkId) -> Option<&mut Live> {
+        let id = self.links.get(&link)?;
+        self.devices.get_mut(id)?.link.as_mut()
     }
 
     /// A link is gone; a fenced one was gone already.

@@ -121,6 +121,8 @@ pub(super) struct Live {
     pub(super) heard: Instant,
     /// Nothing was heard for three keep-alives.
     pub(super) dormant: bool,
+    /// The client said so itself: signs of life do not count until it says that it is awake.
+    pub(super) asleep: bool,
 }
 
 /// A join token that is on disk.

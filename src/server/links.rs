@@ -317,8 +317,10 @@ impl Session {
                 from: from(leave.request),
             }),
             Control::Ping(Ping { nonce }) => self.say(&Control::Pong(Ping { nonce })).await?,
-            // Signs of life say nothing more than that.
-            Control::Awake | Control::Sleeping | Control::Pong(_) => {}
+            Control::Sleeping => self.desk.handle(Event::LinkAsleep { link: self.id }),
+            Control::Awake => self.desk.handle(Event::LinkAwake { link: self.id }),
+            // Only a sign of life.
+            Control::Pong(_) => {}
             Control::Error(f) => {
                 debug!(link = %self.id, code = f.code, detail = %short(&f.detail), "client reports")
             }

@@ -124,6 +124,22 @@ fn a_link_that_does_not_answer_a_visit_is_away_at_once_and_its_hold_runs_from_th
 }
 
 #[test]
+fn a_client_that_says_it_sleeps_gets_no_visits_until_it_says_it_is_awake() {
+    let mut world = World::new();
+    let alice = world.connect("alice");
+    world.opens(&alice, "app");
+    world.passes("app");
+    world.handle(Event::LinkAsleep { link: alice.link });
+    let held = world.waits("app");
+    world.heard(alice.link);
+    assert_eq!((world.release_of(held), world.state("app")), (None, "held"));
+    world.handle(Event::LinkAwake { link: alice.link });
+    assert_eq!(world.release_of(held).unwrap().unwrap().link, alice.link);
+    assert_eq!(world.state("app"), "open");
+    world.finish();
+}
+
+#[test]
 fn the_hold_of_a_dormant_link_runs_from_when_it_fell_dormant() {
     let mut world = World::new();
     let alice = world.connect("alice");
