@@ -565,6 +565,8 @@ proptest! {
             // Something is always to come, and soon enough.
             match link.watch.poll_timeout() {
                 None => prop_assert!(running.taken),
+                // With the old link gone there is nothing to kick: the next dial may be a back-off away.
+                Some(at) if gone => prop_assert!(at <= link.now + secs(30)),
                 Some(at) => prop_assert!(at <= link.now + 3 * KEEP_ALIVE),
             }
         }
