@@ -64,6 +64,8 @@ pub(crate) struct Entry {
     pub(crate) outbox: mpsc::Sender<Post>,
     /// Visits sent on it that nothing was heard after.
     pub(crate) asks: Asks,
+    /// How many datagrams the engine was told of.
+    pub(crate) told: u64,
 }
 
 /// What ends the visits of a tunnel from outside.
@@ -178,15 +180,29 @@ impl Desk {
         Some(entry.link.clone())
     }
 
-    /// Whether a visit waits on a link that does not answer.
-    pub(super) fn is_away(&self, id: LinkId) -> bool {
-        let now = self.now().monotonic;
+    /// Looks at a link: tells the engine when anything was heard since the last look, or when a visit
+    /// waits on it and nothing is.
+    pub(super) fn look(&self, id: LinkId) {
+        let now = self.now();
         let mut state = self.lock();
-        state.links.get_mut(&id).is_some_and(|entry| {
-            entry
-                .asks
-                .is_away(now, entry.link.heard(), entry.link.rtt())
-        })
+        let Some(entry) = state.links.get_mut(&id) else {
+            return;
+        };
+        let heard = entry.link.heard();
+        let news = heard != std::mem::replace(&mut entry.told, heard);
+        let rtt = entry.link.rtt();
+        let away = entry.asks.is_away(now.monotonic, heard, rtt);
+        if news {
+            state.engine.handle(now, Event::LinkHeard { link: id });
+        }
+        if away {
+            state.engine.handle(now, Event::LinkAway { link: id });
+        }
+        if news || away {
+            self.carry_out(&mut state, now);
+            drop(state);
+            self.0.moved.notify_one();
+        }
     }
 
     /// The next link's generation.
@@ -262,7 +278,15 @@ impl Desk {
     pub(super) fn admit(&self, visit: &Visit) -> Result<Seat, Refusal> {
         let now = self.now();
         let mut state = self.lock();
-        let admission = state.engine.admit(now, visit);
+        let mut admission = state.engine.admit(now, visit);
+        // The hold is over, but the link may have been heard since the last look: a laptop that wakes is
+        // there for its first visitor, not for the one a second later.
+        if matches!(admission, Err(Refusal::Offline { .. }))
+            && let Some(link) = state.heard_again(&visit.label)
+        {
+            state.engine.handle(now, Event::LinkHeard { link });
+            admission = state.engine.admit(now, visit);
+        }
         let seat = match admission {
             Ok(Admission::Pass(route)) => {
                 let signals = state.signals_of(route.tunnel);
@@ -439,6 +463,15 @@ impl State {
                 .link
                 .close(Code::Overloaded, "answers are not being read");
         }
+    }
+
+    /// The link of a tunnel's device, if there is something of it that the engine was not told of.
+    fn heard_again(&mut self, label: &str) -> Option<LinkId> {
+        let device = self.engine.tunnel(label)?.row.device;
+        let link = self.engine.device(device)?.link?;
+        let entry = self.links.get_mut(&link)?;
+        let heard = entry.link.heard();
+        (heard != std::mem::replace(&mut entry.told, heard)).then_some(link)
     }
 
     fn cut(&mut self, link: LinkId, code: Code) {

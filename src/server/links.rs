@@ -67,6 +67,7 @@ async fn serve(arriving: Arriving, desk: Desk, greeting: Greeting) {
         link: link.clone(),
         outbox,
         asks: Asks::default(),
+        told: 0,
     };
     let listed = Listed::new(desk.clone(), id, entry);
     let mut session = Session {
@@ -76,7 +77,6 @@ async fn serve(arriving: Arriving, desk: Desk, greeting: Greeting) {
         rx,
         inbox,
         desk,
-        heard: 0,
     };
     let end = session.run(hello, &greeting).await;
     drop(listed);
@@ -125,7 +125,6 @@ struct Session {
     rx: ControlRecv,
     inbox: mpsc::Receiver<Post>,
     desk: Desk,
-    heard: u64,
 }
 
 impl Session {
@@ -260,20 +259,8 @@ impl Session {
                     Err(LinkError::Protocol(why)) => return End::Refuse(Code::Protocol, why.to_string()),
                     Err(_) => return End::Gone,
                 },
-                _ = look.tick() => self.look(),
+                _ = look.tick() => self.desk.look(self.id),
             }
-        }
-    }
-
-    /// Liveness: tells the engine when anything was heard since the last look.
-    fn look(&mut self) {
-        let heard = self.link.heard();
-        if heard != self.heard {
-            self.heard = heard;
-            self.desk.handle(Event::LinkHeard { link: self.id });
-        }
-        if self.desk.is_away(self.id) {
-            self.desk.handle(Event::LinkAway { link: self.id });
         }
     }
 
