@@ -41,7 +41,7 @@ def outage(world, net, flows, seconds, hint):
     return max(took)
 
 
-@bed("net-blackhole", "python", awaits="kicks and races after an outage")
+@bed("net-blackhole", "python")
 def black_hole(world):
     """All packets vanish with data in flight each way, the client's own window full; it goes on."""
     net = Internet(world)
@@ -65,7 +65,7 @@ def black_hole(world):
     check(not findings, "; ".join(findings))
 
 
-@bed("net-held", "python", awaits="kicks and races after an outage")
+@bed("net-held", "python")
 def held(world):
     """Visits that come in a black hole shorter than the hold are answered after it."""
     net = Internet(world)
@@ -119,7 +119,7 @@ def still(client):
         client.process.signal(signal.SIGCONT)
 
 
-@bed("net-stopped-long", "python", awaits="a link that is away once a visit waits on it")
+@bed("net-stopped-long", "python")
 def stopped_for_long(world):
     """The client is stopped for longer than the hold: visitors are told so, until it is back."""
     net = Internet(world)

@@ -95,7 +95,7 @@ def restart(world):
         noticed(world, tunnel, "idle", KEEP_ALIVE)
 
 
-@bed("net-sigterm", "python", awaits="a control stream that outlives GoAway")
+@bed("net-sigterm", "python")
 def sigterm(world):
     """SIGTERM under 200 requests a second, of the server and of the client: all that was begun is
     answered."""
@@ -239,7 +239,7 @@ def clients_die(world):
     cycles(world, net, client, world.server)
 
 
-@bed("net-cycles-client", "python", awaits="a hint that ends the wait before the next try")
+@bed("net-cycles-client", "python")
 def servers_die(world):
     """Servers that die leave nothing behind at the client."""
     net = Internet(world)

@@ -10,7 +10,7 @@ from registry import bed
 from visits import Echo, echo_origin
 
 
-@bed("suspend", "python", long=True, awaits="a client that notices that it slept")
+@bed("suspend", "python", long=True)
 def suspend(world):
     world.advertised = HOST
     world.settings["server"] = {"link": None}
