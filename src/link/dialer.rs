@@ -1,37 +1,27 @@
 //! The client's end: finds the server's addresses, tries them side by side, and says Hello.
 
-use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
-use std::pin::{Pin as Pinned, pin};
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
 use quinn::{ConnectError, Connection, Endpoint, Runtime, TokenMemoryCache, TokioRuntime};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
 use super::control::{ControlRecv, ControlSend};
 use super::error::{EndCause, LinkEnd, LinkError};
 use super::handle::{Link, Live};
 use super::identity::Identity;
 use super::own::{Own, Sockets};
+use super::race::{Attempt, by_turns, race};
 use super::socket::{self, MakeSocket};
 use super::streams::LinkRecv;
 use super::{LinkSettings, tls, transport};
 use crate::names::Pin;
 use crate::wire::{Control, Hello};
 
-/// How long an address may stay silent until the next is tried beside it (RFC 8305's advice).
-const STAGGER: Duration = Duration::from_millis(250);
-
-/// A name with more addresses than this is somebody's mistake, or malice.
-const ADDRESSES: usize = 8;
-
 /// Keys trusted at once: current and next, and room for a slip.
 const PINS: usize = 4;
-
-type Attempt = Pinned<Box<dyn Future<Output = Result<Connection, LinkError>> + Send>>;
 
 /// Makes links. Each gets a socket of its own, so that nothing of a failed one lingers.
 pub struct Dialer {
@@ -129,6 +119,9 @@ impl Dialer {
         candidates: &[SocketAddr],
         pins: &[Pin],
     ) -> Result<Connection, LinkError> {
+        let unreachable = || LinkError::Unreachable {
+            address: address.to_owned(),
+        };
         let mut outcome = Err(LinkError::WrongPin {
             expected: pins.to_vec(),
             got: None,
@@ -138,7 +131,7 @@ impl Dialer {
                 .iter()
                 .map(|peer| self.attempt(endpoint, address, *peer, *tag, pins))
                 .collect();
-            outcome = race(attempts, address).await;
+            outcome = race(attempts, unreachable(), telling).await;
             if !matches!(outcome, Err(LinkError::WrongPin { got: None, .. })) {
                 break;
             }
@@ -154,7 +147,7 @@ impl Dialer {
         peer: SocketAddr,
         tag: Pin,
         pins: &[Pin],
-    ) -> Attempt {
+    ) -> Attempt<Connection, LinkError> {
         let tokens = Arc::clone(&self.tokens) as Arc<dyn quinn::TokenStore>;
         let config = transport::client(&self.identity, &self.settings, tag, pins, tokens);
         let endpoint = endpoint.clone();
@@ -244,63 +237,6 @@ async fn resolve(address: &str) -> Result<Vec<SocketAddr>, LinkError> {
     Ok(candidates)
 }
 
-fn by_turns(found: &[SocketAddr]) -> Vec<SocketAddr> {
-    let mut six = found.iter().filter(|a| a.is_ipv6());
-    let mut four = found.iter().filter(|a| a.is_ipv4());
-    let mut out: Vec<SocketAddr> = Vec::new();
-    while out.len() < ADDRESSES {
-        let turn: Vec<_> = six.next().into_iter().chain(four.next()).collect();
-        if turn.is_empty() {
-            break;
-        }
-        for addr in turn {
-            if !out.contains(addr) {
-                out.push(*addr);
-            }
-        }
-    }
-    out.truncate(ADDRESSES);
-    out
-}
-
-/// Starts the attempts one after the other, the next when the last has failed or is slow; gives the
-/// first that succeeds, or the failure that tells most. The losers are dropped, which closes them.
-async fn race(attempts: Vec<Attempt>, address: &str) -> Result<Connection, LinkError> {
-    let mut waiting = attempts.into_iter();
-    let mut running: Vec<Attempt> = Vec::new();
-    let mut failure = LinkError::Unreachable {
-        address: address.to_owned(),
-    };
-    loop {
-        if let Some(next) = waiting.next() {
-            running.push(next);
-        } else if running.is_empty() {
-            return Err(failure);
-        }
-        let patience = sleep(STAGGER);
-        let mut patience = pin!(patience);
-        let more = waiting.len() > 0;
-        let outcome = poll_fn(|cx| {
-            for at in 0..running.len() {
-                if let Poll::Ready(outcome) = running[at].as_mut().poll(cx) {
-                    drop(running.swap_remove(at));
-                    return Poll::Ready(Some(outcome));
-                }
-            }
-            if more && patience.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(None);
-            }
-            Poll::Pending
-        })
-        .await;
-        match outcome {
-            Some(Ok(connection)) => return Ok(connection),
-            Some(Err(error)) if telling(&error) >= telling(&failure) => failure = error,
-            Some(Err(_)) | None => {}
-        }
-    }
-}
-
 /// How much a failure tells: somebody who answered wrongly more than nobody answering.
 fn telling(error: &LinkError) -> u8 {
     match error {
@@ -329,18 +265,6 @@ mod tests {
 
     use super::*;
     use crate::link::tests::World;
-
-    #[test]
-    fn addresses_take_turns_and_are_bounded() {
-        let six = |n: u16| SocketAddr::from(([0x2001, 0xdb8, 0, 0, 0, 0, 0, n], 443));
-        let four = |n: u8| SocketAddr::from(([192, 0, 2, n], 443));
-        assert_eq!(
-            by_turns(&[four(1), four(2), four(1), six(1), six(2), six(3)]),
-            [six(1), four(1), six(2), four(2), six(3)]
-        );
-        let many: Vec<_> = (0..100).map(four).chain((0..100).map(six)).collect();
-        assert_eq!(by_turns(&many).len(), ADDRESSES);
-    }
 
     #[tokio::test(start_paused = true)]
     async fn a_dead_address_does_not_hold_up_a_live_one() {

@@ -28,6 +28,7 @@ mod listener;
 #[cfg(test)]
 mod memory;
 mod own;
+mod race;
 pub mod senses;
 mod socket;
 mod streams;
