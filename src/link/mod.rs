@@ -28,6 +28,7 @@ mod listener;
 #[cfg(test)]
 mod memory;
 mod own;
+pub mod path;
 mod race;
 pub mod senses;
 mod socket;
