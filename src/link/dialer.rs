@@ -2,23 +2,30 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use quinn::{ConnectError, Connection, Endpoint, Runtime, TokenMemoryCache, TokioRuntime};
-use tokio::time::{Instant, timeout_at};
+use quinn::{ConnectError, Connection, Runtime, TokenMemoryCache, TokioRuntime};
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::control::{ControlRecv, ControlSend};
 use super::error::{EndCause, LinkEnd, LinkError};
-use super::handle::{Link, Live};
+use super::handle::{End, Link, Live};
 use super::identity::Identity;
 use super::own::{Own, Sockets};
+use super::path::{BESIDE, Fallback, dial_path};
 use super::race::{Attempt, by_turns, race};
 use super::socket::{self, MakeSocket};
 use super::streams::LinkRecv;
 use super::{LinkSettings, tls, transport};
 use crate::names::Pin;
 use crate::wire::{Control, Hello};
+
+/// How long UDP may stay silent until the WebSocket is opened beside it, and again how long a
+/// handshake that has begun over UDP may take until it is helped.
+const SILENCE: Duration = Duration::from_millis(1500);
 
 /// Keys trusted at once: current and next, and room for a slip.
 const PINS: usize = 4;
@@ -74,64 +81,160 @@ impl Dialer {
         pins: &[Pin],
         hello: Hello,
     ) -> Result<(Link, ControlSend, ControlRecv), LinkError> {
-        self.connect(address, pins).await?.greet(hello).await
+        self.dial_with(address, pins, hello, None).await
+    }
+
+    /// The same; where UDP stays silent, through the WebSocket of `fallback`, opened beside it.
+    pub async fn dial_with(
+        &self,
+        address: &str,
+        pins: &[Pin],
+        hello: Hello,
+        fallback: Option<&Fallback>,
+    ) -> Result<(Link, ControlSend, ControlRecv), LinkError> {
+        let connected = self.connect_with(address, pins, fallback).await?;
+        connected.greet(hello).await
     }
 
     /// The first half of [`dial`](Self::dial): the handshake. It proves that the network works, and
     /// the server makes nothing of it until it is greeted, within the same ten seconds.
     pub async fn connect(&self, address: &str, pins: &[Pin]) -> Result<Connected, LinkError> {
+        self.connect_with(address, pins, None).await
+    }
+
+    /// The first half of [`dial_with`](Self::dial_with).
+    pub async fn connect_with(
+        &self,
+        address: &str,
+        pins: &[Pin],
+        fallback: Option<&Fallback>,
+    ) -> Result<Connected, LinkError> {
         let deadline = Instant::now() + transport::GREETING;
-        let unreachable = || LinkError::Unreachable {
-            address: address.to_owned(),
+        let own = self.own(address)?;
+        let door = Door {
+            address,
+            pins: &pins[..pins.len().min(PINS)],
+            own: &own,
         };
-        let candidates = timeout_at(deadline, resolve(address))
-            .await
-            .map_err(|_| unreachable())??;
-        let own = self.own()?;
-        let pins = &pins[..pins.len().min(PINS)];
-        let connection = timeout_at(
-            deadline,
-            self.handshake(own.endpoint(), address, &candidates, pins),
-        )
-        .await
-        .map_err(|_| unreachable())??;
+        let connection = match fallback {
+            None => timeout_at(deadline, self.over_udp(&door))
+                .await
+                .unwrap_or_else(|_| Err(door.unreachable()))?,
+            Some(fallback) => self.either_way(&door, fallback, deadline).await?,
+        };
+        // In this order: what is heard is named by where the link is.
+        own.paths().settle(connection.remote_address());
         own.expect(connection.remote_address());
+        let end = End::Client(Arc::clone(own.paths()));
         Ok(Connected {
-            live: Arc::new(Live::new(connection, Some(own))?),
+            live: Arc::new(Live::new(connection, Some(own), end)?),
             settings: self.settings.clone(),
             address: address.to_owned(),
             deadline,
         })
     }
 
-    fn own(&self) -> Result<Own, LinkError> {
-        Own::new(self.sockets.clone(), &self.runtime).map_err(|source| LinkError::Io {
+    fn own(&self, address: &str) -> Result<Own, LinkError> {
+        let made = Own::new(self.sockets.clone(), &self.runtime, address);
+        made.map_err(|source| LinkError::Io {
             doing: "open a UDP socket".to_owned(),
             source,
+        })
+    }
+
+    /// To the addresses that the name has.
+    async fn over_udp(&self, door: &Door<'_>) -> Result<Connection, LinkError> {
+        let candidates = resolve(door.address).await?;
+        door.own.paths().aim(&candidates);
+        self.handshake(door, &candidates).await
+    }
+
+    /// Through the WebSocket, once UDP has been silent for long enough or has failed.
+    async fn beside_udp(
+        &self,
+        door: &Door<'_>,
+        fallback: &Fallback,
+        udp_failed: &Notify,
+    ) -> Result<Connection, LinkError> {
+        if !fallback.first {
+            let silent = async {
+                sleep(SILENCE).await;
+                if door.own.paths().heard_over_udp() > 0 {
+                    sleep(SILENCE).await;
+                }
+            };
+            tokio::select! {
+                biased;
+                () = udp_failed.notified() => {}
+                () = silent => {}
+            }
+        }
+        let (io, info) = dial_path(fallback)
+            .await
+            .map_err(|source| LinkError::Blocked {
+                address: door.address.to_owned(),
+                source,
+            })?;
+        door.own.paths().carry(io, info);
+        self.handshake(door, &[BESIDE]).await
+    }
+
+    /// Over UDP or through the WebSocket, whichever succeeds first; or the failure that tells most.
+    async fn either_way(
+        &self,
+        door: &Door<'_>,
+        fallback: &Fallback,
+        deadline: Instant,
+    ) -> Result<Connection, LinkError> {
+        let udp_failed = Notify::new();
+        let udp = async {
+            let outcome = timeout_at(deadline, self.over_udp(door)).await;
+            udp_failed.notify_one();
+            outcome.unwrap_or_else(|_| Err(door.unreachable()))
+        };
+        let beside = timeout_at(deadline, self.beside_udp(door, fallback, &udp_failed));
+        let (mut udp, mut beside) = (pin!(udp), pin!(beside));
+        let late = |_| Err(door.unreachable());
+        let (first, udp_pending) = tokio::select! {
+            biased;
+            first = &mut udp => (first, false),
+            first = &mut beside => (first.unwrap_or_else(late), true),
+        };
+        // Somebody who answered and is not the server, or refuses us, is the same on either way.
+        let failure = match first {
+            Err(error) if telling(&error) < ANSWERED => error,
+            decided => return decided,
+        };
+        let second = if udp_pending {
+            udp.await
+        } else {
+            beside.await.unwrap_or_else(late)
+        };
+        second.map_err(|error| {
+            if telling(&error) >= telling(&failure) {
+                error
+            } else {
+                failure
+            }
         })
     }
 
     /// Asks for the server by its current key, and by the next if it does not answer to that.
     async fn handshake(
         &self,
-        endpoint: &Endpoint,
-        address: &str,
+        door: &Door<'_>,
         candidates: &[SocketAddr],
-        pins: &[Pin],
     ) -> Result<Connection, LinkError> {
-        let unreachable = || LinkError::Unreachable {
-            address: address.to_owned(),
-        };
         let mut outcome = Err(LinkError::WrongPin {
-            expected: pins.to_vec(),
+            expected: door.pins.to_vec(),
             got: None,
         });
-        for tag in pins {
+        for tag in door.pins {
             let attempts = candidates
                 .iter()
-                .map(|peer| self.attempt(endpoint, address, *peer, *tag, pins))
+                .map(|peer| self.attempt(door, *peer, *tag))
                 .collect();
-            outcome = race(attempts, unreachable(), telling).await;
+            outcome = race(attempts, door.unreachable(), telling).await;
             if !matches!(outcome, Err(LinkError::WrongPin { got: None, .. })) {
                 break;
             }
@@ -142,17 +245,15 @@ impl Dialer {
     /// One handshake with one address.
     fn attempt(
         &self,
-        endpoint: &Endpoint,
-        address: &str,
+        door: &Door<'_>,
         peer: SocketAddr,
         tag: Pin,
-        pins: &[Pin],
     ) -> Attempt<Connection, LinkError> {
         let tokens = Arc::clone(&self.tokens) as Arc<dyn quinn::TokenStore>;
-        let config = transport::client(&self.identity, &self.settings, tag, pins, tokens);
-        let endpoint = endpoint.clone();
-        let pins = pins.to_vec();
-        let address = address.to_owned();
+        let config = transport::client(&self.identity, &self.settings, tag, door.pins, tokens);
+        let endpoint = door.own.endpoint().clone();
+        let pins = door.pins.to_vec();
+        let address = door.address.to_owned();
         Box::pin(async move {
             let (config, refused) = config?;
             let connecting = endpoint
@@ -203,6 +304,21 @@ impl Connected {
     }
 }
 
+/// Where a link is being dialled, and from which socket.
+struct Door<'a> {
+    address: &'a str,
+    pins: &'a [Pin],
+    own: &'a Own,
+}
+
+impl Door<'_> {
+    fn unreachable(&self) -> LinkError {
+        LinkError::Unreachable {
+            address: self.address.to_owned(),
+        }
+    }
+}
+
 /// A name under which address tokens of this server are kept. It is neither sent nor checked.
 fn server_name(pin: &Pin) -> String {
     let hex = pin.to_string();
@@ -221,7 +337,7 @@ fn cannot_connect(error: ConnectError, address: String) -> LinkError {
 }
 
 /// The server's addresses, IPv6 and IPv4 by turns, IPv6 first.
-async fn resolve(address: &str) -> Result<Vec<SocketAddr>, LinkError> {
+pub(super) async fn resolve(address: &str) -> Result<Vec<SocketAddr>, LinkError> {
     let dns = |source| LinkError::Dns {
         address: address.to_owned(),
         source,
@@ -237,13 +353,16 @@ async fn resolve(address: &str) -> Result<Vec<SocketAddr>, LinkError> {
     Ok(candidates)
 }
 
+/// What tells at least this much was said by somebody.
+const ANSWERED: u8 = 2;
+
 /// How much a failure tells: somebody who answered wrongly more than nobody answering.
 fn telling(error: &LinkError) -> u8 {
     match error {
         LinkError::WrongPin { got: Some(_), .. } => 5,
         LinkError::Refused { .. } => 4,
         LinkError::WrongPin { got: None, .. } => 3,
-        LinkError::AlpnMismatch | LinkError::VersionMismatch | LinkError::Tls { .. } => 2,
+        LinkError::AlpnMismatch | LinkError::VersionMismatch | LinkError::Tls { .. } => ANSWERED,
         LinkError::Unreachable { .. } | LinkError::Dns { .. } => 0,
         _ => 1,
     }
@@ -270,18 +389,20 @@ mod tests {
     async fn a_dead_address_does_not_hold_up_a_live_one() {
         let world = World::new();
         let dialer = world.dialer();
-        let own = dialer.own().unwrap();
+        let own = dialer.own("example.com:443").unwrap();
         let dead: SocketAddr = "10.9.9.9:443".parse().unwrap();
         let pins = [world.key.pin()];
+        let door = Door {
+            address: "example.com:443",
+            pins: &pins,
+            own: &own,
+        };
         let start = Instant::now();
         let candidates = [dead, dead, world.address];
-        let (connected, _arriving) = tokio::join!(
-            dialer.handshake(own.endpoint(), "example.com:443", &candidates, &pins),
-            async {
-                let arriving = world.listener.accept().await.unwrap();
-                timeout(Duration::from_secs(1), arriving.establish()).await
-            }
-        );
+        let (connected, _arriving) = tokio::join!(dialer.handshake(&door, &candidates), async {
+            let arriving = world.listener.accept().await.unwrap();
+            timeout(Duration::from_secs(1), arriving.establish()).await
+        });
         let connection = connected.unwrap();
         assert_eq!(connection.remote_address(), world.address);
         assert!(start.elapsed() < Duration::from_secs(2));

@@ -21,7 +21,7 @@ const REPLY_TIME: Duration = Duration::from_millis(50);
 /// A pause in the traffic, rather than a stall: what came before it was answered.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// The ear of one link, through all the sockets it has had.
+/// The ear of one link, through all the paths and sockets it has had.
 pub(super) struct Ear {
     runtime: Arc<dyn Runtime>,
     peer: OnceLock<SocketAddr>,
@@ -30,8 +30,6 @@ pub(super) struct Ear {
 
 #[derive(Debug, Clone, Copy)]
 struct Heard {
-    /// Which socket counts; what trickles in through an older one proves nothing about the new.
-    socket: u64,
     last: Instant,
     owed: Option<Instant>,
     longest: Duration,
@@ -40,7 +38,7 @@ struct Heard {
 /// What an ear knows now.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Report {
-    /// When something was last heard on the present socket; at first, when listening began.
+    /// When something was last heard; at first, when listening began.
     pub(super) heard: Instant,
     /// Since when an answer is due.
     pub(super) owed: Option<Instant>,
@@ -51,7 +49,6 @@ pub(super) struct Report {
 impl Ear {
     pub(super) fn new(runtime: Arc<dyn Runtime>) -> Arc<Self> {
         let heard = Heard {
-            socket: 0,
             last: runtime.now(),
             owed: None,
             longest: Duration::ZERO,
@@ -63,17 +60,19 @@ impl Ear {
         })
     }
 
-    /// A socket that is listened to from now on, and the only one that counts.
+    /// A socket that is listened to.
     pub(super) fn on(self: &Arc<Self>, socket: Arc<dyn AsyncUdpSocket>) -> Arc<dyn AsyncUdpSocket> {
-        let mut heard = self.lock();
-        heard.socket += 1;
-        // A new socket announces itself, and that is answered.
-        heard.owed.get_or_insert(self.runtime.now());
         Arc::new(Listening {
             inner: socket,
-            number: heard.socket,
             ear: Arc::clone(self),
         })
+    }
+
+    /// An answer is due from now on, if none was: a fresh socket announces itself, and that is
+    /// answered.
+    pub(super) fn asked(&self) {
+        let now = self.runtime.now();
+        self.lock().owed.get_or_insert(now);
     }
 
     /// From now on only this address counts.
@@ -91,14 +90,12 @@ impl Ear {
         }
     }
 
-    fn heard(&self, socket: u64) {
+    fn heard(&self) {
         let now = self.runtime.now();
         let mut heard = self.lock();
-        if socket == heard.socket {
-            heard.longest = heard.longest.max(heard.stall(now));
-            heard.last = now;
-            heard.owed = None;
-        }
+        heard.longest = heard.longest.max(heard.stall(now));
+        heard.last = now;
+        heard.owed = None;
     }
 
     fn sent(&self) {
@@ -142,7 +139,6 @@ impl fmt::Debug for Ear {
 #[derive(Debug)]
 struct Listening {
     inner: Arc<dyn AsyncUdpSocket>,
-    number: u64,
     ear: Arc<Ear>,
 }
 
@@ -168,9 +164,10 @@ impl AsyncUdpSocket for Listening {
     ) -> Poll<io::Result<usize>> {
         let polled = self.inner.poll_recv(cx, bufs, meta);
         if let Poll::Ready(Ok(count)) = polled
-            && meta[..count].iter().any(|m| self.ear.is_peer(m.addr))
+            // What the paths keep for themselves has no length, and is no packet of the link.
+            && meta[..count].iter().any(|m| m.len > 0 && self.ear.is_peer(m.addr))
         {
-            self.ear.heard(self.number);
+            self.ear.heard();
         }
         polled
     }

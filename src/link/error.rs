@@ -5,6 +5,7 @@ use std::io;
 
 use quinn::{ConnectionError, TransportErrorCode};
 
+use super::path::PathError;
 use crate::codes::Code;
 use crate::names::Pin;
 use crate::wire::WireError;
@@ -33,6 +34,15 @@ pub enum LinkError {
     Unreachable {
         /// As given.
         address: String,
+    },
+    /// Nothing answered over UDP, and the WebSocket path could not be had either.
+    #[error("no answer from {address} over UDP, and no WebSocket path")]
+    Blocked {
+        /// As given.
+        address: String,
+        /// Why there is no WebSocket path.
+        #[source]
+        source: PathError,
     },
     /// Whoever answered does not hold a key that we trust.
     #[error("the server's key is {}, not the one trusted", shown(*got))]
@@ -96,7 +106,9 @@ impl LinkError {
     /// The row of the one table for this error.
     pub fn code(&self) -> Code {
         match self {
-            Self::Dns { .. } | Self::Unreachable { .. } => Code::ServerUnreachable,
+            Self::Dns { .. } | Self::Unreachable { .. } | Self::Blocked { .. } => {
+                Code::ServerUnreachable
+            }
             Self::WrongPin { .. } => Code::WrongPin,
             Self::Refused { code, .. } => *code,
             Self::AlpnMismatch | Self::VersionMismatch => Code::VersionMismatch,

@@ -13,6 +13,7 @@ use super::error::{AcceptFailure, LinkEnd, LinkError, OpenFailure};
 use super::heads::Heads;
 use super::kick;
 use super::own::Own;
+use super::path::{Paths, Sessions};
 use super::streams::{LinkRecv, LinkSend, Slot};
 use super::{LinkSettings, tls};
 use crate::codes::Code;
@@ -43,6 +44,7 @@ pub(super) struct Live {
     /// The client's own socket and endpoint: each link has its own, so that moving it to another
     /// socket moves nothing else. The server's links share the listener's.
     own: Option<Own>,
+    end: End,
     pin: Pin,
     ours: OnceLock<(Code, String)>,
     peer: std::sync::Mutex<Peer>,
@@ -53,6 +55,15 @@ pub(super) struct Live {
 struct Peer {
     last: SocketAddr,
     moves: u64,
+}
+
+/// Which end of the link this is, and what it knows of the paths.
+#[derive(Debug)]
+pub(super) enum End {
+    /// The client's: it chooses the path.
+    Client(Arc<Paths>),
+    /// The server's: it sees where the client is.
+    Server(Arc<Sessions>),
 }
 
 struct Streams {
@@ -91,14 +102,18 @@ pub struct LinkStats {
 impl Live {
     /// A connection whose handshake is done. Whatever got here without proving a key, or without
     /// agreeing on our protocol, goes no further.
-    pub(super) fn new(connection: Connection, own: Option<Own>) -> Result<Self, LinkError> {
-        let end = |code: Code| connection.close(number(code), b"");
+    pub(super) fn new(
+        connection: Connection,
+        own: Option<Own>,
+        end: End,
+    ) -> Result<Self, LinkError> {
+        let close = |code: Code| connection.close(number(code), b"");
         if !tls::speaks_wormkey(&connection) {
-            end(Code::VersionMismatch);
+            close(Code::VersionMismatch);
             return Err(LinkError::AlpnMismatch);
         }
         let Some(pin) = tls::peer_pin(&connection) else {
-            end(Code::Unauthorized);
+            close(Code::Unauthorized);
             return Err(LinkError::Tls {
                 detail: "the peer showed no key".to_owned(),
             });
@@ -107,6 +122,7 @@ impl Live {
         Ok(Self {
             connection,
             own,
+            end,
             pin,
             ours: OnceLock::new(),
             peer: std::sync::Mutex::new(Peer { last, moves: 0 }),
@@ -126,6 +142,35 @@ impl Live {
 
     pub(super) fn connection(&self) -> &Connection {
         &self.connection
+    }
+
+    /// What the client's link has to itself.
+    pub(super) fn own(&self) -> Option<&Own> {
+        self.own.as_ref()
+    }
+
+    /// The client's paths.
+    pub(super) fn paths(&self) -> Option<&Arc<Paths>> {
+        match &self.end {
+            End::Client(paths) => Some(paths),
+            End::Server(_) => None,
+        }
+    }
+
+    /// Whether the server reaches this client through a WebSocket now.
+    pub(super) fn in_session(&self) -> bool {
+        match &self.end {
+            End::Client(_) => false,
+            End::Server(sessions) => sessions.is_session(self.connection.remote_address()),
+        }
+    }
+
+    fn peer(&self) -> SocketAddr {
+        let addr = self.connection.remote_address();
+        match &self.end {
+            End::Client(paths) => paths.real(addr),
+            End::Server(sessions) => sessions.real(addr),
+        }
     }
 
     /// Closes with a code; the first close counts.
@@ -164,9 +209,14 @@ impl Link {
         self.live.pin
     }
 
-    /// The peer's address now; it changes when the peer moves to another network.
+    /// The peer's address now; it changes when the peer moves to another network. That of a client
+    /// in a WebSocket is where its TCP connection comes from.
     pub fn peer(&self) -> SocketAddr {
-        canonical(self.live.connection.remote_address())
+        self.live.peer()
+    }
+
+    pub(super) fn live(&self) -> &Live {
+        &self.live
     }
 
     /// The current estimate of the round-trip time.

@@ -1,6 +1,7 @@
 //! The server's end: one UDP socket, links told apart by their first connection id, handshakes within
 //! bounds. Not authorisation: a link that arrives has proved a key, and no more.
 
+use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,23 +10,25 @@ use std::time::Duration;
 use quinn::{
     AsyncUdpSocket, Endpoint, EndpointConfig, Incoming, ServerConfig, TokioRuntime, VarInt,
 };
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::cid::KnownTags;
 use super::control::{ControlRecv, ControlSend};
 use super::error::LinkError;
-use super::handle::{Link, Live, canonical};
+use super::handle::{End, Link, Live};
 use super::heads::{HeadError, read_head};
 use super::identity::Identity;
+use super::path::{Hub, Recognise, SessionEnd, SessionRefused, Sessions};
 use super::streams::LinkRecv;
 use super::{LinkSettings, socket, transport};
 use crate::codes::Code;
 use crate::names::Pin;
 use crate::wire::{Control, Hello, StreamError, StreamHead, WireError};
 
-/// The server's UDP socket. Dropping it closes no link; [`close`](Self::close) does.
+/// The server's socket: UDP, and the WebSockets that are attached. Dropping it closes no link; [`close`](Self::close) does.
 #[derive(Debug)]
 pub struct Listener {
     endpoint: Endpoint,
@@ -33,7 +36,8 @@ pub struct Listener {
     config: Arc<ServerConfig>,
     settings: LinkSettings,
     own: Pin,
-    tags: KnownTags,
+    tags: Arc<KnownTags>,
+    sessions: Arc<Sessions>,
     handshakes: Arc<AtomicUsize>,
     closing: CancellationToken,
 }
@@ -45,6 +49,7 @@ pub struct Arriving {
     incoming: Option<Incoming>,
     config: Arc<ServerConfig>,
     settings: LinkSettings,
+    sessions: Arc<Sessions>,
     _handshake: Handshake,
 }
 
@@ -92,6 +97,9 @@ impl Listener {
             source,
         };
         let local = socket.local_addr().map_err(io)?;
+        let tags = Arc::new(KnownTags::new(&[identity.pin()]));
+        let recognise = Recognise::new(Arc::clone(&tags), transport::own_cids(identity, settings));
+        let (socket, sessions) = Hub::over(socket, settings.paths.clone(), recognise);
         let endpoint = Endpoint::new_with_abstract_socket(
             endpoint_config,
             Some(config.clone()),
@@ -105,7 +113,8 @@ impl Listener {
             config: Arc::new(config),
             settings: settings.clone(),
             own: identity.pin(),
-            tags: KnownTags::new(&[identity.pin()]),
+            tags,
+            sessions,
             handshakes: Arc::default(),
             closing: CancellationToken::new(),
         })
@@ -122,6 +131,25 @@ impl Listener {
         let mut all = vec![self.own];
         all.extend_from_slice(pins);
         self.tags.replace(&all);
+    }
+
+    /// Runs a WebSocket that HTTP has upgraded (see [`path::accept`](super::path::accept)) as one more
+    /// path for links, to its end; `peer` is where its TCP connection comes from. To be awaited by a
+    /// task of the caller: dropping the future ends the path, and only the path.
+    pub fn attach_path<I>(
+        &self,
+        io: I,
+        peer: SocketAddr,
+    ) -> impl Future<Output = Result<SessionEnd, SessionRefused>> + Send + 'static
+    where
+        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        Arc::clone(&self.sessions).run(io, peer)
+    }
+
+    /// How many WebSocket paths there are now.
+    pub fn attached_paths(&self) -> usize {
+        self.sessions.count()
     }
 
     /// The next client at the door. `None` once closed, or when the socket broke.
@@ -141,7 +169,7 @@ impl Listener {
     }
 
     fn admit(&self, incoming: Incoming) -> Option<Arriving> {
-        let peer = canonical(incoming.remote_address());
+        let peer = self.sessions.real(incoming.remote_address());
         if !self.tags.recognise(&incoming.orig_dst_cid()) {
             // A visitor's HTTP/3: it gets its own configuration here, one without a certificate
             // request. Until the edge speaks HTTP/3, there is nothing for it.
@@ -164,6 +192,7 @@ impl Listener {
             incoming: Some(incoming),
             config: Arc::clone(&self.config),
             settings: self.settings.clone(),
+            sessions: Arc::clone(&self.sessions),
             _handshake: Handshake::begin(&self.handshakes),
         })
     }
@@ -186,7 +215,12 @@ impl Listener {
         self.shut();
         self.endpoint
             .close(VarInt::from_u32(code.row().wire), code.as_str().as_bytes());
-        let _ = timeout(deadline, self.endpoint.wait_idle()).await;
+        let until = Instant::now() + deadline;
+        let _ = timeout_at(until, self.endpoint.wait_idle()).await;
+        // Last, because some are told through them.
+        self.sessions
+            .close(until.saturating_duration_since(Instant::now()))
+            .await;
     }
 }
 
@@ -195,7 +229,7 @@ impl Arriving {
     pub fn peer(&self) -> SocketAddr {
         self.incoming
             .as_ref()
-            .map(|incoming| canonical(incoming.remote_address()))
+            .map(|incoming| self.sessions.real(incoming.remote_address()))
             .expect("only establish and drop take it out")
     }
 
@@ -215,7 +249,11 @@ impl Arriving {
             .await
             .map_err(|_| LinkError::Late { what: "handshake" })?
             .map_err(lost)?;
-        let live = Arc::new(Live::new(connection, None)?);
+        let live = Arc::new(Live::new(
+            connection,
+            None,
+            End::Server(self.sessions.clone()),
+        )?);
         let greeting = timeout_at(deadline, greet(&live))
             .await
             .unwrap_or(Err(LinkError::Late { what: "hello" }));

@@ -11,6 +11,7 @@
 //! | [`LinkSend`], [`LinkRecv`] | the two halves of a visit's stream |
 //! | [`Link::rebind`], [`Link::kick`], [`Link::pulse`] | roaming: another socket, past CUBIC; what is heard |
 //! | [`senses::Senses`] | what the system tells a client: another network, a sleep that is over |
+//! | [`path`] | the way round blocked UDP |
 //!
 //! When to roam is decided by [`watch`](crate::engine::watch); the client role joins the three.
 

@@ -1,15 +1,16 @@
-//! What a client's link has to itself: its endpoint and its socket, which can be changed for another
-//! one under way. Not for the server: its links share the listener's socket.
+//! What a client's link has to itself: its endpoint, its paths, and the UDP socket below them, which
+//! can be changed for another one under way. Not for the server: its links share the listener's socket.
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 
 use quinn::{AsyncUdpSocket, Connection, Endpoint, EndpointConfig, Runtime};
 
 use super::ear::{Ear, Report};
 use super::kick;
+use super::path::Paths;
 use super::socket::{Family, MakeSocket};
 
 /// An endpoint of one link.
@@ -18,8 +19,9 @@ pub(super) struct Own {
     endpoint: Endpoint,
     sockets: Sockets,
     ear: Arc<Ear>,
-    /// The present socket. The lock also keeps two changes apart.
-    socket: Mutex<Arc<dyn AsyncUdpSocket>>,
+    paths: Arc<Paths>,
+    /// The paths with the ear on them: what the endpoint is bound to, always.
+    socket: Arc<dyn AsyncUdpSocket>,
     rebinds: AtomicU64,
 }
 
@@ -34,9 +36,16 @@ impl std::fmt::Debug for Sockets {
 }
 
 impl Own {
-    pub(super) fn new(sockets: Sockets, runtime: &Arc<dyn Runtime>) -> io::Result<Self> {
+    /// For a link to the server at `address`, as the dialer was told it.
+    pub(super) fn new(
+        sockets: Sockets,
+        runtime: &Arc<dyn Runtime>,
+        address: &str,
+    ) -> io::Result<Self> {
         let ear = Ear::new(Arc::clone(runtime));
-        let socket = ear.on((sockets.0)(Family::Either)?);
+        let paths = Paths::over((sockets.0)(Family::Either)?, address);
+        let socket = ear.on(Arc::clone(&paths) as _);
+        ear.asked();
         let config = EndpointConfig::default();
         let endpoint = Endpoint::new_with_abstract_socket(
             config,
@@ -48,9 +57,14 @@ impl Own {
             endpoint,
             sockets,
             ear,
-            socket: Mutex::new(socket),
+            paths,
+            socket,
             rebinds: AtomicU64::new(0),
         })
+    }
+
+    pub(super) fn paths(&self) -> &Arc<Paths> {
+        &self.paths
     }
 
     pub(super) fn endpoint(&self) -> &Endpoint {
@@ -62,36 +76,24 @@ impl Own {
         self.ear.expect(peer);
     }
 
-    /// Moves the link to a fresh UDP socket, and kicks it. On an error it stays where it is.
+    /// Moves the link to a fresh UDP socket, and kicks it; a WebSocket that carries it stays. On an
+    /// error the link stays where it is.
     pub(super) fn rebind(&self, connection: &Connection) -> io::Result<()> {
         // The peer's address is written in the family of the first socket, and QUIC holds on to it.
-        let family = Family::of(connection.remote_address());
-        self.move_to((self.sockets.0)(family)?, connection)
-    }
-
-    /// Moves the link to another socket, whatever it is made of, and kicks it.
-    pub(super) fn move_to(
-        &self,
-        socket: Arc<dyn AsyncUdpSocket>,
-        connection: &Connection,
-    ) -> io::Result<()> {
-        // Whoever cannot tell its address cannot be used; known now, before the ear listens there.
-        socket.local_addr()?;
-        let mut current = self.current();
-        let socket = self.ear.on(socket);
-        kick::arm(connection);
-        self.endpoint.rebind_abstract(Arc::clone(&socket))?;
-        *current = socket;
+        let fresh = (self.sockets.0)(Family::of(connection.remote_address()))?;
+        // Whoever cannot tell its address cannot be used; known now, before the old one is gone.
+        fresh.local_addr()?;
+        self.paths.replace_udp(fresh);
+        self.ear.asked();
         self.rebinds.fetch_add(1, Ordering::Relaxed);
-        Ok(())
+        self.kick(connection)
     }
 
     /// Sends something that asks for an answer, past the congestion controller, from where we are.
     pub(super) fn kick(&self, connection: &Connection) -> io::Result<()> {
-        let current = self.current();
         kick::arm(connection);
         // QUIC announces a socket with a ping, the same one again too, and offers no other ping.
-        self.endpoint.rebind_abstract(Arc::clone(&current))
+        self.endpoint.rebind_abstract(Arc::clone(&self.socket))
     }
 
     pub(super) fn rebinds(&self) -> u64 {
@@ -100,9 +102,5 @@ impl Own {
 
     pub(super) fn report(&self) -> Report {
         self.ear.report()
-    }
-
-    fn current(&self) -> std::sync::MutexGuard<'_, Arc<dyn AsyncUdpSocket>> {
-        self.socket.lock().expect("nothing panics in here")
     }
 }

@@ -12,6 +12,7 @@ use super::cid::{self, OwnCids};
 use super::error::LinkError;
 use super::identity::Identity;
 use super::kick::Kickable;
+use super::path::PathLimits;
 use super::tls::{self, RefusedKey};
 use crate::names::Pin;
 
@@ -50,6 +51,8 @@ pub struct LinkSettings {
     /// Handshakes in progress above which further ones are left unanswered; clients ask again by
     /// themselves within the second. A thousand returning clients fit.
     pub handshakes: usize,
+    /// What WebSocket paths may cost the server.
+    pub paths: PathLimits,
 }
 
 impl Default for LinkSettings {
@@ -63,6 +66,7 @@ impl Default for LinkSettings {
             node: 0,
             handshakes_unproved: 64,
             handshakes: 1024,
+            paths: PathLimits::default(),
         }
     }
 }
@@ -128,11 +132,16 @@ pub(super) fn server(
     Ok(config)
 }
 
+/// What makes and recognises the server's own connection ids.
+pub(super) fn own_cids(identity: &Identity, settings: &LinkSettings) -> OwnCids {
+    OwnCids::new(settings.node, &identity.derive("connection ids"))
+}
+
 /// The server's endpoint. Its keys come from the identity, so a restarted server recognises packets
 /// for the process before it and tells their senders, instead of staying silent.
 pub(super) fn server_endpoint(identity: &Identity, settings: &LinkSettings) -> EndpointConfig {
     let reset_key = hmac::Key::new(hmac::HMAC_SHA256, &identity.derive("stateless reset"));
-    let cids = OwnCids::new(settings.node, &identity.derive("connection ids"));
+    let cids = own_cids(identity, settings);
     let mut config = EndpointConfig::new(Arc::new(reset_key));
     config
         .cid_generator(move || Box::new(cids.clone()))

@@ -13,20 +13,39 @@
 //! The outer TLS protects nothing that the inner one does not: behind a middlebox its certificate
 //! may be anybody's, and is only reported. Who the server is, the pin of the link says.
 
+mod clientside;
 mod codec;
+mod dial;
+mod fallback;
+mod hub;
 mod issuer;
 mod networks;
 mod outbox;
+mod outer;
 mod probe;
 mod proxy;
+mod pump;
+mod recognise;
+mod sessions;
+mod switch;
 mod upgrade;
 
 use std::time::Duration;
 
 pub use codec::BadMessage;
+pub use dial::PathError;
+pub use fallback::Fallback;
 pub use networks::Networks;
 pub use proxy::{Proxies, ProxyError};
+pub use pump::SessionEnd;
+pub use sessions::SessionRefused;
 pub use upgrade::{BadUpgrade, accept};
+
+pub(super) use clientside::{BESIDE, Paths};
+pub(super) use dial::dial_path;
+pub(super) use hub::Hub;
+pub(super) use recognise::Recognise;
+pub(super) use sessions::Sessions;
 
 /// The path of the request, on the server's own domain.
 pub const CONNECT: &str = "/connect";
