@@ -28,6 +28,8 @@ mod pump;
 mod recognise;
 mod sessions;
 mod switch;
+#[cfg(test)]
+mod tests;
 mod upgrade;
 
 use std::time::Duration;

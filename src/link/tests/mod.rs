@@ -51,7 +51,7 @@ impl World {
         Self::with(LinkSettings::default())
     }
 
-    fn with(settings: LinkSettings) -> Self {
+    pub(in crate::link) fn with(settings: LinkSettings) -> Self {
         let network = Network::default();
         let key = Identity::ephemeral().unwrap();
         let address = "10.0.0.1:443".parse().unwrap();
@@ -148,7 +148,7 @@ impl World {
     }
 }
 
-fn hello() -> Hello {
+pub(in crate::link) fn hello() -> Hello {
     Hello {
         versions: vec![1],
         capabilities: Capabilities::OURS,
@@ -158,7 +158,7 @@ fn hello() -> Hello {
     }
 }
 
-fn bytes_head() -> StreamHead {
+pub(in crate::link) fn bytes_head() -> StreamHead {
     StreamHead::Bytes(BytesHead {
         tunnel: TunnelId::random(),
         visit: VisitId::random(),
@@ -186,7 +186,7 @@ fn http_head() -> StreamHead {
     }))
 }
 
-async fn recv(stream: &mut LinkRecv) -> Result<Option<Bytes>, StreamError> {
+pub(in crate::link) async fn recv(stream: &mut LinkRecv) -> Result<Option<Bytes>, StreamError> {
     let mut chunk = [Bytes::new()];
     let count = poll_fn(|cx| stream.poll_recv(cx, &mut chunk)).await?;
     let [chunk] = chunk;
@@ -202,17 +202,23 @@ async fn recv_all(stream: &mut LinkRecv) -> Result<Vec<u8>, StreamError> {
     Ok(all)
 }
 
-async fn send(stream: &mut LinkSend, bytes: impl Into<Bytes>) -> Result<(), StreamError> {
+pub(in crate::link) async fn send(
+    stream: &mut LinkSend,
+    bytes: impl Into<Bytes>,
+) -> Result<(), StreamError> {
     crate::wire::send_all(stream, &mut [bytes.into()]).await
 }
 
 /// Both to their ends. A test that fails must not wait for ever, least of all on paused time.
-async fn both<A, B>(a: impl Future<Output = A>, b: impl Future<Output = B>) -> (A, B) {
+pub(in crate::link) async fn both<A, B>(
+    a: impl Future<Output = A>,
+    b: impl Future<Output = B>,
+) -> (A, B) {
     timeout(secs(600), async { tokio::join!(a, b) })
         .await
         .expect("an end waits for ever")
 }
 
-const fn secs(n: u64) -> Duration {
+pub(in crate::link) const fn secs(n: u64) -> Duration {
     Duration::from_secs(n)
 }
