@@ -42,7 +42,9 @@ async fn where_udp_is_known_to_be_blocked_nobody_waits_for_it() {
     };
     let start = Instant::now();
     let ends = office.link(&dialer(&switch), Some(&fallback)).await;
-    assert!(start.elapsed() < secs(1), "{:?}", start.elapsed());
+    // Less than the silence that is waited for elsewhere.
+    let patience = std::time::Duration::from_millis(1500);
+    assert!(start.elapsed() < patience, "{:?}", start.elapsed());
     ends.echo().await.round(100_000).await;
 }
 

@@ -1,5 +1,7 @@
 //! One connection on one path after the other.
 
+use tokio::time::Instant;
+
 use super::super::{PathError, PathInfo, PathKind};
 use super::*;
 
@@ -35,6 +37,41 @@ async fn a_link_moves_into_a_websocket_and_back_and_its_stream_goes_on() {
     assert!(matches!(office.session_end().await, SessionEnd::Closed));
     assert_eq!(office.listener.attached_paths(), 0);
     assert!(ends.client.raw().close_reason().is_none());
+}
+
+#[tokio::test]
+async fn a_download_goes_on_within_four_seconds_when_udp_is_cut_in_its_middle() {
+    let office = Office::open().await;
+    let switch = Switch::default();
+    let ends = office.link(&dialer(&switch), None).await;
+    let (opened, accepted) = both(ends.server.open(&bytes_head()), ends.client.accept()).await;
+    let ((mut tx, _rx), (_, _tx, mut rx)) = (opened.unwrap(), accepted.unwrap());
+    let body: Vec<u8> = (0..TEN_MB).map(|at| (at % 251) as u8).collect();
+    let sending = send(&mut tx, Bytes::from(body.clone()));
+    let receiving = async {
+        let mut got = Vec::new();
+        while got.len() < TEN_MB / 5 {
+            got.extend_from_slice(&recv(&mut rx).await.unwrap().unwrap());
+        }
+        switch.block();
+        let cut = Instant::now();
+        ends.client.open_fallback(&office.fallback()).await.unwrap();
+        while got.len() < TEN_MB * 3 / 5 {
+            got.extend_from_slice(&recv(&mut rx).await.unwrap().unwrap());
+        }
+        let took = cut.elapsed();
+        switch.unblock();
+        ends.client.back_to_udp().await.unwrap();
+        while got.len() < TEN_MB {
+            got.extend_from_slice(&recv(&mut rx).await.unwrap().unwrap());
+        }
+        (got, took)
+    };
+    let (sent, (got, took)) = both(sending, receiving).await;
+    sent.unwrap();
+    assert!(got == body, "the download differs");
+    assert!(took < secs(4), "{took:?}");
+    assert_eq!(ends.server.path().kind, PathKind::Udp);
 }
 
 #[tokio::test]
