@@ -15,6 +15,7 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
@@ -62,6 +63,8 @@ pub(super) struct Facts {
     pub(super) sni: Option<Hostname>,
     /// Whether ALPN chose HTTP/2.
     pub(super) is_h2: bool,
+    /// Its place among the connections; kept by what outlives the HTTP on it.
+    pub(super) slot: Option<Arc<OwnedSemaphorePermit>>,
 }
 
 /// A connection, as its requests see it.

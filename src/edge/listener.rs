@@ -125,14 +125,16 @@ async fn serve<S: Admit + OpenStream>(
     tcp: TcpStream,
     peer: SocketAddr,
     acceptor: Option<TlsAcceptor>,
-    _permit: OwnedSemaphorePermit,
+    permit: OwnedSemaphorePermit,
 ) {
+    let slot = Some(Arc::new(permit));
     let Some(acceptor) = acceptor else {
         let facts = Facts {
             peer,
             scheme: Scheme::Http,
             sni: None,
             is_h2: false,
+            slot,
         };
         return connection::run(edge, tcp, facts).await;
     };
@@ -155,6 +157,7 @@ async fn serve<S: Admit + OpenStream>(
         scheme: Scheme::Https,
         sni: session.server_name().and_then(|n| Hostname::parse(n).ok()),
         is_h2: session.alpn_protocol() == Some(tls::ALPN_H2),
+        slot,
     };
     connection::run(edge, stream, facts).await;
 }

@@ -75,10 +75,10 @@ impl<T: SendChunks, R: RecvChunks> Splice<T, R> {
     /// Runs in a task of its own once hyper hands the connection over.
     pub(super) fn start<S: OpenStream>(self, conn: &Conn<S>, on: OnUpgrade) {
         let stop = conn.edge.connections.stopped();
-        let busy = Busy::new(&conn.activity);
+        let held = (Busy::new(&conn.activity), conn.facts.slot.clone());
         let cut = self.pass.cut.clone();
         conn.edge.connections.spawn("edge-splice", async move {
-            let _busy = busy;
+            let _held = held;
             tokio::select! {
                 biased;
                 () = stop.cancelled() => {}

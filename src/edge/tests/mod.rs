@@ -209,6 +209,7 @@ impl World {
             scheme: Scheme::Https,
             sni: Some(host("app.t.example")),
             is_h2,
+            slot: None,
         }
     }
 

@@ -166,3 +166,23 @@ async fn an_abort_at_either_end_is_an_abort_at_the_other() {
         world.is_empty().await;
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_upgraded_connection_counts_until_it_ends() {
+    let mut world = World::with(|s| s.connections_max = 1);
+    let permit = Arc::clone(&world.edge.inner.slots).try_acquire_owned();
+    let mut visitor = world.connect(Facts {
+        slot: Some(Arc::new(permit.unwrap())),
+        ..World::facts(false)
+    });
+    ask(&mut visitor, b"").await;
+    let mut stream = world.stream().await;
+    send_head(&mut stream.response, 101, SWITCH).await;
+    visitor.until("\r\n\r\n").await;
+    visitor.send(b"x").await;
+    assert_eq!(read(&mut stream.request).await.unwrap(), "x");
+    assert_eq!(world.edge.connections(), 1);
+    drop((visitor, stream));
+    world.is_empty().await;
+    assert_eq!(world.edge.connections(), 0);
+}
