@@ -21,7 +21,7 @@ use tracing::debug;
 
 use super::guard::Guard;
 use super::ledger::Ledger;
-use super::{Admit, Inner, OpenStream, serve};
+use super::{Admit, Attach, Inner, OpenStream, serve};
 use crate::http::limits::{FIELDS_MAX, HEAD_MAX, IDLE_TIMEOUT};
 use crate::http::{HeadError, Scheme};
 use crate::names::Hostname;
@@ -147,7 +147,7 @@ impl<S> Conn<S> {
 /// Serves a connection to its end.
 pub(super) async fn run<S, I>(edge: Arc<Inner<S>>, io: I, facts: Facts)
 where
-    S: Admit + OpenStream,
+    S: Admit + Attach + OpenStream,
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let conn = Arc::new(Conn {
@@ -168,7 +168,7 @@ where
 
 async fn run_http1<S, I>(conn: &Arc<Conn<S>>, io: Guard<I>)
 where
-    S: Admit + OpenStream,
+    S: Admit + Attach + OpenStream,
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let service = service(conn);
@@ -198,7 +198,7 @@ where
 
 async fn run_http2<S, I>(conn: &Arc<Conn<S>>, io: I)
 where
-    S: Admit + OpenStream,
+    S: Admit + Attach + OpenStream,
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let service = service(conn);
@@ -261,7 +261,7 @@ fn log_end<S>(conn: &Conn<S>, ended: hyper::Result<()>) {
 type Answer<S> = http::Response<super::body::EdgeBody<<S as OpenStream>::Rx>>;
 type Answering<S> = Pin<Box<dyn Future<Output = Result<Answer<S>, Infallible>> + Send>>;
 
-fn service<S: Admit + OpenStream>(
+fn service<S: Admit + Attach + OpenStream>(
     conn: &Arc<Conn<S>>,
 ) -> impl hyper::service::Service<
     http::Request<Incoming>,

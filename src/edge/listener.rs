@@ -13,7 +13,7 @@ use tokio_rustls::TlsAcceptor;
 use tracing::{debug, warn};
 
 use super::connection::{self, Facts};
-use super::{Admit, Inner, OpenStream, tls};
+use super::{Admit, Attach, Inner, OpenStream, tls};
 use crate::http::Scheme;
 use crate::http::limits::HANDSHAKE_TIMEOUT;
 use crate::names::Hostname;
@@ -25,7 +25,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 /// One line about failing accepts in this time; a stranger must not fill the log.
 const LOG_EVERY: Duration = Duration::from_secs(30);
 
-pub(super) fn spawn<S: Admit + OpenStream>(
+pub(super) fn spawn<S: Admit + Attach + OpenStream>(
     edge: &Arc<Inner<S>>,
     listener: TcpListener,
     tls: Option<Arc<rustls::ServerConfig>>,
@@ -51,7 +51,7 @@ pub(super) fn spawn<S: Admit + OpenStream>(
     });
 }
 
-async fn accept_all<S: Admit + OpenStream>(
+async fn accept_all<S: Admit + Attach + OpenStream>(
     edge: &Arc<Inner<S>>,
     listener: &TcpListener,
     acceptor: Option<&TlsAcceptor>,
@@ -99,7 +99,7 @@ impl Failures {
     }
 }
 
-fn start<S: Admit + OpenStream>(
+fn start<S: Admit + Attach + OpenStream>(
     edge: &Arc<Inner<S>>,
     tcp: TcpStream,
     peer: SocketAddr,
@@ -120,7 +120,7 @@ fn start<S: Admit + OpenStream>(
     });
 }
 
-async fn serve<S: Admit + OpenStream>(
+async fn serve<S: Admit + Attach + OpenStream>(
     edge: Arc<Inner<S>>,
     tcp: TcpStream,
     peer: SocketAddr,

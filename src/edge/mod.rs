@@ -1,10 +1,11 @@
 //! Public listeners: a visit comes in, a response or a splice goes out. Not decisions (the engine's),
-//! not links: what stands behind is reached through [`Admit`] and [`OpenStream`], which the server
-//! role implements.
+//! not links: what stands behind is reached through [`Admit`], [`OpenStream`] and [`Attach`], which the
+//! server role implements.
 //!
 //! ```text
 //! listener ─▶ tls ─▶ guard (HTTP/1 bytes) ─▶ hyper ─▶ serve ─▶ forward ─▶ stream
 //!                                                       │         └─▶ upgrade (splice)
+//!                                                       ├─▶ door (the server's own)
 //!                                                       └─▶ respond (our own answers)
 //! ```
 //!
@@ -13,6 +14,7 @@
 
 mod body;
 mod connection;
+mod door;
 mod forward;
 mod guard;
 mod ledger;
@@ -29,11 +31,14 @@ mod upgrade;
 mod upload;
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use http::{Request, Response, StatusCode};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -87,6 +92,21 @@ pub enum OpenError {
     /// All its streams are in use and none came free in time.
     #[error("the link has no stream to give")]
     NoStream,
+}
+
+/// The server's own door on the HTTPS port, for those who want no tunnel but the server. What goes
+/// through it is no visit.
+pub trait Attach: Clone + Send + Sync + 'static {
+    /// The door's path: exactly this, without a query.
+    const DOOR: &'static str;
+
+    /// The answer (101) to a request that the door opens to, or what is wrong with it.
+    fn judge(&self, asked: &Request<()>) -> Result<Response<()>, StatusCode>;
+
+    /// Carries a connection to its end, once the answer is out. Dropping the future ends it at once.
+    fn attach<I>(&self, io: I, peer: SocketAddr) -> impl Future<Output = ()> + Send
+    where
+        I: AsyncRead + AsyncWrite + Unpin + Send + 'static;
 }
 
 /// What the edge is told by the operator.
@@ -145,7 +165,7 @@ struct Inner<S> {
     visits: AtomicU64,
 }
 
-impl<S: Admit + OpenStream> Edge<S> {
+impl<S: Admit + Attach + OpenStream> Edge<S> {
     /// An edge without listeners; needs a tokio runtime around it.
     pub fn new(settings: EdgeSettings, inside: S, tasks: Tasks) -> Self {
         let stalls = StallBoard::new(settings.stalled_max);

@@ -35,6 +35,8 @@ pub(super) enum Failure {
     Misdirected,
     #[error("a path that is ours")]
     OurPath,
+    #[error("the server's own door does not open: {0}")]
+    Door(StatusCode),
     #[error(transparent)]
     Refused(Refusal),
     #[error(transparent)]
@@ -115,6 +117,11 @@ impl Failure {
             Self::UnknownHost => Outside::of(Code::NoSuchTunnel),
             Self::Misdirected => Outside::of(Code::Misdirected),
             Self::OurPath => Outside::of(Code::NotFound),
+            Self::Door(StatusCode::METHOD_NOT_ALLOWED) => Outside::of(Code::MethodNotAllowed),
+            Self::Door(status) => Outside {
+                status: *status,
+                ..Outside::of(Code::BadRequest)
+            },
             Self::Refused(refusal) => refused(refusal),
             Self::Open(OpenError::LinkGone) => Outside::retry(Code::TunnelOffline, RETRY),
             Self::Open(OpenError::NoStream) => Outside::retry(Code::Overloaded, RETRY),
@@ -222,10 +229,16 @@ pub(super) fn respond<R: RecvChunks>(
     }
     if outside.status == StatusCode::METHOD_NOT_ALLOWED {
         // RFC 9110 asks for it; what the origin allows is not ours to know.
-        headers.insert(
-            header::ALLOW,
-            HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),
-        );
+        let allowed = match failure {
+            Failure::Door(_) => "GET",
+            _ => "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS",
+        };
+        headers.insert(header::ALLOW, HeaderValue::from_static(allowed));
+    }
+    if outside.status == StatusCode::UPGRADE_REQUIRED {
+        // RFC 9110 asks for this too.
+        headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     }
     if is_http1 && matches!(failure, Failure::Head(_) | Failure::BodyBroken) {
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));

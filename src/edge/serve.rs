@@ -10,14 +10,14 @@ use std::task::Poll;
 
 use http::request::Parts;
 use http::{Request, Response, StatusCode, header};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::upgrade::OnUpgrade;
 use tracing::{debug, error};
 
 use super::body::EdgeBody;
 use super::connection::Conn;
 use super::respond::{Asker, Failure, respond};
-use super::{Admit, OpenStream, forward, redirect};
+use super::{Admit, Attach, OpenStream, door, forward, redirect};
 use crate::http::Scheme;
 use crate::http::head;
 use crate::names::VisitId;
@@ -29,7 +29,7 @@ const OUR_PATHS: [&str; 2] = ["/.wormkey", "/.well-known/wormkey"];
 const LOGGED_PATH: usize = 256;
 
 /// Answers one request, whatever happens.
-pub(super) async fn answer<S: Admit + OpenStream>(
+pub(super) async fn answer<S: Admit + Attach + OpenStream>(
     conn: &Arc<Conn<S>>,
     request: Request<Incoming>,
 ) -> Response<EdgeBody<S::Rx>> {
@@ -63,18 +63,22 @@ async fn caught<T>(visit: impl Future<Output = Result<T, Failure>>) -> Result<T,
     .await
 }
 
-async fn visit<S: Admit + OpenStream>(
+async fn visit<S: Admit + Attach + OpenStream>(
     conn: &Arc<Conn<S>>,
     id: VisitId,
     log: &VisitLog,
     mut parts: Parts,
     body: Incoming,
 ) -> Result<Response<EdgeBody<S::Rx>>, Failure> {
-    let upgrade = parts.extensions.remove::<OnUpgrade>();
+    let mut upgrade = parts.extensions.remove::<OnUpgrade>();
     let extended = parts.extensions.remove::<hyper::ext::Protocol>();
     let extended = extended.as_ref().map(hyper::ext::Protocol::as_str);
-    let head = head::check(parts, extended, conn.facts.scheme).map_err(Failure::Head)?;
     let settings = conn.edge.settings.load_full();
+    let has_body = !body.is_end_stream();
+    if let Some(answer) = door::knock(conn, &settings, &parts, has_body, &mut upgrade) {
+        return answer;
+    }
+    let head = head::check(parts, extended, conn.facts.scheme).map_err(Failure::Head)?;
     if conn.facts.scheme == Scheme::Http {
         return redirect::to_https(&settings, &head);
     }

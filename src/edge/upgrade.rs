@@ -89,10 +89,8 @@ impl<T: SendChunks, R: RecvChunks> Splice<T, R> {
     }
 
     async fn run(mut self, on: OnUpgrade) {
-        let visitor = match tokio::time::timeout(SWITCH_TIMEOUT, on).await {
-            Ok(Ok(upgraded)) => TokioIo::<Upgraded>::new(upgraded),
-            Ok(Err(error)) => return debug!(%error, "visitor gone before the switch"),
-            Err(_) => return debug!("visitor too slow to switch"),
+        let Some(visitor) = switched(on).await else {
+            return;
         };
         let (from_visitor, to_visitor) = tokio::io::split(visitor);
         let mut sent = 0;
@@ -108,6 +106,16 @@ impl<T: SendChunks, R: RecvChunks> Splice<T, R> {
         }
         self.log.served(self.status, sent, ended.is_ok());
     }
+}
+
+/// The connection, once hyper has handed it over.
+pub(super) async fn switched(on: OnUpgrade) -> Option<TokioIo<Upgraded>> {
+    match tokio::time::timeout(SWITCH_TIMEOUT, on).await {
+        Ok(Ok(upgraded)) => return Some(TokioIo::new(upgraded)),
+        Ok(Err(error)) => debug!(%error, "visitor gone before the switch"),
+        Err(_) => debug!("visitor too slow to switch"),
+    }
+    None
 }
 
 /// Why a splice ended before both directions had.

@@ -48,7 +48,7 @@ pub fn check(mut parts: Parts, extended: Option<&str>, scheme: Scheme) -> Result
     if parts.headers.len() + usize::from(is_multiplexed) > limits::FIELDS_MAX {
         return Err(HeadError::TooManyFields);
     }
-    let authority = canonical_authority(&parts, scheme)?;
+    let authority = authority(&parts, scheme)?;
     let Host::Name(host) = authority.host.clone() else {
         return Err(HeadError::HostForeign);
     };
@@ -144,7 +144,8 @@ fn is_extended_connect(
 }
 
 /// The authority that target (or `:authority`) and Host agree on.
-fn canonical_authority(parts: &Parts, scheme: Scheme) -> Result<Authority, HeadError> {
+/// Whom a head is for, canonical: the one that its target and its `Host` agree on.
+pub fn authority(parts: &Parts, scheme: Scheme) -> Result<Authority, HeadError> {
     if let Some(named) = parts.uri.scheme_str() {
         match Scheme::parse(named.as_bytes()) {
             Some(named) if named == scheme => {}

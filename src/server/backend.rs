@@ -23,6 +23,7 @@ use crate::times::{WallTime, parse_duration};
 use crate::wire::token::JoinToken;
 
 use super::desk::Desk;
+use super::visits::Inside;
 use super::{Certificates, SOFTWARE};
 
 /// How long a join token works when nothing is said.
@@ -34,7 +35,7 @@ const INVITE_USES_MAX: u32 = 10_000;
 pub(super) struct Parts {
     pub(super) desk: Desk,
     pub(super) store: ServerStore,
-    pub(super) edge: Edge<Desk>,
+    pub(super) edge: Edge<Inside>,
     pub(super) certificates: Certificates,
     pub(super) pin: Pin,
     pub(super) listen: BTreeMap<String, String>,

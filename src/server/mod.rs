@@ -34,6 +34,7 @@ use crate::times::Clock;
 use crate::wire::{Control, GoAway};
 
 use desk::Desk;
+use visits::Inside;
 
 /// Returning clients spread themselves over this long after an orderly restart.
 const GOAWAY_SPREAD: Duration = Duration::from_secs(2);
@@ -42,7 +43,7 @@ const GOAWAY_SPREAD: Duration = Duration::from_secs(2);
 pub struct Server {
     /// What it answers to at the admin socket; also the way in for `wormkeyd dev`.
     pub backend: Arc<backend::Backend>,
-    edge: Edge<Desk>,
+    edge: Edge<Inside>,
     desk: Desk,
     listener: Arc<Listener>,
     store: ServerStore,
@@ -68,6 +69,7 @@ impl Server {
         let (identity, store, snapshot) = open_state(&config.state_dir)?;
 
         let (https, listener) = bind(&config, &identity)?;
+        let listener = Arc::new(listener);
         let addr = https.local_addr().context("reading the https address")?;
         let http = match config.http {
             Some(addr) => Some(bind_tcp(addr, "listen.http")?),
@@ -89,7 +91,7 @@ impl Server {
         };
         let edge = Edge::new(
             edge_settings(&config, addr.port()),
-            desk.clone(),
+            Inside::new(desk.clone(), Arc::clone(&listener)),
             tasks.clone(),
         );
         edge.serve_https(https, tls::server_config(certificates.resolver())?);
@@ -102,7 +104,6 @@ impl Server {
             pins: vec![identity.pin()],
             keep_alive: config.link.keep_alive,
         };
-        let listener = Arc::new(listener);
         tasks.spawn_critical(
             "links",
             links::accept(Arc::clone(&listener), desk.clone(), greeting, tasks.clone()),

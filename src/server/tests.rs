@@ -4,6 +4,7 @@ use super::*;
 use crate::admin::types::InviteAsk;
 use crate::admin::{Caller, ServerBackend as _};
 use crate::link::enrol::proof;
+use crate::link::path::{Fallback, PathKind};
 use crate::link::{ControlRecv, ControlSend, Dialer, Link};
 use crate::names::TunnelId;
 use crate::wire::token::JoinToken;
@@ -40,6 +41,11 @@ impl World {
     }
 
     async fn device(&self) -> Device {
+        let address = self.server.https_addr().to_string();
+        self.device_at(&address, None).await
+    }
+
+    async fn device_at(&self, address: &str, fallback: Option<&Fallback>) -> Device {
         let ask = InviteAsk::default();
         let invite = self.server.backend.invite(ME, ask).await.unwrap();
         let token = JoinToken::parse(&invite.token).unwrap();
@@ -52,8 +58,8 @@ impl World {
             device_name: "evil".into(),
             enrolling: true,
         };
-        let address = self.server.https_addr().to_string();
-        let (link, tx, rx) = dialer.dial(&address, &token.pins, hello).await.unwrap();
+        let dialled = dialer.dial_with(address, &token.pins, hello, fallback);
+        let (link, tx, rx) = dialled.await.unwrap();
         let mut device = Device { link, tx, rx };
         let secret = *token.secret.expose();
         let enroll = Enroll {
@@ -185,6 +191,38 @@ async fn a_device_that_goes_leaves_its_promise_and_no_link() {
     tokio::time::timeout(PATIENCE, gone).await.unwrap();
     assert_eq!(counts().tunnels, 1, "the promise stands");
     world.server.stop().await;
+}
+
+#[tokio::test]
+async fn a_device_whose_udp_is_blocked_comes_in_on_the_https_port() {
+    let world = World::new("").await;
+    // Nobody answers there.
+    let silent = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let nowhere = silent.local_addr().unwrap().to_string();
+    let fallback = Fallback {
+        first: true,
+        ..Fallback::to(&world.server.https_addr().to_string())
+    };
+    let mut device = world.device_at(&nowhere, Some(&fallback)).await;
+    let path = device.link.path();
+    assert_eq!(
+        (path.kind, path.outer_verified),
+        (PathKind::WebSocket, false)
+    );
+    assert_eq!(world.server.listener.attached_paths(), 1);
+    device.asks().await;
+    assert_eq!(world.server.edge.visits_total(), 0);
+    assert_eq!(world.server.edge.connections(), 1);
+
+    // A drain does not wait for it, and leaves it to the visits that are still to finish.
+    let drain = world.server.drain(PATIENCE);
+    tokio::time::timeout(PATIENCE / 4, drain).await.unwrap();
+    assert!(matches!(device.hear().await, Some(Control::GoAway(_))));
+    device.asks().await;
+
+    let stop = world.server.stop();
+    let (end, ()) = tokio::join!(device.link.closed(), stop);
+    assert_eq!(end.code, Some(Code::Draining));
 }
 
 #[test]

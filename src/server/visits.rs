@@ -1,14 +1,74 @@
-//! What the edge asks for, given: the engine's admission with the wait of the hold, and streams on live links.
+//! What the edge asks for, given: the engine's admission with the wait of the hold, streams on live
+//! links, and the way in for links whose UDP is blocked.
 
 use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
 
-use crate::edge::{Admit, OpenError, OpenStream, Pass};
+use http::{Request, Response, StatusCode};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tracing::debug;
+
+use crate::edge::{Admit, Attach, OpenError, OpenStream, Pass};
 use crate::engine::{Refusal, Route, Visit};
-use crate::link::{LinkRecv, LinkSend, OpenFailure};
+use crate::link::path::{self, BadUpgrade};
+use crate::link::{LinkRecv, LinkSend, Listener, OpenFailure};
 use crate::names::{LinkId, VisitId};
 use crate::wire::StreamHead;
 
 use super::desk::{Desk, Seat, Seated, Signals};
+
+/// What stands behind the edge. Clones share it.
+#[derive(Clone)]
+pub(super) struct Inside {
+    desk: Desk,
+    listener: Arc<Listener>,
+}
+
+impl Inside {
+    pub(super) const fn new(desk: Desk, listener: Arc<Listener>) -> Self {
+        Self { desk, listener }
+    }
+}
+
+impl Attach for Inside {
+    const DOOR: &'static str = path::CONNECT;
+
+    fn judge(&self, asked: &Request<()>) -> Result<Response<()>, StatusCode> {
+        path::accept(asked).map_err(BadUpgrade::status)
+    }
+
+    fn attach<I>(&self, io: I, peer: SocketAddr) -> impl Future<Output = ()> + Send
+    where
+        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let attached = self.listener.attach_path(io, peer);
+        async move {
+            if let Err(refused) = attached.await {
+                debug!(%peer, %refused, "websocket path refused");
+            }
+        }
+    }
+}
+
+impl Admit for Inside {
+    fn admit(&self, visit: Visit) -> impl Future<Output = Result<Pass, Refusal>> + Send {
+        Admit::admit(&self.desk, visit)
+    }
+}
+
+impl OpenStream for Inside {
+    type Tx = LinkSend;
+    type Rx = LinkRecv;
+
+    fn open(
+        &self,
+        link: LinkId,
+        head: &StreamHead,
+    ) -> impl Future<Output = Result<(LinkSend, LinkRecv), OpenError>> + Send {
+        self.desk.open(link, head)
+    }
+}
 
 impl Admit for Desk {
     async fn admit(&self, visit: Visit) -> Result<Pass, Refusal> {

@@ -2,6 +2,7 @@
 
 mod answers;
 mod bodies;
+mod doors;
 mod heads;
 mod http2;
 mod times;
@@ -153,6 +154,42 @@ impl OpenStream for Inside {
             .send(stream)
             .unwrap_or_else(|_| panic!("no test plays the client"));
         Ok((to_client, from_client))
+    }
+}
+
+/// Opens to a GET that says the word; then greets, and echoes.
+impl Attach for Inside {
+    const DOOR: &'static str = "/door";
+
+    fn judge(&self, asked: &Request<()>) -> Result<Response<()>, StatusCode> {
+        if asked.method() != http::Method::GET {
+            return Err(StatusCode::METHOD_NOT_ALLOWED);
+        }
+        if !asked.headers().contains_key(http::header::UPGRADE) {
+            return Err(StatusCode::UPGRADE_REQUIRED);
+        }
+        if !asked.headers().contains_key("sesame") {
+            return Err(StatusCode::BAD_REQUEST);
+        }
+        let response = Response::builder()
+            .status(StatusCode::SWITCHING_PROTOCOLS)
+            .header("connection", "upgrade")
+            .header("upgrade", "websocket");
+        Ok(response.body(()).unwrap())
+    }
+
+    async fn attach<I>(&self, mut io: I, peer: SocketAddr)
+    where
+        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let mut room = [0; 64];
+        let mut count = format!("hello {peer}\n").len();
+        room[..count].copy_from_slice(format!("hello {peer}\n").as_bytes());
+        while count > 0 {
+            io.write_all(&room[..count]).await.unwrap();
+            io.flush().await.unwrap();
+            count = io.read(&mut room).await.unwrap();
+        }
     }
 }
 

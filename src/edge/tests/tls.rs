@@ -8,7 +8,7 @@ use super::*;
 
 struct Secure {
     world: World,
-    address: std::net::SocketAddr,
+    address: SocketAddr,
     roots: rustls::RootCertStore,
     _dir: tempfile::TempDir,
 }

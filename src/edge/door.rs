@@ -1,0 +1,94 @@
+//! The server's own door on the HTTPS port: a request for no tunnel, after which the connection belongs
+//! to whoever implements [`Attach`]. No visit, and not what flows through it.
+
+use bytes::Bytes;
+use http::request::Parts;
+use http::{Request, Response, StatusCode};
+use hyper::upgrade::OnUpgrade;
+
+use super::body::EdgeBody;
+use super::connection::Conn;
+use super::respond::Failure;
+use super::{Attach, EdgeSettings, OpenStream, upgrade};
+use crate::http::{Host, Scheme, head};
+
+/// Answers a request for the door; `None` for one that is not for it. On the base domain the door's
+/// path is the door's alone. On a name that is no tunnel's, and on an address, only what the door
+/// would open to is for it: everybody else hears what they always hear there.
+pub(super) fn knock<S: Attach + OpenStream>(
+    conn: &Conn<S>,
+    settings: &EdgeSettings,
+    parts: &Parts,
+    has_body: bool,
+    upgrade: &mut Option<OnUpgrade>,
+) -> Option<Result<Response<EdgeBody<S::Rx>>, Failure>> {
+    let is_door = parts.uri.path_and_query()?.as_str() == S::DOOR;
+    // Only a connection of HTTP/1 can become another's.
+    if !is_door || conn.facts.scheme != Scheme::Https || conn.facts.is_h2 {
+        return None;
+    }
+    let at_home = is_home(conn, settings, parts)?;
+    match judge(conn, parts, has_body) {
+        Ok(response) => {
+            open(conn, upgrade.take()?);
+            Some(Ok(response.map(|()| EdgeBody::own(Bytes::new()))))
+        }
+        Err(status) if at_home => Some(Err(Failure::Door(status))),
+        Err(_) => None,
+    }
+}
+
+/// Whether it is for the base domain, or else for nobody in particular; `None` for what is a tunnel's
+/// or not acceptable.
+fn is_home<S>(conn: &Conn<S>, settings: &EdgeSettings, parts: &Parts) -> Option<bool> {
+    let host = head::authority(parts, conn.facts.scheme).ok()?.host;
+    let name = match &host {
+        Host::Name(name) => Some(name),
+        Host::V6(_) | Host::Other(_) => None,
+    };
+    if conn.facts.sni.is_some() && conn.facts.sni.as_ref() != name {
+        return None;
+    }
+    if name.is_some_and(|name| name.label_under(&settings.domain).is_some()) {
+        return None;
+    }
+    Some(name == Some(&settings.domain))
+}
+
+fn judge<S: Attach>(
+    conn: &Conn<S>,
+    parts: &Parts,
+    has_body: bool,
+) -> Result<Response<()>, StatusCode> {
+    let mut asked = Request::new(());
+    *asked.method_mut() = parts.method.clone();
+    *asked.version_mut() = parts.version;
+    *asked.uri_mut() = parts.uri.clone();
+    *asked.headers_mut() = parts.headers.clone();
+    let response = conn.edge.inside.judge(&asked)?;
+    if has_body {
+        return Err(StatusCode::BAD_REQUEST);
+    }
+    Ok(response)
+}
+
+/// Its task is the role's and not the connections': a drain does not wait for it, because visits that
+/// are still to finish may need it until the last.
+fn open<S: Attach>(conn: &Conn<S>, on: OnUpgrade) {
+    let stop = conn.edge.tasks.stopped();
+    let inside = conn.edge.inside.clone();
+    let (peer, slot) = (conn.facts.peer, conn.facts.slot.clone());
+    conn.edge.tasks.spawn("edge-door", async move {
+        let _slot = slot;
+        let attached = async {
+            if let Some(io) = upgrade::switched(on).await {
+                inside.attach(io, peer).await;
+            }
+        };
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => {}
+            () = attached => {}
+        }
+    });
+}
