@@ -156,7 +156,7 @@ pub struct ClientStatusJson {
 /// A client's link.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
 pub struct LinkJson {
-    /// `up`, `connecting`, `waiting`, `not_joined`, `refused`.
+    /// `up`, `silent`, `connecting`, `waiting`, `not_joined`, `refused`.
     pub state: String,
     /// The server's address in use.
     pub address: Option<String>,
@@ -164,12 +164,36 @@ pub struct LinkJson {
     pub since: Option<WallTime>,
     /// Round trip, milliseconds.
     pub rtt_ms: Option<f64>,
+    /// `udp`, or `websocket` where UDP is blocked.
+    #[serde(default)]
+    pub path: Option<String>,
+    /// Who signed the outer TLS of a websocket whose certificate is not the server's own.
+    #[serde(default)]
+    pub intercepted_by: Option<String>,
+    /// How often the link has moved to another socket.
+    #[serde(default)]
+    pub moves: Option<u64>,
+    /// The longest time an answer was due, milliseconds.
+    #[serde(default)]
+    pub longest_stall_ms: Option<f64>,
+    /// Packets sent and lost.
+    #[serde(default)]
+    pub packets: Option<PacketsJson>,
     /// The generation.
     pub generation: Option<String>,
     /// Why the last one ended, or the last try failed.
     pub last_error: Option<String>,
     /// When the next try is due.
     pub next_attempt: Option<WallTime>,
+}
+
+/// Packets of a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PacketsJson {
+    /// Sent.
+    pub sent: u64,
+    /// Of them lost.
+    pub lost: u64,
 }
 
 /// `GET /v1/status` of a server.

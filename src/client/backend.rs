@@ -5,11 +5,14 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::admin::types::{
-    ClientStatusJson, EventJson, JoinAsk, JoinJson, OpenAsk, ReloadJson, TunnelJson,
+    ClientStatusJson, EventJson, JoinAsk, JoinJson, LinkJson, OpenAsk, PacketsJson, ReloadJson,
+    TunnelJson,
 };
 use crate::admin::{ApiError, Caller, ClientBackend, CommonBackend, EventStream};
 use crate::codes::Code;
 use crate::config::ClientConfig;
+use crate::link::Link;
+use crate::link::path::PathKind;
 use crate::wire::token::JoinToken;
 
 use super::open::{ANSWER_WITHIN, answer_within};
@@ -140,7 +143,9 @@ impl ClientBackend for Backend {
         let client = &self.client;
         let enrolment = client.book.enrolment();
         let mut link = client.standing.borrow().clone();
-        link.rtt_ms = client.link().map(|l| l.rtt().as_secs_f64() * 1000.0);
+        if let Some(live) = client.link() {
+            tell_live(&mut link, &live);
+        }
         Ok(ClientStatusJson {
             software: SOFTWARE.into(),
             pid: std::process::id(),
@@ -261,4 +266,23 @@ fn remove_key(path: &std::path::Path) -> Result<(), ApiError> {
         )),
         _ => Ok(()),
     }
+}
+
+/// What is known of a link only while it is up.
+fn tell_live(json: &mut LinkJson, link: &Link) {
+    let (stats, path) = (link.stats(), link.path());
+    let millis = |d: Duration| d.as_secs_f64() * 1000.0;
+    json.rtt_ms = Some(millis(stats.rtt));
+    json.path = Some(match path.kind {
+        PathKind::Udp => "udp".into(),
+        PathKind::WebSocket => "websocket".into(),
+    });
+    let intercepted = path.kind == PathKind::WebSocket && !path.outer_verified;
+    json.intercepted_by = path.outer_issuer.filter(|_| intercepted);
+    json.moves = Some(stats.rebinds);
+    json.longest_stall_ms = Some(millis(stats.longest_stall));
+    json.packets = Some(PacketsJson {
+        sent: stats.sent_packets,
+        lost: stats.lost_packets,
+    });
 }

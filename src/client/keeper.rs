@@ -355,14 +355,18 @@ fn key_failure(e: crate::link::IdentityError) -> Failure {
 }
 
 /// A connection beside the link that fell silent, without a Hello: no tunnel knows of it yet.
-pub(super) async fn race(client: Arc<Client>) -> Result<Connected, Failure> {
+pub(super) async fn race(client: Arc<Client>) -> Result<(Connected, String), Failure> {
     let gone = || Failure::Refused(Code::NotJoined, "this device has left the server".into());
     let enrolment = client.book.enrolment().ok_or_else(gone)?;
     let dialer = Dialer::new(&client.identity()?, &client.link_settings)?;
     let mut last = no_address();
     for address in &enrolment.addresses {
-        match dialer.connect(address, &enrolment.pins).await {
-            Ok(connected) => return Ok(connected),
+        let fallback = client.ways.fallback(address);
+        match dialer
+            .connect_with(address, &enrolment.pins, Some(&fallback))
+            .await
+        {
+            Ok(connected) => return Ok((connected, address.clone())),
             Err(e) => last = e.into(),
         }
     }
@@ -370,8 +374,10 @@ pub(super) async fn race(client: Arc<Client>) -> Result<Connected, Failure> {
 }
 
 /// Makes a raced connection the link: from its Hello on, the tunnels are its.
-pub(super) async fn take(connected: Connected) -> Result<Session, Failure> {
-    introduce(connected, None).await.map(|(session, _)| session)
+pub(super) async fn take(connected: Connected, address: &str) -> Result<Session, Failure> {
+    introduce(connected, address, None)
+        .await
+        .map(|(session, _)| session)
 }
 
 fn no_address() -> Failure {
@@ -387,7 +393,7 @@ async fn connect(client: &Client, enrolment: &Enrolment) -> Result<Session, Fail
     let dialer = Dialer::new(&identity, &client.link_settings)?;
     let mut last = no_address();
     for address in &enrolment.addresses {
-        match greet(&dialer, address, &enrolment.pins, None).await {
+        match greet(client, &dialer, address, &enrolment.pins, None).await {
             Ok((session, _)) => return Ok(session),
             Err(failure) => last = failure,
         }
@@ -407,7 +413,7 @@ pub(super) async fn enrol(
         "the join token names no address".into(),
     );
     for address in &token.addresses {
-        match greet(&dialer, address, &token.pins, Some(token)).await {
+        match greet(client, &dialer, address, &token.pins, Some(token)).await {
             Ok((session, Some(enrolled))) => {
                 let enrolment = enrolment_of(token, &session.welcome, enrolled)?;
                 return Ok((session, enrolment));
@@ -445,17 +451,21 @@ fn enrolment_of(
 }
 
 async fn greet(
+    client: &Client,
     dialer: &Dialer,
     address: &str,
     pins: &[Pin],
     token: Option<&JoinToken>,
 ) -> Result<(Session, Option<Enrolled>), Failure> {
-    introduce(dialer.connect(address, pins).await?, token).await
+    let fallback = client.ways.fallback(address);
+    let connected = dialer.connect_with(address, pins, Some(&fallback)).await?;
+    introduce(connected, address, token).await
 }
 
 /// Hello, with a token Enroll and Enrolled, then Welcome.
 async fn introduce(
     connected: Connected,
+    address: &str,
     token: Option<&JoinToken>,
 ) -> Result<(Session, Option<Enrolled>), Failure> {
     let hello = Hello {
@@ -506,6 +516,7 @@ async fn introduce(
             tx,
             rx,
             welcome,
+            address: address.to_owned(),
         },
         enrolled,
     ))

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, info, warn};
 
-use crate::engine::watch::{Duty, Hint, RaceNews, Watch, WatchSettings};
+use crate::engine::watch::{Duty, FallbackNews, Hint, RaceNews, Watch, WatchSettings};
+use crate::link::path::{Fallback, PathError, PathKind};
 use crate::link::{Connected, Link};
 use crate::times::Clock;
 
@@ -15,7 +16,7 @@ use super::keeper::{self, Failure};
 use super::session::Session;
 use super::{Client, random};
 
-type Doing<T> = Option<Pin<Box<dyn Future<Output = Result<T, Failure>> + Send>>>;
+type Doing<T, E = Failure> = Option<Pin<Box<dyn Future<Output = Result<T, E>> + Send>>>;
 
 /// The watch over a link, and what it has under way.
 pub(super) struct Minder {
@@ -23,30 +24,43 @@ pub(super) struct Minder {
     link: Link,
     watch: Watch,
     /// A new connection on its way, that no tunnel knows of.
-    race: Doing<Connected>,
+    race: Doing<(Connected, String)>,
     /// One that is there, while the old link has its last word.
-    won: Option<Connected>,
+    won: Option<(Connected, String)>,
     /// It becomes the link.
     taking: Doing<Box<Session>>,
+    /// The way round, for where UDP is blocked.
+    fallback: Fallback,
+    /// It is being opened; the link takes it as soon as it is.
+    opening: Doing<(), PathError>,
+    /// UDP is being tried; the link takes it if it works.
+    returning: Doing<(), PathError>,
 }
 
 /// What happened while nothing was to be done.
 enum Step {
     Taken(Result<Box<Session>, Failure>),
-    Raced(Result<Connected, Failure>),
+    Raced(Result<(Connected, String), Failure>),
     Hint(Hint),
+    Opened(Result<(), PathError>),
+    Returned(Result<(), PathError>),
+    FallbackEnded,
     Due,
 }
 
 impl Minder {
-    pub(super) fn new(client: &Arc<Client>, link: &Link) -> Self {
+    pub(super) fn new(client: &Arc<Client>, link: &Link, address: &str) -> Self {
+        client.ways.remember(link.path().kind);
         Self {
-            watch: fresh_watch(client),
+            watch: fresh_watch(client, link),
             client: Arc::clone(client),
             link: link.clone(),
             race: None,
             won: None,
             taking: None,
+            fallback: client.ways.fallback(address),
+            opening: None,
+            returning: None,
         }
     }
 
@@ -67,10 +81,10 @@ impl Minder {
                 Step::Taken(Err(failure)) => {
                     self.taking = None;
                     self.tell_silent(&failure);
-                    self.watch = fresh_watch(&self.client);
+                    self.watch = fresh_watch(&self.client, &self.link);
                 }
                 Step::Raced(Ok(won)) => {
-                    let rtt = won.rtt();
+                    let rtt = won.0.rtt();
                     (self.race, self.won) = (None, Some(won));
                     self.watch.handle_race(now, RaceNews::Won { rtt });
                 }
@@ -83,6 +97,23 @@ impl Minder {
                 Step::Hint(hint) => {
                     debug!(?hint, "hint from the system");
                     self.watch.handle_hint(now, hint);
+                }
+                Step::Opened(opened) => {
+                    self.opening = None;
+                    self.opened(now, opened);
+                }
+                Step::Returned(returned) => {
+                    self.returning = None;
+                    let works = returned.is_ok();
+                    if works {
+                        info!("link back on udp");
+                        self.client.ways.remember(PathKind::Udp);
+                    }
+                    self.watch.handle_udp(now, works);
+                }
+                Step::FallbackEnded => {
+                    debug!("websocket ended");
+                    self.watch.handle_fallback(now, FallbackNews::Failed);
                 }
                 Step::Due => self.watch.handle_timeout(now),
             }
@@ -99,6 +130,9 @@ impl Minder {
             taken = under_way(&mut self.taking) => Step::Taken(taken),
             raced = under_way(&mut self.race) => Step::Raced(raced),
             Some(hint) = self.client.next_hint() => Step::Hint(hint),
+            opened = under_way(&mut self.opening) => Step::Opened(opened),
+            returned = under_way(&mut self.returning) => Step::Returned(returned),
+            () = self.link.fallback_ended(), if self.watch.is_on_fallback() => Step::FallbackEnded,
             () = at(due) => Step::Due,
         }
     }
@@ -107,7 +141,9 @@ impl Minder {
         debug!(?duty, "silent link");
         match duty {
             Duty::Probe => self.link.kick(),
-            Duty::RebindAndKick | Duty::KickOld | Duty::BackToUdp => {
+            // The move itself was made by what tried it.
+            Duty::BackToUdp => self.link.kick(),
+            Duty::RebindAndKick | Duty::KickOld => {
                 if let Err(err) = self.link.rebind() {
                     // No network at all: the next hint, or the next duty, tries again.
                     debug!(%err, "link not moved");
@@ -117,14 +153,52 @@ impl Minder {
             Duty::Race => self.race = Some(Box::pin(keeper::race(Arc::clone(&self.client)))),
             Duty::DropNew => (self.race, self.won) = (None, None),
             Duty::TakeNew => {
-                if let Some(won) = self.won.take() {
+                if let Some((won, address)) = self.won.take() {
                     info!("link silent, taking the new one");
-                    self.taking = Some(Box::pin(async { keeper::take(won).await.map(Box::new) }));
+                    self.taking = Some(Box::pin(async move {
+                        keeper::take(won, &address).await.map(Box::new)
+                    }));
                 }
             }
-            // Asked for only when there is a fallback path.
-            Duty::OpenFallback | Duty::UseFallback | Duty::CloseFallback | Duty::TryUdp => {}
+            Duty::OpenFallback => {
+                let (link, fallback) = (self.link.clone(), self.fallback.clone());
+                let opening = async move { link.open_fallback(&fallback).await.map(drop) };
+                self.opening = Some(Box::pin(opening));
+            }
+            // What opens it also takes it.
+            Duty::UseFallback => self.link.kick(),
+            Duty::CloseFallback => self.opening = None,
+            Duty::TryUdp => {
+                let link = self.link.clone();
+                self.returning = Some(Box::pin(async move { link.back_to_udp().await }));
+            }
         }
+    }
+
+    fn opened(&mut self, now: std::time::Instant, opened: Result<(), PathError>) {
+        let news = match opened {
+            Ok(()) => {
+                let path = self.link.path();
+                info!(
+                    verified = path.outer_verified,
+                    issuer = path.outer_issuer,
+                    "udp is blocked, link goes on in a websocket"
+                );
+                if !path.outer_verified {
+                    warn!(
+                        issuer = path.outer_issuer,
+                        "somebody opens TLS on the way; the link inside is still the server's"
+                    );
+                }
+                self.client.ways.remember(PathKind::WebSocket);
+                FallbackNews::Up
+            }
+            Err(err) => {
+                debug!(%err, "no websocket to be had");
+                FallbackNews::Failed
+            }
+        };
+        self.watch.handle_fallback(now, news);
     }
 
     fn tell_silent(&self, failure: &Failure) {
@@ -136,15 +210,19 @@ impl Minder {
     }
 }
 
-fn fresh_watch(client: &Client) -> Watch {
+fn fresh_watch(client: &Client, link: &Link) -> Watch {
     let settings = WatchSettings {
         keep_alive: client.link_settings.keep_alive,
-        fallback: false,
+        fallback: true,
     };
-    Watch::new(Clock.now().monotonic, settings)
+    let now = Clock.now().monotonic;
+    match link.path().kind {
+        PathKind::Udp => Watch::new(now, settings),
+        PathKind::WebSocket => Watch::on_fallback(now, settings),
+    }
 }
 
-async fn under_way<T>(doing: &mut Doing<T>) -> Result<T, Failure> {
+async fn under_way<T, E>(doing: &mut Doing<T, E>) -> Result<T, E> {
     match doing {
         Some(doing) => doing.await,
         None => std::future::pending().await,

@@ -11,6 +11,7 @@ mod requests;
 mod session;
 #[cfg(test)]
 mod tests;
+mod ways;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -78,6 +79,8 @@ pub(crate) struct Client {
     hurry: Notify,
     /// What the system tells of the network and of sleep. One asks at a time: the session, or the keeper.
     senses: tokio::sync::Mutex<Senses>,
+    /// Which ways to the server are known to work.
+    ways: ways::Ways,
     /// The server answered a Ping.
     pong: Notify,
     /// A visit has ended, for whoever waits until none is left.
@@ -127,6 +130,7 @@ impl Running {
             membership: tokio::sync::Mutex::new(()),
             hurry: Notify::new(),
             senses: tokio::sync::Mutex::new(Senses::start(&tasks)),
+            ways: ways::Ways::new(),
             pong: Notify::new(),
             visit_ended: Notify::new(),
             problems: Mutex::new(Vec::new()),

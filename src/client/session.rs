@@ -35,6 +35,8 @@ pub(super) struct Session {
     pub(super) tx: ControlSend,
     pub(super) rx: ControlRecv,
     pub(super) welcome: Welcome,
+    /// `host:port` as it was dialled.
+    pub(super) address: String,
 }
 
 /// Why a session ended.
@@ -93,7 +95,7 @@ impl Session {
         let link = self.link.clone();
         let closed = link.closed();
         tokio::pin!(closed);
-        let mut minder = Minder::new(client, &self.link);
+        let mut minder = Minder::new(client, &self.link, &self.address);
         loop {
             // A server that talks without end must not keep the one thread to itself.
             tokio::task::consume_budget().await;
