@@ -3,6 +3,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, info, warn};
@@ -35,6 +36,41 @@ pub(super) struct Minder {
     opening: Doing<(), PathError>,
     /// UDP is being tried; the link takes it if it works.
     returning: Doing<(), PathError>,
+    pace: Pace,
+}
+
+/// Notices a busy link that stops: a download gives its receiver nothing to wait for, so that without
+/// asking its end would only be noticed at the next keep-alive.
+struct Pace {
+    heard: u64,
+    busy: bool,
+    look_at: Instant,
+}
+
+/// Between two looks at a busy link, and at a quiet one.
+const LOOK_BUSY: Duration = Duration::from_millis(250);
+const LOOK_QUIET: Duration = Duration::from_secs(1);
+/// Datagrams between two looks that make a link busy.
+const BUSY: u64 = 4;
+
+impl Pace {
+    fn new(link: &Link) -> Self {
+        Self {
+            heard: link.heard(),
+            busy: false,
+            look_at: Instant::now() + LOOK_QUIET,
+        }
+    }
+
+    /// Whether a busy link has fallen silent since the last look.
+    fn stopped(&mut self, heard: u64) -> bool {
+        let came = heard.saturating_sub(self.heard);
+        let stopped = self.busy && came == 0;
+        self.heard = heard;
+        self.busy = came >= BUSY;
+        self.look_at = Instant::now() + if self.busy { LOOK_BUSY } else { LOOK_QUIET };
+        stopped
+    }
 }
 
 /// What happened while nothing was to be done.
@@ -45,6 +81,7 @@ enum Step {
     Opened(Result<(), PathError>),
     Returned(Result<(), PathError>),
     FallbackEnded,
+    Look,
     Due,
 }
 
@@ -61,6 +98,7 @@ impl Minder {
             fallback: client.ways.fallback(address),
             opening: None,
             returning: None,
+            pace: Pace::new(link),
         }
     }
 
@@ -115,6 +153,12 @@ impl Minder {
                     debug!("websocket ended");
                     self.watch.handle_fallback(now, FallbackNews::Failed);
                 }
+                Step::Look => {
+                    if self.pace.stopped(self.link.heard()) && self.client.book.visits() > 0 {
+                        // An answer is due from now on.
+                        self.link.kick();
+                    }
+                }
                 Step::Due => self.watch.handle_timeout(now),
             }
             if self.watch.silent_since().is_none() {
@@ -134,6 +178,7 @@ impl Minder {
             returned = under_way(&mut self.returning) => Step::Returned(returned),
             () = self.link.fallback_ended(), if self.watch.is_on_fallback() => Step::FallbackEnded,
             () = at(due) => Step::Due,
+            () = sleep_until(self.pace.look_at) => Step::Look,
         }
     }
 
@@ -233,5 +278,27 @@ async fn at(due: Option<Instant>) {
     match due {
         Some(due) => sleep_until(due).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn only_a_busy_link_that_stops_is_asked() {
+        let mut pace = Pace {
+            heard: 0,
+            busy: false,
+            look_at: Instant::now(),
+        };
+        assert!(!pace.stopped(0), "quiet");
+        assert!(!pace.stopped(1), "a keep-alive");
+        assert!(!pace.stopped(1), "quiet again");
+        assert!(!pace.stopped(100), "busy");
+        assert_eq!(pace.look_at, Instant::now() + LOOK_BUSY);
+        assert!(pace.stopped(100), "stopped");
+        assert!(!pace.stopped(100), "said once");
+        assert_eq!(pace.look_at, Instant::now() + LOOK_QUIET);
     }
 }

@@ -146,12 +146,12 @@ def stopped_for_long(world):
         check(slowest < limit(0.1), f"a refusal took {slowest:.2f} s")
 
 
-@bed("net-udp-blocked", "python", awaits="the WebSocket path")
+@bed("net-udp-blocked", "python")
 def udp_blocked(world):
     """UDP stops in mid-download, and comes back; a client that starts without it."""
     net = Internet(world, megabits=40)
     net.prove_blocked_udp()
-    size = (512 if world.long else 96) * MIB
+    size = (512 if world.long else 192) * MIB
     with net.origin() as origin:
         tunnel = world.open(origin.port)
         client = world.first_client
