@@ -207,7 +207,8 @@ impl Minder {
             }
             Duty::OpenFallback => {
                 let (link, fallback) = (self.link.clone(), self.fallback.clone());
-                let opening = async move { link.open_fallback(&fallback).await.map(drop) };
+                let opening =
+                    async move { link.open_fallback_if_silent(&fallback).await.map(drop) };
                 self.opening = Some(Box::pin(opening));
             }
             // What opens it also takes it.

@@ -45,7 +45,7 @@ const RETRY: Duration = Duration::from_secs(20);
 const DEAD_END: u32 = 4;
 
 /// The least time the old link has for its last word: two round trips on the spot are no time.
-const LAST_WORD: Duration = Duration::from_millis(100);
+const LAST_WORD: Duration = Duration::from_millis(300);
 
 /// What a link hears.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -394,9 +394,9 @@ fn a_won_race_gives_the_old_link_a_last_word() {
         (4000, Race),
     ];
     let won = [(1000, In::Change), (4100, In::Won)];
-    let silent = [&begin[..], &[(4100, KickOld), (4200, TakeNew)]].concat();
+    let silent = [&begin[..], &[(4100, KickOld), (4400, TakeNew)]].concat();
     check("silent", false, &won, 60_000, &silent);
-    let alive = [&begin[..], &[(4100, KickOld), (4200, DropNew)]].concat();
+    let alive = [&begin[..], &[(4100, KickOld), (4400, DropNew)]].concat();
     let inputs = [&won[..], &[(4150, In::Hear)]].concat();
     check("it lives", false, &inputs, 16_000, &alive);
     let broken = [&begin[..], &[(4100, KickOld), (4500, Probe), (4650, Race)]].concat();

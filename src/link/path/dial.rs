@@ -38,6 +38,9 @@ pub(in crate::link) type Dialled = (WebSocketStream<TokioIo<Upgraded>>, PathInfo
 /// Why a link's path cannot be changed.
 #[derive(Debug, thiserror::Error)]
 pub enum PathError {
+    /// UDP was heard again while the WebSocket was opened.
+    #[error("udp works again")]
+    NotNeeded,
     /// The address is no `host:port`.
     #[error("{address} is not host:port")]
     Address {

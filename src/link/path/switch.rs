@@ -16,6 +16,9 @@ const ASK_AGAIN: Duration = Duration::from_millis(300);
 /// How long UDP may take to show that it works, and then that the link works on it.
 const UDP_PATIENCE: Duration = Duration::from_millis(1500);
 
+/// What UDP gets once the WebSocket stands, before the link takes that.
+const LAST_CHANCE: Duration = Duration::from_millis(200);
+
 /// Between two looks at what was heard.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
@@ -28,14 +31,39 @@ impl Link {
     /// Opens the WebSocket path and lets the link's packets take it; its streams go on. A WebSocket
     /// that was there is replaced. Nothing has changed when it fails, or its future is dropped.
     pub async fn open_fallback(&self, fallback: &Fallback) -> Result<PathInfo, PathError> {
+        self.take_websocket(fallback, false).await
+    }
+
+    /// The same for a link that fell silent: [`PathError::NotNeeded`] when UDP is heard after all. A
+    /// network that came back lets TCP through first, which asks again by itself, so UDP is asked
+    /// once more before the link leaves it.
+    pub async fn open_fallback_if_silent(
+        &self,
+        fallback: &Fallback,
+    ) -> Result<PathInfo, PathError> {
+        self.take_websocket(fallback, true).await
+    }
+
+    async fn take_websocket(
+        &self,
+        fallback: &Fallback,
+        if_silent: bool,
+    ) -> Result<PathInfo, PathError> {
         let live = self.live();
         let paths = live.paths().ok_or(PathError::NotClient)?;
         let _changing = paths.changing().await;
+        let before = paths.heard_over_udp();
         let (io, info) = tokio::select! {
             biased;
             _ = live.connection().closed() => return Err(PathError::LinkGone),
             dialled = dial_path(fallback) => dialled?,
         };
+        if if_silent && paths.info().kind == PathKind::Udp {
+            live.path_changed();
+            if heard_since(paths, before, LAST_CHANCE).await {
+                return Err(PathError::NotNeeded);
+            }
+        }
         paths.carry(io, info.clone());
         paths.prefer(PathKind::WebSocket);
         live.path_changed();
@@ -68,7 +96,7 @@ impl Link {
         let before = paths.heard_over_udp();
         paths.prefer(PathKind::Udp);
         live.path_changed();
-        if heard_since(paths, before).await {
+        if heard_since(paths, before, UDP_PATIENCE).await {
             paths.end_websocket();
             return Ok(());
         }
@@ -124,8 +152,8 @@ async fn udp_works(paths: &Paths) -> Result<(), PathError> {
 }
 
 /// Whether more comes over UDP than had come `before`.
-async fn heard_since(paths: &Paths, before: u64) -> bool {
-    let deadline = Instant::now() + UDP_PATIENCE;
+async fn heard_since(paths: &Paths, before: u64, patience: Duration) -> bool {
+    let deadline = Instant::now() + patience;
     while paths.heard_over_udp() == before {
         if Instant::now() >= deadline {
             return false;
