@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -23,6 +23,7 @@ use crate::store::ServerStore;
 use crate::times::{Clock, Now};
 use crate::wire::Control;
 
+use super::asks::Asks;
 use super::backend::tunnel_json;
 use super::control;
 
@@ -75,43 +76,6 @@ pub(super) struct Signals {
     pub(super) cut: CancellationToken,
     /// Its link is away and the hold is over: those without an answer.
     pub(super) offline: CancellationToken,
-}
-
-/// Tells a link that is away from one that is only quiet: a visit that was sent gets at least an
-/// acknowledgement. Counts datagrams heard, as the link does.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Asks(Option<(Ask, Ask)>);
-
-/// When something was sent, and how much had been heard by then.
-#[derive(Debug, Clone, Copy)]
-struct Ask {
-    at: Instant,
-    heard: u64,
-}
-
-/// What an answer may take beside three round trips, before the link counts as away.
-const ANSWER_WITHIN: Duration = Duration::from_secs(1);
-
-impl Asks {
-    /// Something was sent.
-    fn note(&mut self, at: Instant, heard: u64) {
-        let ask = Ask { at, heard };
-        self.0 = Some((self.0.map_or(ask, |(first, _)| first), ask));
-    }
-
-    /// Whether the peer has been silent for too long after something was sent.
-    fn is_away(&mut self, now: Instant, heard: u64, rtt: Duration) -> bool {
-        let Some((first, last)) = self.0 else {
-            return false;
-        };
-        if heard > last.heard {
-            self.0 = None;
-            return false;
-        }
-        let oldest = if heard > first.heard { last } else { first };
-        self.0 = Some((oldest, last));
-        now.saturating_duration_since(oldest.at) >= ANSWER_WITHIN + 3 * rtt
-    }
 }
 
 /// What the desk hands to a link's task.
@@ -622,34 +586,6 @@ mod tests {
             label: "app".into(),
             peer: "192.0.2.9:1".parse().unwrap(),
         }
-    }
-
-    #[test]
-    fn a_link_is_away_when_nothing_is_heard_after_a_visit_was_sent() {
-        let (start, rtt) = (Clock.now().monotonic, Duration::from_millis(100));
-        let at = |ms| start + Duration::from_millis(ms);
-        let mut asks = Asks::default();
-        assert!(
-            !asks.is_away(at(60_000), 7, rtt),
-            "a quiet link is only quiet"
-        );
-        asks.note(at(0), 7);
-        assert!(!asks.is_away(at(1299), 7, rtt));
-        assert!(asks.is_away(at(1300), 7, rtt));
-        assert!(!asks.is_away(at(1300), 8, rtt), "heard");
-        assert!(!asks.is_away(at(60_000), 8, rtt), "and quiet again");
-    }
-
-    #[test]
-    fn a_visit_sent_after_the_last_sign_of_life_counts_for_itself() {
-        let (start, rtt) = (Clock.now().monotonic, Duration::ZERO);
-        let at = |ms| start + Duration::from_millis(ms);
-        let mut asks = Asks::default();
-        asks.note(at(0), 7);
-        // The first was acknowledged, the second was not.
-        asks.note(at(500), 8);
-        assert!(!asks.is_away(at(1400), 8, rtt));
-        assert!(asks.is_away(at(1500), 8, rtt));
     }
 
     #[tokio::test]

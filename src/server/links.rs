@@ -14,8 +14,9 @@ use crate::tasks::Tasks;
 use crate::wire::token::JoinToken;
 use crate::wire::{Capabilities, Control, Enroll, Hello, LinkTerms, Ping, VERSION, Welcome};
 
+use super::asks::Asks;
 use super::control::{bind_ask, fault};
-use super::desk::{Asks, Desk, Entry, Post};
+use super::desk::{Desk, Entry, Post};
 use super::slugs;
 
 /// How long a newcomer has from its Hello to its Enroll.

@@ -1,6 +1,7 @@
 //! The server role: binds, wires the adapters to the engine, supervises, drains. Decides nothing about
 //! visits or tunnels itself.
 
+mod asks;
 mod backend;
 mod control;
 mod desk;

@@ -1,0 +1,74 @@
+//! Whether a link is away, or only quiet. Pure: datagrams counted and times handed in.
+
+use std::time::{Duration, Instant};
+
+/// Tells a link that is away from one that is only quiet: a visit that was sent gets at least an
+/// acknowledgement. Counts datagrams heard, as the link does.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Asks(Option<(Ask, Ask)>);
+
+/// When something was sent, and how much had been heard by then.
+#[derive(Debug, Clone, Copy)]
+struct Ask {
+    at: Instant,
+    heard: u64,
+}
+
+/// What an answer may take beside three round trips, before the link counts as away.
+const ANSWER_WITHIN: Duration = Duration::from_secs(1);
+
+impl Asks {
+    /// Something was sent.
+    pub(super) fn note(&mut self, at: Instant, heard: u64) {
+        let ask = Ask { at, heard };
+        self.0 = Some((self.0.map_or(ask, |(first, _)| first), ask));
+    }
+
+    /// Whether the peer has been silent for too long after something was sent.
+    pub(super) fn is_away(&mut self, now: Instant, heard: u64, rtt: Duration) -> bool {
+        let Some((first, last)) = self.0 else {
+            return false;
+        };
+        if heard > last.heard {
+            self.0 = None;
+            return false;
+        }
+        let oldest = if heard > first.heard { last } else { first };
+        self.0 = Some((oldest, last));
+        now.saturating_duration_since(oldest.at) >= ANSWER_WITHIN + 3 * rtt
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::times::Clock;
+
+    #[test]
+    fn a_link_is_away_when_nothing_is_heard_after_a_visit_was_sent() {
+        let (start, rtt) = (Clock.now().monotonic, Duration::from_millis(100));
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut asks = Asks::default();
+        assert!(
+            !asks.is_away(at(60_000), 7, rtt),
+            "a quiet link is only quiet"
+        );
+        asks.note(at(0), 7);
+        assert!(!asks.is_away(at(1299), 7, rtt));
+        assert!(asks.is_away(at(1300), 7, rtt));
+        assert!(!asks.is_away(at(1300), 8, rtt), "heard");
+        assert!(!asks.is_away(at(60_000), 8, rtt), "and quiet again");
+    }
+
+    #[test]
+    fn a_visit_sent_after_the_last_sign_of_life_counts_for_itself() {
+        let (start, rtt) = (Clock.now().monotonic, Duration::ZERO);
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut asks = Asks::default();
+        asks.note(at(0), 7);
+        // The first was acknowledged, the second was not.
+        asks.note(at(500), 8);
+        assert!(!asks.is_away(at(1400), 8, rtt));
+        assert!(asks.is_away(at(1500), 8, rtt));
+    }
+}
