@@ -167,9 +167,10 @@ pub struct LinkJson {
     /// `udp`, or `websocket` where UDP is blocked.
     #[serde(default)]
     pub path: Option<String>,
-    /// Who signed the outer TLS of a websocket whose certificate is not the server's own.
+    /// Who issued a websocket's certificate that no known authority vouches for: the server itself when it
+    /// is self-signed, or whoever opens TLS on the way. The link inside is to the server's pinned key.
     #[serde(default)]
-    pub intercepted_by: Option<String>,
+    pub unverified_issuer: Option<String>,
     /// How often the link has moved to another socket.
     #[serde(default)]
     pub moves: Option<u64>,

@@ -277,8 +277,8 @@ fn tell_live(json: &mut LinkJson, link: &Link) {
         PathKind::Udp => "udp".into(),
         PathKind::WebSocket => "websocket".into(),
     });
-    let intercepted = path.kind == PathKind::WebSocket && !path.outer_verified;
-    json.intercepted_by = path.outer_issuer.filter(|_| intercepted);
+    let unverified = path.kind == PathKind::WebSocket && !path.outer_verified;
+    json.unverified_issuer = path.outer_issuer.filter(|_| unverified);
     json.moves = Some(stats.rebinds);
     json.longest_stall_ms = Some(millis(stats.longest_stall));
     json.packets = Some(PacketsJson {

@@ -224,18 +224,14 @@ impl Minder {
     fn opened(&mut self, now: std::time::Instant, opened: Result<(), PathError>) {
         let news = match opened {
             Ok(()) => {
+                // Not verified is a self-signed server as well as a middlebox: the pin inside tells the
+                // server, and the issuer tells people which of the two it is.
                 let path = self.link.path();
                 info!(
                     verified = path.outer_verified,
                     issuer = path.outer_issuer,
                     "udp is blocked, link goes on in a websocket"
                 );
-                if !path.outer_verified {
-                    warn!(
-                        issuer = path.outer_issuer,
-                        "somebody opens TLS on the way; the link inside is still the server's"
-                    );
-                }
                 self.client.ways.remember(PathKind::WebSocket);
                 FallbackNews::Up
             }
