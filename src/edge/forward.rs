@@ -355,13 +355,15 @@ impl Waiting<'_> {
         decoder: &mut FrameDecoder,
         upload: Option<&mut Upload>,
     ) -> Result<ResponseHead, Failure> {
+        let offline = &self.pass.offline;
         let trouble = async {
             match upload {
-                Some(upload) => upload.trouble(self.timeout).await,
-                None => {
-                    after(self.timeout).await;
-                    Failure::Timeout
-                }
+                Some(upload) => upload.trouble(self.timeout, offline).await,
+                None => tokio::select! {
+                    biased;
+                    () = offline.cancelled() => Failure::Away,
+                    () = after(self.timeout) => Failure::Timeout,
+                },
             }
         };
         tokio::select! {
@@ -369,7 +371,6 @@ impl Waiting<'_> {
             () = self.pass.cut.cancelled() => Err(Failure::Cut),
             // Before the trouble: an origin may answer and close while the body still comes.
             head = read_response_head(rx, decoder) => Ok(head?),
-            () = self.pass.offline.cancelled() => Err(Failure::Away),
             failure = trouble => Err(failure),
         }
     }

@@ -61,8 +61,8 @@ pub struct Pass {
     pub route: Route,
     /// Fires when the visit must end: its tunnel closed or expired.
     pub cut: CancellationToken,
-    /// Fires when the link has been away for longer than visits wait for it: a visit that has no answer
-    /// yet is given up, and not sent again.
+    /// Fires when the link has been away for longer than visits wait for it: a visit that is sent and has
+    /// no answer yet is given up, and not sent again.
     pub offline: CancellationToken,
     /// Tells the engine that the visit is over.
     pub guard: Box<dyn Send + Sync>,

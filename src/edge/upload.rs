@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body::{Body, Frame};
 use hyper::body::Incoming;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -28,6 +28,8 @@ pub(super) struct Upload {
     /// Rings when the visitor's body broke off; gone when the upload ended otherwise.
     broken: Option<oneshot::Receiver<()>>,
     go: Option<oneshot::Sender<()>>,
+    /// The hold was over while this was still under way.
+    outlived_hold: bool,
 }
 
 /// How an upload gets on.
@@ -38,6 +40,10 @@ struct Progress {
     moved: AtomicU64,
     /// Whether the next move is the visitor's.
     waits_for_visitor: AtomicBool,
+    /// Rings at each move.
+    moves: Notify,
+    /// The client has all of it, or will get no more.
+    over: CancellationToken,
 }
 
 impl Progress {
@@ -47,6 +53,16 @@ impl Progress {
             .store(u64::try_from(since).unwrap_or(u64::MAX), Ordering::Relaxed);
         self.waits_for_visitor
             .store(waits_for_visitor, Ordering::Relaxed);
+        self.moves.notify_waiters();
+    }
+
+    /// Waits for the next move, or for the end.
+    async fn next_move(&self) {
+        tokio::select! {
+            biased;
+            () = self.over.cancelled() => {}
+            () = self.moves.notified() => {}
+        }
     }
 
     fn quiet_since(&self) -> Instant {
@@ -90,6 +106,8 @@ impl Upload {
             start: now(),
             moved: AtomicU64::new(0),
             waits_for_visitor: AtomicBool::new(false),
+            moves: Notify::new(),
+            over: CancellationToken::new(),
         });
         let (tell, broken) = oneshot::channel();
         let (go, gone) = oneshot::channel();
@@ -99,7 +117,9 @@ impl Upload {
             progress: Arc::clone(&progress),
         };
         let (stop, go_first) = (tasks.stopped(), waits.then_some(gone));
+        let over = progress.over.clone().drop_guard();
         tasks.spawn("edge-upload", async move {
+            let _over = over;
             let mut tx = tx;
             let sent = tokio::select! {
                 biased;
@@ -123,6 +143,7 @@ impl Upload {
             progress,
             broken: Some(broken),
             go: Some(go),
+            outlived_hold: false,
         }
     }
 
@@ -134,10 +155,19 @@ impl Upload {
         }
     }
 
-    /// Ends when the visitor's body breaks off, or when the answer has been due for `limit`.
-    pub(super) async fn trouble(&mut self, limit: Duration) -> Failure {
+    /// Ends when the visitor's body breaks off, when the answer has been due for `limit`, or when all
+    /// is sent and the link stays away: `offline`. What is still being sent waits for the link, as a
+    /// download does, and that it waits is no fault of the origin's.
+    pub(super) async fn trouble(
+        &mut self,
+        limit: Duration,
+        offline: &CancellationToken,
+    ) -> Failure {
         let Self {
-            progress, broken, ..
+            progress,
+            broken,
+            outlived_hold,
+            ..
         } = self;
         let breaks = async {
             let told = match broken {
@@ -149,10 +179,26 @@ impl Upload {
                 std::future::pending::<()>().await;
             }
         };
+        let late = async {
+            if !*outlived_hold {
+                tokio::select! {
+                    biased;
+                    () = offline.cancelled() => {}
+                    () = progress.silence(limit) => return Failure::Timeout,
+                }
+                if progress.over.is_cancelled() {
+                    return Failure::Away;
+                }
+                *outlived_hold = true;
+                progress.next_move().await;
+            }
+            progress.silence(limit).await;
+            Failure::Timeout
+        };
         tokio::select! {
             biased;
             () = breaks => Failure::BodyBroken,
-            () = progress.silence(limit) => Failure::Timeout,
+            failure = late => failure,
         }
     }
 }

@@ -418,6 +418,55 @@ async fn a_link_that_stays_away_gives_up_visits_without_an_answer_only() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_upload_under_way_waits_for_its_link_after_the_hold_is_over() {
+    let mut world = World::new();
+    let offline = CancellationToken::new();
+    world.change(|s| s.offline = offline.clone());
+    let mut visitor = world.visitor();
+    visitor
+        .send(b"POST / HTTP/1.1\r\nHost: app.t.example\r\nContent-Length: 3000000\r\n\r\n")
+        .await;
+    let stream = world.stream().await;
+    let tasks = world.tasks.clone();
+    let (mut from, mut to) = tokio::io::split(visitor.0);
+    tasks.spawn("test-upload", async move {
+        for _ in 0..300 {
+            to.write_all(&[7; 10_000]).await.unwrap();
+        }
+    });
+    // The link takes nothing for far longer than an answer may take.
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    offline.cancel();
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    let (body, mut response) = stream.body().await;
+    assert_eq!(
+        body.unwrap().len(),
+        3_000_000,
+        "all of it, once the link was back"
+    );
+    send_head(&mut response, 200, &[]).await;
+    let mut answer = [0; 12];
+    from.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 200");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upload_that_is_sent_is_given_up_with_the_hold() {
+    let mut world = World::new();
+    let offline = CancellationToken::new();
+    world.change(|s| s.offline = offline.clone());
+    let mut visitor = world.visitor();
+    visitor
+        .send(b"POST / HTTP/1.1\r\nHost: app.t.example\r\nContent-Length: 2\r\n\r\nok")
+        .await;
+    let _stream = world.stream().await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    offline.cancel();
+    let answer = visitor.until("vis_").await;
+    assert!(answer.contains("wormkey-error: tunnel_offline"), "{answer}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_long_body_passes_a_slow_reader_through_small_windows() {
     let mut world = World::new();
     let mut visitor = world.visitor();
