@@ -118,8 +118,8 @@ impl Minder {
                 Step::Taken(Ok(session)) => return session,
                 Step::Taken(Err(failure)) => {
                     self.taking = None;
+                    self.watch.handle_not_taken(now, random());
                     self.tell_silent(&failure);
-                    self.watch = fresh_watch(&self.client, &self.link);
                 }
                 Step::Raced(Ok(won)) => {
                     let rtt = won.0.rtt();
@@ -165,6 +165,13 @@ impl Minder {
                 self.client.stand_heard(&self.link);
             }
         }
+    }
+
+    /// The link has ended. Gives the session that is being made in its stead, if one is: the server ends
+    /// a link as soon as it knows the next, which may be heard before the next one's Welcome.
+    pub(super) async fn successor(&mut self) -> Option<Box<Session>> {
+        let taking = self.taking.take()?;
+        taking.await.ok()
     }
 
     async fn wait(&mut self) -> Step {
@@ -213,7 +220,12 @@ impl Minder {
             }
             // What opens it also takes it.
             Duty::UseFallback => self.link.kick(),
-            Duty::CloseFallback => self.opening = None,
+            Duty::CloseFallback => {
+                // The question whether UDP works keeps the path to itself while it is asked.
+                (self.opening, self.returning) = (None, None);
+                // It may be open already: the watch reckons with UDP from here on.
+                self.link.leave_fallback();
+            }
             Duty::TryUdp => {
                 let link = self.link.clone();
                 self.returning = Some(Box::pin(async move { link.back_to_udp().await }));

@@ -299,6 +299,17 @@ impl Watch {
         }
     }
 
+    /// The new connection was taken and came to nothing: the server did not welcome it. The old link is
+    /// what there is, and the next try waits; `random` draws how long.
+    pub fn handle_not_taken(&mut self, now: Instant, random: u64) {
+        if self.race != Race::Over {
+            return;
+        }
+        self.looked = now;
+        self.alarm = Some(Alarm::acting(now, self.first_kick()));
+        self.race_again(now, random);
+    }
+
     /// UDP reaches the server, or does not.
     pub fn handle_udp(&mut self, now: Instant, works: bool) {
         if self.way != Way::Fallback(None) || self.is_over() {

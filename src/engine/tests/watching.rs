@@ -188,6 +188,33 @@ fn silence_after_a_hint_brings_kicks_then_the_fallback_then_a_race() {
 }
 
 #[test]
+fn a_server_that_welcomes_no_new_connection_is_asked_less_and_less() {
+    let mut link = Link::new(false);
+    link.happen(In::Change);
+    let mut waits = Vec::new();
+    for _ in 0..5 {
+        let asked = link.now;
+        let from = link.done.len();
+        let races = |link: &Link| link.done[from..].iter().any(|(_, duty)| *duty == Race);
+        while !races(&link) {
+            link.run_until(link.now + ms(100));
+        }
+        waits.push((link.now - asked).as_secs());
+        link.happen(In::Won);
+        link.run_until(link.now + secs(1));
+        assert_eq!(link.done.last().map(|(_, duty)| *duty), Some(TakeNew));
+        link.watch.handle_not_taken(link.now, u64::MAX);
+        link.take();
+    }
+    assert_eq!(waits, [3, 0, 1, 2, 4]);
+    // And it is still minded: what it hears ends the alarm.
+    link.now += ms(1);
+    link.happen(In::Hear);
+    link.watch.handle_pulse(link.now, link.pulse);
+    assert!(link.watch.silent_since().is_none());
+}
+
+#[test]
 fn hints_in_a_row_move_the_link_each_time_and_put_off_nothing() {
     check(
         "a flapping network",

@@ -70,6 +70,18 @@ impl Link {
         Ok(info)
     }
 
+    /// Leaves the WebSocket for UDP at once, without asking whether that works; on UDP it does nothing.
+    /// For a link whose network has changed: its TCP connection belongs to the one before.
+    pub fn leave_fallback(&self) {
+        let live = self.live();
+        let Some(paths) = live.paths() else { return };
+        if paths.info().kind == PathKind::WebSocket {
+            paths.prefer(PathKind::Udp);
+            live.path_changed();
+        }
+        paths.end_websocket();
+    }
+
     /// Waits until the WebSocket that carries the link ends; returns at once on UDP. The link lives
     /// on, and its packets go by UDP until [`open_fallback`](Self::open_fallback) is called again.
     pub async fn fallback_ended(&self) {

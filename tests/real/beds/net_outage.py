@@ -177,6 +177,7 @@ def udp_blocked(world):
         check(not download.over, "the download was long enough to be there for both")
         download.finish(120)
         started_without_udp(world, net, origin, client)
+        roamed_to_udp(world, net, client)
 
 
 def path(client):
@@ -199,6 +200,19 @@ def started_without_udp(world, net, origin, client):
     answer = world.curl(client.open(str(origin.port), "--name", "late"), seconds=10)
     same(answer.status, 200, "a visit of it")
     check(took < limit(3), f"open only after {took:.1f} s")
+
+
+def roamed_to_udp(world, net, client):
+    """From a network that blocks UDP to one that does not, in a WebSocket."""
+    generation = client.status()["link"]["generation"]
+    same(path(client), "websocket", "the path before the move")
+    net.flip(hard=False)
+    moved = time.monotonic()
+    until("on UDP in the new network", 60, lambda: path(client) == "udp", every=0.05)
+    took = time.monotonic() - moved
+    world.say(f"in a WebSocket to a network with UDP: on UDP {took:.2f} s after the move")
+    check(took < limit(2), f"on UDP only {took:.1f} s after the move")
+    same(client.status()["link"]["generation"], generation, "the link")
 
 
 def megabytes_per_second(world, net, origin, tunnel, down, up):

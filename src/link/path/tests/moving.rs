@@ -124,6 +124,26 @@ async fn a_link_in_a_websocket_takes_a_fresh_udp_socket_and_comes_back_on_it() {
 }
 
 #[tokio::test]
+async fn a_link_that_leaves_its_websocket_is_on_udp_at_once() {
+    let mut office = Office::open().await;
+    let switch = Switch::default();
+    let ends = office.link(&dialer(&switch), None).await;
+    let mut echo = ends.echo().await;
+    ends.client.leave_fallback();
+    assert_eq!(ends.client.path(), PathInfo::UDP, "it was there already");
+    switch.block();
+    ends.client.open_fallback(&office.fallback()).await.unwrap();
+    echo.round(100_000).await;
+    switch.unblock();
+    ends.client.leave_fallback();
+    assert_eq!(ends.client.path(), PathInfo::UDP);
+    echo.round(100_000).await;
+    assert_eq!(ends.server.path().kind, PathKind::Udp);
+    office.session_end().await;
+    assert_eq!(office.listener.attached_paths(), 0);
+}
+
+#[tokio::test]
 async fn a_link_that_is_over_leaves_no_websocket_behind() {
     let mut office = Office::open().await;
     let ends = office.link(&dialer(&Switch::default()), None).await;
