@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tracing::{debug, error, info, warn};
 
 use crate::admin::ApiError;
@@ -11,6 +11,7 @@ use crate::admin::types::LinkJson;
 use crate::codes::Code;
 use crate::engine::Backoff;
 use crate::engine::book::Enrolment;
+use crate::engine::watch::Hint;
 use crate::link::enrol::proof;
 use crate::link::{Connected, Dialer, Identity, Link, LinkError};
 use crate::names::{Hostname, Pin};
@@ -26,6 +27,9 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// A link that lived this long was a good one: the next wait starts small again.
 const SETTLED: Duration = Duration::from_secs(10);
 
+/// How long what a Welcome says anew may wait for somebody who joins; the next Welcome says it again.
+const LEARN_WITHIN: Duration = Duration::from_secs(1);
+
 /// Keys and addresses remembered of a server: current and next, and room for a slip.
 const LEARNT: usize = 8;
 /// A host name, a colon and a port.
@@ -37,18 +41,31 @@ const TEXT_MAX: usize = 300;
 pub(super) async fn keep(client: Arc<Client>) {
     let stop = client.tasks.stopped();
     let mut backoff = Backoff::default();
+    let mut epoch = client.epoch.subscribe();
+    // What came up in the stead of a link that fell silent.
+    let mut successor = None;
     while !stop.is_cancelled() {
-        let session = match client.take_handed() {
+        let (anew, handed) = client.take_handed(&mut epoch);
+        if anew {
+            // Joined elsewhere, or left, since it was dialled.
+            successor = None;
+        }
+        let session = match handed.or(successor.take()) {
             Some(session) => Ok(session),
             None => match client.book.enrolment() {
                 Some(enrolment) => {
-                    let mut epoch = client.epoch.subscribe();
+                    let mut epoch = epoch.clone();
                     tokio::select! {
                         biased;
                         () = stop.cancelled() => return,
                         // Joined elsewhere, or left: nobody wants this link any more.
                         _ = epoch.changed() => continue,
                         session = connect(&client, &enrolment) => session,
+                        // The handshake came from an address that we have no longer: its answers go there.
+                        hint = client.next_move() => {
+                            debug!(?hint, "hint from the system, dialling anew");
+                            continue;
+                        }
                     }
                 }
                 None => {
@@ -67,11 +84,17 @@ pub(super) async fn keep(client: Arc<Client>) {
         let wait = match session {
             Ok(session) => {
                 let begun = Clock.now().monotonic;
-                let ended = run(&client, session).await;
+                let ended = run(&client, session, epoch.clone()).await;
                 if Clock.now().monotonic.saturating_duration_since(begun) >= SETTLED {
                     backoff.reset();
                 }
-                after(&client, ended, &mut backoff)
+                match ended {
+                    Ended::Replaced(session) => {
+                        successor = Some(*session);
+                        continue;
+                    }
+                    ended => after(&client, ended, &mut backoff),
+                }
             }
             Err(failure) => failed(&client, &failure, &mut backoff),
         };
@@ -81,7 +104,7 @@ pub(super) async fn keep(client: Arc<Client>) {
             () = stop.cancelled() => return,
             () = client.hurry.notified() => backoff.reset(),
             // Another network, or awake again: what failed before may work now.
-            Some(hint) = client.next_hint() => {
+            hint = client.next_move() => {
                 debug!(?hint, "hint from the system, trying at once");
                 backoff.reset();
             }
@@ -151,22 +174,29 @@ fn chain(e: &LinkError) -> String {
     text
 }
 
-async fn run(client: &Arc<Client>, session: Session) -> Ended {
+async fn run(client: &Arc<Client>, session: Session, epoch: watch::Receiver<u64>) -> Ended {
     let (outbox, inbox) = mpsc::channel(OUTBOX);
     let address = session.link.peer().to_string();
     let generation = session.welcome.generation;
     info!(server = address, %generation, domain = session.welcome.domain, "link up");
-    learn(client, &session.welcome).await;
+    learn(client, &session.welcome, &epoch).await;
     client.set_current(Some(Current {
         link: session.link.clone(),
         outbox,
     }));
     client.stand_up(&session.link, Some(generation.to_string()));
-    session.run(client, inbox).await
+    session.run(client, inbox, epoch).await
 }
 
 /// Remembers what a Welcome says anew: the server's next key, its addresses.
-async fn learn(client: &Client, welcome: &Welcome) {
+async fn learn(client: &Client, welcome: &Welcome, epoch: &watch::Receiver<u64>) {
+    // Whoever joins another server now must not find this one's keys under its name.
+    let Ok(_alone) = tokio::time::timeout(LEARN_WITHIN, client.membership.lock()).await else {
+        return;
+    };
+    if epoch.has_changed().unwrap_or(true) {
+        return;
+    }
     let Some(known) = client.book.enrolment() else {
         return;
     };
@@ -220,10 +250,8 @@ fn printable(text: &str) -> String {
 fn after(client: &Client, ended: Ended, backoff: &mut Backoff) -> Option<Duration> {
     match ended {
         Ended::Stopped => None,
-        Ended::Replaced(session) => {
-            client.hand(*session);
-            Some(Duration::ZERO)
-        }
+        // It is run at once.
+        Ended::Replaced(_) => Some(Duration::ZERO),
         Ended::GoAway(wait) => {
             // A server that says it to every link that comes up is no reason to spin.
             let wait = wait.max(backoff.next(super::random()));
@@ -243,9 +271,7 @@ fn after(client: &Client, ended: Ended, backoff: &mut Backoff) -> Option<Duratio
 fn failed(client: &Client, failure: &Failure, backoff: &mut Backoff) -> Option<Duration> {
     let why = failure.to_string();
     match failure.code() {
-        code @ (Code::WrongPin | Code::Revoked | Code::UnknownDevice | Code::VersionMismatch) => {
-            Some(refused(client, code, why, backoff))
-        }
+        code if is_lasting(code) => Some(refused(client, code, why, backoff)),
         _ => {
             let wait = backoff.next(super::random());
             warn!(err = why, retry_in = ?wait, "server not reached, trying again");
@@ -253,6 +279,18 @@ fn failed(client: &Client, failure: &Failure, backoff: &mut Backoff) -> Option<D
             Some(wait)
         }
     }
+}
+
+/// Whether a refusal is one that waiting alone will hardly cure.
+pub(super) const fn is_lasting(code: Code) -> bool {
+    matches!(
+        code,
+        Code::WrongPin
+            | Code::Revoked
+            | Code::UnknownDevice
+            | Code::VersionMismatch
+            | Code::BadToken
+    )
 }
 
 /// Something that waiting alone will hardly cure. Still tried, rarely: the server may be put right.
@@ -297,8 +335,19 @@ impl Client {
     }
 
     /// The next hint of the system; none when it gives none.
-    pub(super) async fn next_hint(&self) -> Option<crate::engine::watch::Hint> {
+    pub(super) async fn next_hint(&self) -> Option<Hint> {
         self.senses.lock().await.next().await
+    }
+
+    /// The next hint after which another try is worth while. A clock that is set is none.
+    pub(super) async fn next_move(&self) -> Hint {
+        loop {
+            match self.next_hint().await {
+                Some(Hint::ClockStepped) => {}
+                Some(hint) => return hint,
+                None => std::future::pending().await,
+            }
+        }
     }
 
     /// From now on the way to this server is what counts.
@@ -323,18 +372,26 @@ impl Client {
         });
     }
 
+    /// A session of a new enrolment: it is the keeper's next, and links of the old one end.
     pub(super) fn hand(&self, session: Session) {
-        *self
-            .handed
-            .lock()
-            .expect("nothing panics while it holds the session") = Some(session);
+        let mut handed = self.handed();
+        *handed = Some(session);
+        self.epoch.send_modify(|epoch| *epoch += 1);
     }
 
-    fn take_handed(&self) -> Option<Session> {
+    /// What was handed, and whether the enrolment has changed since the last look: known together, or a
+    /// session would be ended by the very change that it came with.
+    fn take_handed(&self, epoch: &mut watch::Receiver<u64>) -> (bool, Option<Session>) {
+        let mut handed = self.handed();
+        let anew = epoch.has_changed().unwrap_or(true);
+        epoch.mark_unchanged();
+        (anew, handed.take())
+    }
+
+    fn handed(&self) -> std::sync::MutexGuard<'_, Option<Session>> {
         self.handed
             .lock()
             .expect("nothing panics while it holds the session")
-            .take()
     }
 
     /// The key of a device that has joined. One that is gone is not made anew: the server would not know it.
@@ -479,15 +536,15 @@ async fn introduce(
     if let Some(token) = token {
         let secret = *token.secret.expose();
         let proof = proof(&secret, &link.exporter()?);
-        tx.send(&Control::Enroll(Enroll {
+        tx.push(&Control::Enroll(Enroll {
             secret,
             proof,
             device_name: device_name(),
-        }))
-        .await?;
+        }));
     }
     let mut enrolled = None;
     let answer = async {
+        tx.sent().await?;
         loop {
             match rx.recv().await? {
                 Some(Control::Enrolled(e)) if token.is_some() => enrolled = Some(e),

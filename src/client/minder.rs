@@ -86,10 +86,16 @@ enum Step {
 }
 
 impl Minder {
-    pub(super) fn new(client: &Arc<Client>, link: &Link, address: &str) -> Self {
+    /// Minds a link that keeps itself alive at this interval.
+    pub(super) fn new(
+        client: &Arc<Client>,
+        link: &Link,
+        address: &str,
+        keep_alive: Duration,
+    ) -> Self {
         client.ways.remember(link.path().kind);
         Self {
-            watch: fresh_watch(client, link),
+            watch: fresh_watch(link, keep_alive),
             client: Arc::clone(client),
             link: link.clone(),
             race: None,
@@ -165,6 +171,11 @@ impl Minder {
                 self.client.stand_heard(&self.link);
             }
         }
+    }
+
+    /// Whether the link hears nothing.
+    pub(super) fn is_silent(&self) -> bool {
+        self.watch.silent_since().is_some()
     }
 
     /// The link has ended. Gives the session that is being made in its stead, if one is: the server ends
@@ -264,9 +275,9 @@ impl Minder {
     }
 }
 
-fn fresh_watch(client: &Client, link: &Link) -> Watch {
+fn fresh_watch(link: &Link, keep_alive: Duration) -> Watch {
     let settings = WatchSettings {
-        keep_alive: client.link_settings.keep_alive,
+        keep_alive,
         fallback: true,
     };
     let now = Clock.now().monotonic;

@@ -331,12 +331,6 @@ impl Client {
         }
     }
 
-    fn answer(&self, request: u64, answer: Answer) {
-        if let Some((_, Some(waiter))) = self.requests.take(request) {
-            let _ = waiter.send(answer);
-        }
-    }
-
     /// The server does not give a tunnel: one that never was is forgotten, one that is over is marked so.
     async fn bind_refused(&self, id: TunnelId, code: Code, detail: &str) {
         let Some(row) = self.book.row(id) else { return };
@@ -367,6 +361,11 @@ impl Client {
         let Some(to) = session::updated_state(&update) else {
             return;
         };
+        // What is over stays as it is: a server may not make us write and tell the same without end.
+        let over = |row: BookRow| matches!(row.state, BookState::Closed | BookState::Expired);
+        if self.book.row(update.tunnel).is_none_or(over) {
+            return;
+        }
         if let Err(err) = self.book.end(update.tunnel, to, Clock.now().wall).await {
             warn!(tunnel = %update.tunnel, %err, "change not stored");
         }

@@ -1,10 +1,12 @@
 //! One link, from Welcome to its end: the control stream's conversation, and visits that arrive as streams.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 use tracing::{debug, info, warn};
 
 use crate::admin::ApiError;
@@ -17,17 +19,26 @@ use crate::origin::VisitReport;
 use crate::tasks::Tasks;
 use crate::times::{Clock, Now, WallTime};
 use crate::wire::{
-    Bind, BytesHead, Close, Closed, Control, Fault, GoAway, HttpHead, Ping, RecvChunks as _,
+    Bind, Bound, BytesHead, Close, Closed, Control, Fault, GoAway, HttpHead, Ping, RecvChunks as _,
     SendChunks as _, StreamCode, StreamHead, Update, Welcome,
 };
 
-use super::Client;
 use super::book::Live;
 use super::minder::Minder;
 use super::requests::{Answer, Question};
+use super::{Client, keeper};
 
-/// How long the server may leave a question unread.
+/// How long the server may leave a question unread, while it is to be heard.
 const READ_WITHIN: Duration = Duration::from_secs(10);
+
+/// A server may ask for signs of life more often than we give them unasked, but not without end.
+const BEAT_MIN: Duration = Duration::from_secs(1);
+
+/// The number on a Ping that is only a sign of life: nobody waits for its answer.
+const BEAT: u64 = 0;
+
+/// How long the visits of a lost link have to end.
+const STREAMS_END: Duration = Duration::from_secs(5);
 
 /// A link with its conversation, after the Welcome.
 pub(super) struct Session {
@@ -59,6 +70,7 @@ impl Session {
         mut self,
         client: &Arc<Client>,
         mut outbox: mpsc::Receiver<Control>,
+        epoch: watch::Receiver<u64>,
     ) -> Ended {
         let streams = client.tasks.child();
         streams.spawn(
@@ -67,7 +79,7 @@ impl Session {
         );
         client.look_towards(self.link.peer()).await;
         client.resume().await;
-        let ended = self.converse(client, &mut outbox).await;
+        let ended = self.converse(client, &mut outbox, epoch).await;
         // Before the streams are waited for: who asks now must hear at once that nobody answers.
         client.set_current(None);
         client.requests.link_lost();
@@ -75,12 +87,20 @@ impl Session {
             Ended::Stopped => (Code::Done, "the client stops"),
             _ => (Code::Done, "reconnecting"),
         };
-        if matches!(ended, Ended::GoAway(_)) {
+        match ended {
             // What is in flight finishes on the old link: the server drains, it does not cut.
-            client.retire(self, streams);
-        } else {
-            self.link.close(code, text);
-            streams.shutdown(Duration::from_secs(5)).await;
+            Ended::GoAway(_) => client.retire(self, streams),
+            Ended::Stopped => {
+                self.link.close(code, text);
+                streams.shutdown(STREAMS_END).await;
+            }
+            // An origin that is slow to let go must not hold up the next link, which may be there already.
+            _ => {
+                self.link.close(code, text);
+                client.tasks.spawn("lost link", async move {
+                    streams.shutdown(STREAMS_END).await;
+                });
+            }
         }
         ended
     }
@@ -89,73 +109,100 @@ impl Session {
         &mut self,
         client: &Arc<Client>,
         outbox: &mut mpsc::Receiver<Control>,
+        mut epoch: watch::Receiver<u64>,
     ) -> Ended {
         let stop = client.tasks.stopped();
-        let mut epoch = client.epoch.subscribe();
         let link = self.link.clone();
         let closed = link.closed();
         tokio::pin!(closed);
-        let mut minder = Minder::new(client, &self.link, &self.address);
+        let asked = beat_asked(&self.welcome, client.link_settings.keep_alive);
+        let keep_alive = asked.unwrap_or(client.link_settings.keep_alive);
+        let mut minder = Minder::new(client, &self.link, &self.address, keep_alive);
+        let mut beat = asked.map(beats);
+        let mut unread: Unread = None;
         loop {
             // A server that talks without end must not keep the one thread to itself.
             tokio::task::consume_budget().await;
+            let saying = self.tx.has_unsent();
+            unread = match unread {
+                _ if !saying => None,
+                None => Some(Box::pin(unread_by(self.link.clone()))),
+                waiting => waiting,
+            };
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return Ended::Stopped,
                 // Joined elsewhere, or left: this link is nobody's any more.
                 _ = epoch.changed() => return Ended::Lost("the enrolment changed".into()),
-                end = &mut closed => return lost(&end),
+                end = &mut closed => return tokio::select! {
+                    biased;
+                    () = stop.cancelled() => Ended::Stopped,
+                    fresh = minder.successor() => fresh.map_or_else(|| lost(&end), Ended::Replaced),
+                },
                 message = self.rx.recv() => match message {
                     Ok(Some(message)) => if let Some(ended) = self.message(client, message).await { return ended },
                     Ok(None) => return Ended::Lost("the server ended the control stream".into()),
                     Err(LinkError::Protocol(why)) => return Ended::Lost(format!("the server broke the protocol: {why}")),
-                    Err(_) => return lost(&closed.await),
+                    // The link is over, or is being ended for what the server did: it is told above.
+                    Err(_) => link.close(Code::Protocol, "the control stream failed"),
                 },
-                message = outbox.recv() => {
+                // The same.
+                sent = self.tx.sent(), if saying => if sent.is_err() {
+                    link.close(Code::Protocol, "the control stream failed");
+                },
+                () = under_way(&mut unread) => return Ended::Lost("the server does not read what is said".into()),
+                // One at a time: what waits for the network waits in the outbox, which is bounded.
+                message = outbox.recv(), if !saying => {
                     let Some(message) = message else { return Ended::Stopped };
-                    if let Err(ended) = self.send(&message).await { return ended }
+                    self.tx.push(&message);
                 }
+                () = due(&mut beat), if !saying => if !minder.is_silent() {
+                    self.tx.push(&Control::Ping(Ping { nonce: BEAT }));
+                },
                 // Last, so that whatever has come in is heard before it is missed.
                 fresh = minder.mind() => return Ended::Replaced(fresh),
             }
         }
     }
 
-    /// Says something, unless the server reads nothing.
-    async fn send(&mut self, message: &Control) -> Result<(), Ended> {
-        match tokio::time::timeout(READ_WITHIN, self.tx.send(message)).await {
-            Ok(Ok(())) => Ok(()),
-            // A send fails only when the link is over, or is being ended for what the server did.
-            Ok(Err(_)) => Err(lost(&self.link.closed().await)),
-            Err(_) => Err(Ended::Lost("the server does not read what is said".into())),
-        }
-    }
-
     async fn message(&mut self, client: &Arc<Client>, message: Control) -> Option<Ended> {
         match message {
-            Control::Bound(bound) => {
-                let answer = client.book.bound(&bound).await;
-                if let Ok(Some(row)) = &answer {
-                    client.tell_tunnel(row);
-                }
-                client.answer(bound.request, answer);
-            }
+            Control::Bound(bound) => self.bound(client, bound).await,
             Control::Closed(Closed { request }) => self.closed(client, request).await,
             Control::Error(f) => return self.fault(client, f).await,
             Control::Update(update) => client.updated(update).await,
+            // Behind what is not out yet, a Pong would be no news.
             Control::Ping(Ping { nonce }) => {
-                return self.send(&Control::Pong(Ping { nonce })).await.err();
+                if !self.tx.has_unsent() {
+                    self.tx.push(&Control::Pong(Ping { nonce }));
+                }
             }
             Control::GoAway(away) => {
                 info!("server asks to reconnect");
                 return Some(Ended::GoAway(go_away_delay(&away)));
             }
+            Control::Pong(Ping { nonce: BEAT }) => {}
             Control::Pong(_) => client.pong.notify_waiters(),
             // A second Welcome changes nothing; signs of life say no more than that. The rest is out of
             // place from a server and is left alone: a hostile one gets no reaction to build on.
             _ => debug!("message out of place from the server"),
         }
         None
+    }
+
+    /// Only an answer counts: each one is written down, and a server may not make us write without end.
+    async fn bound(&mut self, client: &Arc<Client>, bound: Bound) {
+        let waiter = match client.requests.take(bound.request) {
+            Some((Question::Bind(id), waiter)) if id == bound.tunnel => waiter,
+            _ => return debug!(tunnel = %bound.tunnel, "an answer that nobody asked for"),
+        };
+        let answer = client.book.bound(&bound).await;
+        if let Ok(Some(row)) = &answer {
+            client.tell_tunnel(row);
+        }
+        if let Some(waiter) = waiter {
+            let _ = waiter.send(answer);
+        }
     }
 
     async fn closed(&mut self, client: &Arc<Client>, request: u64) {
@@ -188,7 +235,11 @@ impl Session {
             .take(300)
             .collect();
         let Some(request) = f.request else {
-            return Some(Ended::Refused(code, detail));
+            return Some(if keeper::is_lasting(code) {
+                Ended::Refused(code, detail)
+            } else {
+                Ended::Lost(detail)
+            });
         };
         let (question, waiter) = client.requests.take(request)?;
         let answer = Err(ApiError::new(code, detail.clone()));
@@ -212,11 +263,42 @@ impl Session {
     }
 }
 
+/// What has not been read, and until when it has to be.
+type Unread = Option<Pin<Box<dyn Future<Output = ()> + Send>>>;
+
+async fn unread_by(link: Link) {
+    link.heard_for(READ_WITHIN).await;
+}
+
+async fn under_way(unread: &mut Unread) {
+    match unread {
+        Some(unread) => unread.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// How often the server wants to hear from us, where that is more often than we keep alive unasked.
+fn beat_asked(welcome: &Welcome, keep_alive: Duration) -> Option<Duration> {
+    let asked = Duration::from_millis(welcome.terms.keep_alive_ms);
+    (!asked.is_zero() && asked < keep_alive).then(|| asked.max(BEAT_MIN))
+}
+
+fn beats(every: Duration) -> Interval {
+    let mut beat = interval_at(Instant::now() + every, every);
+    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    beat
+}
+
+async fn due(beat: &mut Option<Interval>) {
+    match beat {
+        Some(beat) => drop(beat.tick().await),
+        None => std::future::pending().await,
+    }
+}
+
 fn lost(end: &crate::link::LinkEnd) -> Ended {
     match end.code {
-        Some(
-            code @ (Code::Revoked | Code::UnknownDevice | Code::VersionMismatch | Code::BadToken),
-        ) => Ended::Refused(code, end.to_string()),
+        Some(code) if keeper::is_lasting(code) => Ended::Refused(code, end.to_string()),
         _ => Ended::Lost(end.to_string()),
     }
 }

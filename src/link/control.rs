@@ -55,11 +55,33 @@ impl ControlSend {
     /// full, or while the network is away with the send window full; the caller bounds that. Dropped
     /// midway, the message still goes out whole, before the next one.
     pub async fn send(&mut self, message: &Control) -> Result<(), LinkError> {
-        let mut bufs = [std::mem::take(&mut self.unsent), encode_control(message)];
+        self.push(message);
+        self.sent().await
+    }
+
+    /// Puts a message behind what is not handed over yet; [`sent`](Self::sent) hands it over. To be
+    /// bounded by the caller, who sees with [`has_unsent`](Self::has_unsent) whether there is any.
+    pub fn push(&mut self, message: &Control) {
+        let message = encode_control(message);
+        self.unsent = if self.unsent.is_empty() {
+            message
+        } else {
+            [&self.unsent[..], &message].concat().into()
+        };
+    }
+
+    /// Whether something is not handed to the link yet.
+    pub fn has_unsent(&self) -> bool {
+        !self.unsent.is_empty()
+    }
+
+    /// Waits until all that was said is handed to the link. Dropping the future loses nothing.
+    pub async fn sent(&mut self) -> Result<(), LinkError> {
+        let mut bufs = [std::mem::take(&mut self.unsent)];
         let sent = poll_fn(|cx| {
             let polled = poll_send_all(&mut self.stream, cx, &mut bufs);
             if polled.is_pending() {
-                self.unsent = bufs.concat().into();
+                self.unsent = bufs[0].clone();
             }
             polled
         })

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use quinn::{Connection, VarInt};
 use tokio::sync::{Mutex, Semaphore};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::error::{AcceptFailure, LinkEnd, LinkError, OpenFailure};
 use super::heads::Heads;
@@ -228,6 +228,18 @@ impl Link {
     pub fn heard(&self) -> u64 {
         self.live.moves();
         self.live.connection.stats().udp_rx.datagrams
+    }
+
+    /// Ends once the peer was there for `within`, from now on: what it has left unread by then, it does
+    /// not read. While nothing is heard the network is away, and no time counts.
+    pub async fn heard_for(&self, within: Duration) {
+        let (mut before, mut halves) = (self.heard(), 0);
+        while halves < 2 {
+            sleep(within / 2).await;
+            let heard = self.heard();
+            halves = if heard == before { 0 } else { halves + 1 };
+            before = heard;
+        }
     }
 
     /// Figures since it came up.
