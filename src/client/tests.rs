@@ -24,10 +24,14 @@ type Session = (Link, ControlSend, ControlRecv);
 
 impl World {
     async fn new() -> Self {
+        Self::with_keep_alive("1s").await
+    }
+
+    async fn with_keep_alive(keep_alive: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("client.toml");
         let text = format!(
-            "[state]\ndir = {:?}\n[admin]\nsocket = {:?}\n[link]\nkeep_alive = \"1s\"\n",
+            "[state]\ndir = {:?}\n[admin]\nsocket = {:?}\n[link]\nkeep_alive = {keep_alive:?}\n",
             dir.path().join("state"),
             dir.path().join("sock"),
         );
@@ -149,5 +153,108 @@ async fn what_a_welcome_teaches_is_bounded() {
     assert!(known.pins.len() <= 8, "{}", known.pins.len());
     assert!(known.addresses.len() <= 8, "{}", known.addresses.len());
     assert!(known.user.len() <= 300 && !known.user.contains(char::is_control));
+    world.client.stop().await;
+}
+
+#[tokio::test]
+async fn a_server_that_reckons_with_more_signs_of_life_gets_them() {
+    let world = World::with_keep_alive("10m").await;
+    let welcome = Welcome {
+        terms: LinkTerms { keep_alive_ms: 1 },
+        ..world.welcome()
+    };
+    let (_link, _tx, mut rx) = world.joined(welcome).await;
+    let began = tokio::time::Instant::now();
+    for _ in 0..2 {
+        let heard = tokio::time::timeout(PATIENCE, rx.recv()).await.unwrap();
+        assert!(matches!(heard, Ok(Some(Control::Ping(_)))), "{heard:?}");
+    }
+    // As often as asked, and not without end.
+    assert!(began.elapsed() > Duration::from_millis(1900));
+    world.client.stop().await;
+}
+
+fn open_row() -> BookRow {
+    BookRow {
+        id: TunnelId::random(),
+        name: None,
+        slug: Some(crate::names::Slug::parse("app").unwrap()),
+        url: Some("https://app.t.wormkey.test".into()),
+        target: "3000".parse().unwrap(),
+        host: crate::engine::book::HostMode::Auto,
+        state: BookState::Open,
+        expires_at: None,
+        idle: None,
+        hold: None,
+        declared: false,
+        labels: Vec::new(),
+        public_port: None,
+        created_at: Clock.now().wall,
+        ended_at: None,
+    }
+}
+
+fn bound(request: u64, tunnel: TunnelId) -> crate::wire::Bound {
+    crate::wire::Bound {
+        request,
+        tunnel,
+        slug: "taken-over".into(),
+        url: "https://evil.example".into(),
+        expires_at: None,
+        created_at: 0,
+        idle_ms: 0,
+        hold_ms: 0,
+    }
+}
+
+#[tokio::test]
+async fn what_a_server_says_of_tunnels_unasked_is_not_written_down_again_and_again() {
+    let world = World::new().await;
+    let book = &world.client.client.book;
+    let (ended, open) = (open_row(), open_row());
+    let (_link, mut tx, mut rx) = world.joined(world.welcome()).await;
+    for row in [&ended, &open] {
+        book.put(row.clone()).await.unwrap();
+    }
+    let update = |state: &str| {
+        Control::Update(Update {
+            tunnel: ended.id,
+            state: state.into(),
+            code: 0,
+        })
+    };
+    for message in [
+        update("closed"),
+        update("expired"),
+        Control::Bound(bound(77, open.id)),
+        Control::Ping(Ping { nonce: 5 }),
+    ] {
+        tx.send(&message).await.unwrap();
+    }
+    loop {
+        let heard = tokio::time::timeout(PATIENCE, rx.recv()).await.unwrap();
+        if let Control::Pong(Ping { nonce: 5 }) = heard.unwrap().expect("it is still there") {
+            break;
+        }
+    }
+    assert_eq!(book.row(ended.id).unwrap().state, BookState::Closed);
+    assert_eq!(book.row(open.id), Some(open));
+    world.client.stop().await;
+}
+
+#[tokio::test]
+async fn an_overloaded_server_is_no_refusal_of_the_device() {
+    let world = World::new().await;
+    let (_link, mut tx, _rx) = world.joined(world.welcome()).await;
+    let busy = Control::Error(crate::wire::Fault {
+        request: None,
+        code: Code::Overloaded.row().wire,
+        detail: "busy".into(),
+    });
+    tx.send(&busy).await.unwrap();
+    // At once, give or take: what is refused waits five seconds at least.
+    let again = tokio::time::timeout(Duration::from_secs(4), world.arrive());
+    drop(again.await.expect("it comes back soon"));
+    assert_ne!(world.client.client.standing.borrow().state, "refused");
     world.client.stop().await;
 }

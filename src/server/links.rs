@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::time::MissedTickBehavior;
 use tracing::{debug, info};
 
 use crate::codes::Code;
@@ -23,8 +24,10 @@ use super::slugs;
 const ENROLL_WITHIN: Duration = Duration::from_secs(5);
 /// Answers waiting for a client that does not read them; one Bind per tunnel it may have, and some.
 const OUTBOX: usize = 2048;
-/// How long a client may leave its answers unread.
+/// How long a client may leave its answers unread, while it is to be heard: one that sleeps may wake.
 const READ_WITHIN: Duration = Duration::from_secs(10);
+/// How long an enrolment may take to get on disk; its client waits no longer either.
+const ENROLLED_WITHIN: Duration = Duration::from_secs(10);
 /// How long the last words of a link may take to arrive.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 /// Streams a known device may open to us: its control stream, and room for kinds to come.
@@ -182,7 +185,18 @@ impl Session {
         }
         self.desk.handle(self.enroll_event(enroll));
         // The answer comes through the outbox like every other one.
-        match self.inbox.recv().await {
+        let answer = tokio::select! {
+            biased;
+            _ = self.link.closed() => return Err(End::Gone),
+            answer = tokio::time::timeout(ENROLLED_WITHIN, self.inbox.recv()) => answer,
+        };
+        let Ok(answer) = answer else {
+            return Err(End::Refuse(
+                Code::Storage,
+                "the enrolment was not written down in time".into(),
+            ));
+        };
+        match answer {
             Some(Post::Say(Control::Enrolled(enrolled))) => {
                 let device = enrolled.device;
                 self.say(&Control::Enrolled(enrolled)).await?;
@@ -238,6 +252,8 @@ impl Session {
         let closed = closed.closed();
         tokio::pin!(closed);
         let mut look = tokio::time::interval(keep_alive.min(Duration::from_secs(1)));
+        // A process that was stopped for an hour need not look an hour's worth of times.
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             // A client that asks without end must not keep a worker to itself.
             tokio::task::consume_budget().await;
@@ -254,21 +270,23 @@ impl Session {
                     Some(Post::End(code)) => return End::Said(code),
                     None => return End::Gone,
                 },
+                // Before the questions: who asks without a pause is heard, and not dormant.
+                _ = look.tick() => self.desk.look(self.id),
                 message = self.rx.recv() => match message {
                     Ok(Some(message)) => if let Err(end) = self.message(message).await { return end },
                     Ok(None) => return End::Refuse(Code::Protocol, "the control stream ended".into()),
                     Err(LinkError::Protocol(why)) => return End::Refuse(Code::Protocol, why.to_string()),
                     Err(_) => return End::Gone,
                 },
-                _ = look.tick() => self.desk.look(self.id),
             }
         }
     }
 
     async fn say(&mut self, message: &Control) -> Result<(), End> {
-        match tokio::time::timeout(READ_WITHIN, self.tx.send(message)).await {
-            Ok(sent) => Ok(sent?),
-            Err(_) => Err(End::Refuse(
+        tokio::select! {
+            biased;
+            sent = self.tx.send(message) => Ok(sent?),
+            () = self.link.heard_for(READ_WITHIN) => Err(End::Refuse(
                 Code::Overloaded,
                 "answers are not being read".into(),
             )),
@@ -332,7 +350,9 @@ impl Session {
             End::Said(code) => (code, code.row().cause.to_owned()),
             End::Refuse(code, detail) => {
                 debug!(link = %self.id, peer = %self.link.peer(), %code, %detail, "link refused");
-                let _ = self.say(&fault(None, code, detail.clone())).await;
+                // What does not fit any more is not waited for: the close says the code as well.
+                self.tx.push(&fault(None, code, detail.clone()));
+                let _ = tokio::time::timeout(LAST_WORDS, self.tx.sent()).await;
                 (code, detail)
             }
         };

@@ -78,3 +78,16 @@ async fn forty_readers_that_stop_do_not_slow_the_next_and_cost_their_window_alon
     ends.server.close(crate::codes::Code::Done, "");
     tasks.shutdown(secs(5)).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_is_no_refusal_to_read() {
+    let world = World::new();
+    let ends = world.link().await;
+    world.network.set_down(true);
+    let outage = timeout(secs(3600), ends.server.heard_for(secs(10))).await;
+    assert!(outage.is_err(), "an hour of silence is no reading");
+    world.network.set_down(false);
+    ends.client.kick();
+    let heard = timeout(secs(60), ends.server.heard_for(secs(10))).await;
+    assert!(heard.is_ok(), "it keeps alive every few seconds");
+}
