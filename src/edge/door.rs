@@ -29,11 +29,14 @@ pub(super) fn knock<S: Attach + OpenStream>(
     }
     let at_home = is_home(conn, settings, parts)?;
     match judge(conn, parts, has_body) {
-        Ok(response) => {
-            open(conn, upgrade.take()?);
+        Ok((response, place)) => {
+            open(conn, upgrade.take()?, place);
             Some(Ok(response.map(|()| EdgeBody::own(Bytes::new()))))
         }
-        Err(status) if at_home => Some(Err(Failure::Door(status))),
+        // Who would have been let in hears everywhere that there is no room.
+        Err(status) if at_home || status == StatusCode::SERVICE_UNAVAILABLE => {
+            Some(Err(Failure::Door(status)))
+        }
         Err(_) => None,
     }
 }
@@ -59,30 +62,29 @@ fn judge<S: Attach>(
     conn: &Conn<S>,
     parts: &Parts,
     has_body: bool,
-) -> Result<Response<()>, StatusCode> {
+) -> Result<(Response<()>, S::Place), StatusCode> {
+    if has_body {
+        return Err(StatusCode::BAD_REQUEST);
+    }
     let mut asked = Request::new(());
     *asked.method_mut() = parts.method.clone();
     *asked.version_mut() = parts.version;
     *asked.uri_mut() = parts.uri.clone();
     *asked.headers_mut() = parts.headers.clone();
-    let response = conn.edge.inside.judge(&asked)?;
-    if has_body {
-        return Err(StatusCode::BAD_REQUEST);
-    }
-    Ok(response)
+    conn.edge.inside.judge(&asked, conn.facts.peer)
 }
 
 /// Its task is the role's and not the connections': a drain does not wait for it, because visits that
 /// are still to finish may need it until the last.
-fn open<S: Attach>(conn: &Conn<S>, on: OnUpgrade) {
+fn open<S: Attach>(conn: &Conn<S>, on: OnUpgrade, place: S::Place) {
     let stop = conn.edge.tasks.stopped();
     let inside = conn.edge.inside.clone();
-    let (peer, slot) = (conn.facts.peer, conn.facts.slot.clone());
+    let slot = conn.facts.slot.clone();
     conn.edge.tasks.spawn("edge-door", async move {
         let _slot = slot;
         let attached = async {
             if let Some(io) = upgrade::switched(on).await {
-                inside.attach(io, peer).await;
+                inside.attach(io, place).await;
             }
         };
         tokio::select! {

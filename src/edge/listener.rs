@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
@@ -21,6 +22,10 @@ use crate::times::Clock;
 
 /// Long enough that a full table of descriptors costs no CPU, short enough to recover within a second.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
+/// Bytes that the kernel holds and has not sent: more is only delay, and memory for a visitor that stands
+/// still. What is on its way counts besides, so it costs no speed.
+const UNSENT: u32 = 128 * 1024;
 
 /// One line about failing accepts in this time; a stranger must not fill the log.
 const LOG_EVERY: Duration = Duration::from_secs(30);
@@ -113,6 +118,10 @@ fn start<S: Admit + Attach + OpenStream>(
     };
     if let Err(error) = tcp.set_nodelay(true) {
         debug!(%peer, %error, "cannot set nodelay");
+    }
+    // What a visitor reads late, or a link's path carries late, waits where it can be seen and dropped.
+    if let Err(error) = SockRef::from(&tcp).set_tcp_notsent_lowat(UNSENT) {
+        debug!(%peer, %error, "cannot bound what is unsent");
     }
     let owner = Arc::clone(edge);
     edge.connections.spawn("edge-connection", async move {

@@ -100,11 +100,19 @@ pub trait Attach: Clone + Send + Sync + 'static {
     /// The door's path: exactly this, without a query.
     const DOOR: &'static str;
 
-    /// The answer (101) to a request that the door opens to, or what is wrong with it.
-    fn judge(&self, asked: &Request<()>) -> Result<Response<()>, StatusCode>;
+    /// A place inside for one who is let in; given back when it is dropped.
+    type Place: Send + 'static;
+
+    /// The answer (101) to a request that the door opens to, with the place that is kept for it; or
+    /// what is wrong with it, and 503 where no place is left.
+    fn judge(
+        &self,
+        asked: &Request<()>,
+        peer: SocketAddr,
+    ) -> Result<(Response<()>, Self::Place), StatusCode>;
 
     /// Carries a connection to its end, once the answer is out. Dropping the future ends it at once.
-    fn attach<I>(&self, io: I, peer: SocketAddr) -> impl Future<Output = ()> + Send
+    fn attach<I>(&self, io: I, place: Self::Place) -> impl Future<Output = ()> + Send
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static;
 }

@@ -118,6 +118,7 @@ impl Failure {
             Self::Misdirected => Outside::of(Code::Misdirected),
             Self::OurPath => Outside::of(Code::NotFound),
             Self::Door(StatusCode::METHOD_NOT_ALLOWED) => Outside::of(Code::MethodNotAllowed),
+            Self::Door(StatusCode::SERVICE_UNAVAILABLE) => Outside::retry(Code::Overloaded, RETRY),
             Self::Door(status) => Outside {
                 status: *status,
                 ..Outside::of(Code::BadRequest)

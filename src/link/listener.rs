@@ -21,7 +21,7 @@ use super::error::LinkError;
 use super::handle::{End, Link, Live};
 use super::heads::{HeadError, read_head};
 use super::identity::Identity;
-use super::path::{Hub, Recognise, SessionEnd, SessionRefused, Sessions};
+use super::path::{Hub, Place, Recognise, SessionEnd, SessionRefused, Sessions};
 use super::streams::LinkRecv;
 use super::{LinkSettings, socket, transport};
 use crate::codes::Code;
@@ -145,6 +145,24 @@ impl Listener {
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         Arc::clone(&self.sessions).run(io, peer)
+    }
+
+    /// Keeps a place for a WebSocket from `peer` that is about to be upgraded, so that one for which there
+    /// is none is told so in HTTP.
+    pub fn place_for_path(&self, peer: SocketAddr) -> Result<Place, SessionRefused> {
+        self.sessions.enter(peer)
+    }
+
+    /// As [`attach_path`](Self::attach_path), in a place that was kept.
+    pub fn attach_path_at<I>(
+        &self,
+        io: I,
+        place: Place,
+    ) -> impl Future<Output = SessionEnd> + Send + 'static
+    where
+        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        place.run(io)
     }
 
     /// How many WebSocket paths there are now.

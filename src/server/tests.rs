@@ -4,7 +4,7 @@ use super::*;
 use crate::admin::types::InviteAsk;
 use crate::admin::{Caller, ServerBackend as _};
 use crate::link::enrol::proof;
-use crate::link::path::{Fallback, PathKind};
+use crate::link::path::{Fallback, PathError, PathKind};
 use crate::link::{ControlRecv, ControlSend, Dialer, Link};
 use crate::names::TunnelId;
 use crate::wire::token::JoinToken;
@@ -243,4 +243,29 @@ async fn every_address_takes_both_families() {
     tokio::net::TcpStream::connect(("127.0.0.1", port))
         .await
         .expect("IPv4 is taken too");
+}
+
+#[tokio::test]
+async fn a_full_house_is_said_before_the_upgrade_and_not_after() {
+    let world = World::new("").await;
+    let here: SocketAddr = "127.0.0.1:9".parse().unwrap();
+    let listener = &world.server.listener;
+    let mut places: Vec<_> = std::iter::from_fn(|| listener.place_for_path(here).ok()).collect();
+    assert_eq!(listener.attached_paths(), places.len());
+    let fallback = Fallback {
+        first: true,
+        ..Fallback::to(&world.server.https_addr().to_string())
+    };
+    let device = world.device().await;
+    let link = &device.link;
+    let refused = link.open_fallback(&fallback).await.unwrap_err();
+    assert!(
+        matches!(&refused, PathError::NotOffered { status } if status.as_u16() == 503),
+        "{refused}"
+    );
+    places.pop();
+    link.open_fallback(&fallback).await.unwrap();
+    drop(places);
+    assert_eq!(listener.attached_paths(), 1);
+    world.server.stop().await;
 }

@@ -34,20 +34,28 @@ impl Inside {
 impl Attach for Inside {
     const DOOR: &'static str = path::CONNECT;
 
-    fn judge(&self, asked: &Request<()>) -> Result<Response<()>, StatusCode> {
-        path::accept(asked).map_err(BadUpgrade::status)
+    type Place = path::Place;
+
+    fn judge(
+        &self,
+        asked: &Request<()>,
+        peer: SocketAddr,
+    ) -> Result<(Response<()>, path::Place), StatusCode> {
+        let response = path::accept(asked).map_err(BadUpgrade::status)?;
+        let place = self.listener.place_for_path(peer).map_err(|refused| {
+            debug!(%peer, %refused, "websocket path refused");
+            StatusCode::SERVICE_UNAVAILABLE
+        })?;
+        Ok((response, place))
     }
 
-    fn attach<I>(&self, io: I, peer: SocketAddr) -> impl Future<Output = ()> + Send
+    fn attach<I>(&self, io: I, place: path::Place) -> impl Future<Output = ()> + Send
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let attached = self.listener.attach_path(io, peer);
-        async move {
-            if let Err(refused) = attached.await {
-                debug!(%peer, %refused, "websocket path refused");
-            }
-        }
+        let attached = self.listener.attach_path_at(io, place);
+        // How it ended is told where it was carried.
+        async move { drop(attached.await) }
     }
 }
 

@@ -69,6 +69,11 @@ async fn whoever_knocks_wrongly_on_the_base_domain_is_told_what_is_wrong() {
             ("wormkey-error", "bad_request"),
         ),
         (
+            at("t.example", OPEN, &format!("{WORD}Crowd: yes\r\n")),
+            503,
+            ("wormkey-error", "overloaded"),
+        ),
+        (
             at("t.example", OPEN, &format!("{WORD}{body}")) + "no",
             400,
             ("wormkey-error", "bad_request"),

@@ -161,7 +161,13 @@ impl OpenStream for Inside {
 impl Attach for Inside {
     const DOOR: &'static str = "/door";
 
-    fn judge(&self, asked: &Request<()>) -> Result<Response<()>, StatusCode> {
+    type Place = SocketAddr;
+
+    fn judge(
+        &self,
+        asked: &Request<()>,
+        peer: SocketAddr,
+    ) -> Result<(Response<()>, SocketAddr), StatusCode> {
         if asked.method() != http::Method::GET {
             return Err(StatusCode::METHOD_NOT_ALLOWED);
         }
@@ -171,11 +177,14 @@ impl Attach for Inside {
         if !asked.headers().contains_key("sesame") {
             return Err(StatusCode::BAD_REQUEST);
         }
+        if asked.headers().contains_key("crowd") {
+            return Err(StatusCode::SERVICE_UNAVAILABLE);
+        }
         let response = Response::builder()
             .status(StatusCode::SWITCHING_PROTOCOLS)
             .header("connection", "upgrade")
             .header("upgrade", "websocket");
-        Ok(response.body(()).unwrap())
+        Ok((response.body(()).unwrap(), peer))
     }
 
     async fn attach<I>(&self, mut io: I, peer: SocketAddr)

@@ -40,7 +40,7 @@ pub use fallback::Fallback;
 pub use networks::Networks;
 pub use proxy::{Proxies, ProxyError};
 pub use pump::SessionEnd;
-pub use sessions::SessionRefused;
+pub use sessions::{Place, SessionRefused};
 pub use upgrade::{BadUpgrade, accept};
 
 pub(super) use clientside::{BESIDE, Paths};

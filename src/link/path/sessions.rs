@@ -68,9 +68,11 @@ struct Session {
 }
 
 /// A place among the sessions, given back when dropped.
-struct Place {
+#[derive(Debug)]
+pub struct Place {
     sessions: Arc<Sessions>,
     number: u64,
+    peer: SocketAddr,
     outbox: Arc<Outbox>,
 }
 
@@ -129,27 +131,42 @@ impl Sessions {
     where
         I: AsyncRead + AsyncWrite + Unpin,
     {
-        let _running = self.running.token();
-        let place = self.enter(peer)?;
+        Ok(self.enter(peer)?.run(io).await)
+    }
+}
+
+impl Place {
+    /// Runs an upgraded connection in this place, to its end.
+    pub(in crate::link) async fn run<I>(self, io: I) -> SessionEnd
+    where
+        I: AsyncRead + AsyncWrite + Unpin,
+    {
+        let (sessions, number, peer) = (&self.sessions, self.number, self.peer);
+        let _running = sessions.running.token();
         let inward = Inward {
-            inbox: self.inbox.clone(),
-            from: virtual_of(place.number),
-            idle: self.limits.idle,
+            inbox: sessions.inbox.clone(),
+            from: virtual_of(number),
+            idle: sessions.limits.idle,
             doubt: Some(Doubt {
-                recognise: Arc::clone(&self.recognise),
-                bytes: self.limits.unproved,
-                until: Instant::now() + self.limits.proof_within,
+                recognise: Arc::clone(&sessions.recognise),
+                bytes: sessions.limits.unproved,
+                until: Instant::now() + sessions.limits.proof_within,
             }),
         };
         let io = pump::websocket(io, Role::Server).await;
-        let session = place.number;
-        debug!(%peer, session, "websocket path up");
-        let end = pump::pump(io, &place.outbox, inward, &self.stop).await;
-        debug!(%peer, session, %end, "websocket path over");
-        Ok(end)
+        debug!(%peer, session = number, "websocket path up");
+        let end = pump::pump(io, &self.outbox, inward, &sessions.stop).await;
+        debug!(%peer, session = number, %end, "websocket path over");
+        end
     }
+}
 
-    fn enter(self: &Arc<Self>, peer: SocketAddr) -> Result<Place, SessionRefused> {
+impl Sessions {
+    /// Keeps a place for a connection that is yet to be upgraded.
+    pub(in crate::link) fn enter(
+        self: &Arc<Self>,
+        peer: SocketAddr,
+    ) -> Result<Place, SessionRefused> {
         let mut state = self.lock();
         if self.stop.is_cancelled() {
             return Err(SessionRefused::Closed);
@@ -173,6 +190,7 @@ impl Sessions {
         Ok(Place {
             sessions: Arc::clone(self),
             number,
+            peer,
             outbox,
         })
     }
