@@ -434,6 +434,8 @@ async fn expire(client: Arc<Client>) {
     let stop = client.tasks.stopped();
     // The server decides; here it is only told to people, so a second is early enough.
     let mut turn = tokio::time::interval(Duration::from_secs(1));
+    // A process that was stopped for an hour need not look an hour's worth of times.
+    turn.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             biased;

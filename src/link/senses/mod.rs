@@ -24,6 +24,9 @@ use crate::tasks::Tasks;
 /// After a hint, later changes of the same burst are gathered for so long.
 const BURST: Duration = Duration::from_millis(250);
 
+/// Between two looks at what may be no news: a router's table may change a thousand times a second.
+const BLINK: Duration = Duration::from_millis(10);
+
 /// Hints that nobody has taken yet. When full, further ones are dropped: those before them say to act.
 const QUEUE: usize = 4;
 
@@ -102,6 +105,7 @@ impl Sight {
                 () = sleep_until(quiet_until) => {}
             }
             self.changes.forget();
+            quiet_until = Instant::now() + BLINK;
             if self.finds_another_way() {
                 let _ = self.tell.try_send(Hint::NetworkChanged);
                 quiet_until = Instant::now() + BURST;

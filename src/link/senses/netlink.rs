@@ -17,6 +17,9 @@ const GROUPS: i32 = libc::RTMGRP_LINK
     | libc::RTMGRP_IPV6_IFADDR
     | libc::RTMGRP_IPV6_ROUTE;
 
+/// Messages taken at once.
+const DRAIN: usize = 4096;
+
 /// Changes of this network namespace.
 #[derive(Debug)]
 pub(super) struct Changes(AsyncFd<OwnedFd>);
@@ -46,9 +49,9 @@ impl Changes {
     pub(super) async fn next(&mut self) -> io::Result<()> {
         loop {
             let mut ready = self.0.readable().await?;
-            let drained = drain(ready.get_inner())?;
+            // Before the reading, so that nothing that comes meanwhile is missed.
             ready.clear_ready();
-            if drained {
+            if drain(self.0.get_ref())? {
                 return Ok(());
             }
         }
@@ -66,7 +69,8 @@ fn drain(socket: &OwnedFd) -> io::Result<bool> {
     // Longer messages are cut off, which is as well.
     let mut buffer = [0; 4096];
     let mut any = false;
-    loop {
+    // What a flood leaves unread had happened by the time somebody looks; what comes later wakes us.
+    for _ in 0..DRAIN {
         match recv(socket.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
             // More happened than fits: something did change.
             Ok(_) | Err(Errno::ENOBUFS) => any = true,
@@ -75,4 +79,5 @@ fn drain(socket: &OwnedFd) -> io::Result<bool> {
             Err(errno) => return Err(errno.into()),
         }
     }
+    Ok(any)
 }
