@@ -12,6 +12,7 @@
 //! | [`Link::rebind`], [`Link::kick`], [`Link::pulse`] | roaming: another socket, past CUBIC; what is heard |
 //! | [`senses::Senses`] | what the system tells a client: another network, a sleep that is over |
 //! | [`path`] | the way round blocked UDP |
+//! | [`outside`], [`buffers`] | for doctors: the HTTPS port as strangers see it; what the kernel grants a UDP socket |
 //!
 //! When to roam is decided by [`watch`](crate::engine::watch); the client role joins the three.
 
@@ -28,6 +29,7 @@ mod kick;
 mod listener;
 #[cfg(test)]
 mod memory;
+pub mod outside;
 mod own;
 pub mod path;
 mod race;
@@ -45,5 +47,6 @@ pub use error::{AcceptFailure, EndCause, LinkEnd, LinkError, OpenFailure};
 pub use handle::{Link, LinkStats};
 pub use identity::{Identity, IdentityError};
 pub use listener::{Arriving, Listener};
+pub use socket::{Buffers, buffers};
 pub use streams::{LinkRecv, LinkSend};
 pub use transport::LinkSettings;

@@ -56,20 +56,51 @@ pub(super) fn bind_any(family: Family) -> io::Result<Arc<dyn AsyncUdpSocket>> {
     }
 }
 
-fn enlarge(socket: &Socket) {
-    static TOLD: Once = Once::new();
+/// What was asked of the kernel for each UDP socket, and what it grants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Buffers {
+    /// Asked for, each way.
+    pub wanted: usize,
+    /// Granted for what comes in.
+    pub receive: usize,
+    /// Granted for what goes out.
+    pub send: usize,
+}
+
+impl Buffers {
+    /// Whether the kernel grants less than was asked for.
+    pub const fn are_capped(self) -> bool {
+        self.receive < self.wanted || self.send < self.wanted
+    }
+}
+
+/// What a link's socket would be granted now; the socket is closed again.
+pub fn buffers() -> io::Result<Buffers> {
+    let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
+    Ok(ask_for_room(&socket))
+}
+
+fn ask_for_room(socket: &Socket) -> Buffers {
     // Both only ask; a kernel that gives less still gives something.
     let _ = socket.set_recv_buffer_size(BUFFER);
     let _ = socket.set_send_buffer_size(BUFFER);
     // Linux counts its own overhead in: it reports twice what it granted.
     let granted = |size: io::Result<usize>| size.unwrap_or_default() / 2;
-    let receive = granted(socket.recv_buffer_size());
-    let send = granted(socket.send_buffer_size());
-    if receive < BUFFER || send < BUFFER {
+    Buffers {
+        wanted: BUFFER,
+        receive: granted(socket.recv_buffer_size()),
+        send: granted(socket.send_buffer_size()),
+    }
+}
+
+fn enlarge(socket: &Socket) {
+    static TOLD: Once = Once::new();
+    let buffers = ask_for_room(socket);
+    if buffers.are_capped() {
         TOLD.call_once(|| {
             info!(
-                receive,
-                send,
+                receive = buffers.receive,
+                send = buffers.send,
                 wanted = BUFFER,
                 "UDP buffers capped by the kernel; raise net.core.rmem_max and wmem_max"
             );

@@ -6,7 +6,7 @@ const SHOWN: usize = 64;
 /// A real issuer has a handful of attributes.
 const ATTRIBUTES: usize = 16;
 
-const SEQUENCE: u8 = 0x30;
+pub(in crate::link) const SEQUENCE: u8 = 0x30;
 const SET: u8 = 0x31;
 const OID: u8 = 0x06;
 const VERSION: u8 = 0xa0;
@@ -15,7 +15,7 @@ const COMMON_NAME: &[u8] = &[0x55, 0x04, 0x03];
 const ORGANISATION: &[u8] = &[0x55, 0x04, 0x0a];
 
 /// "Organisation (Common name)", or as much of it as there is.
-pub(super) fn issuer_of(certificate: &[u8]) -> Option<String> {
+pub(in crate::link) fn issuer_of(certificate: &[u8]) -> Option<String> {
     let (name, _) = issuer(certificate)?;
     let (mut organisation, mut common) = (None, None);
     let mut rest = name;
@@ -38,7 +38,7 @@ pub(super) fn issuer_of(certificate: &[u8]) -> Option<String> {
 
 /// The contents of the issuer's name: the fourth part of what is signed, or the third where the
 /// version is left out.
-fn issuer(certificate: &[u8]) -> Option<(&[u8], &[u8])> {
+pub(in crate::link) fn issuer(certificate: &[u8]) -> Option<(&[u8], &[u8])> {
     let (certificate, _) = expect(certificate, SEQUENCE)?;
     let (mut rest, _) = expect(certificate, SEQUENCE)?;
     let (tag, _, after) = element(rest)?;
@@ -63,14 +63,14 @@ fn skip(bytes: &[u8]) -> Option<((), &[u8])> {
     element(bytes).map(|(_, _, rest)| ((), rest))
 }
 
-fn expect(bytes: &[u8], wanted: u8) -> Option<(&[u8], &[u8])> {
+pub(in crate::link) fn expect(bytes: &[u8], wanted: u8) -> Option<(&[u8], &[u8])> {
     let (tag, contents, rest) = element(bytes)?;
     (tag == wanted).then_some((contents, rest))
 }
 
 /// One DER element: tag, contents, and what follows. Lengths of up to three bytes: no certificate
 /// is larger.
-fn element(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
+pub(in crate::link) fn element(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     let (&tag, rest) = bytes.split_first()?;
     let (&first, rest) = rest.split_first()?;
     let (length, rest) = match first {

@@ -18,7 +18,7 @@ mod codec;
 mod dial;
 mod fallback;
 mod hub;
-mod issuer;
+pub(super) mod issuer;
 mod networks;
 mod outbox;
 mod outer;
