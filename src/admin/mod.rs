@@ -10,6 +10,7 @@ use crate::codes::Code;
 
 mod ask;
 pub mod call;
+pub mod checks;
 mod event_log;
 mod events;
 mod respond;
@@ -28,6 +29,7 @@ pub use event_log::EventLog;
 pub use serve::{serve_client, serve_server};
 pub use socket::{AdminSocket, SocketError};
 
+use checks::DoctorJson;
 use types::{
     AuditJson, ClientStatusJson, DeviceJson, EventJson, InviteAsk, InviteJson, JoinAsk, JoinJson,
     OpenAsk, ReloadJson, ServerStatusJson, TunnelJson, UserJson,
@@ -95,6 +97,8 @@ pub trait ClientBackend: CommonBackend {
     fn close(&self, caller: Caller, key: String) -> impl Future<Output = Reply<TunnelJson>> + Send;
     /// How it stands.
     fn status(&self) -> impl Future<Output = Reply<ClientStatusJson>> + Send;
+    /// Looks at all that it depends on. One at a time.
+    fn doctor(&self) -> impl Future<Output = Reply<DoctorJson>> + Send;
 }
 
 /// What `wormkeyd server` does when asked.
@@ -119,6 +123,8 @@ pub trait ServerBackend: CommonBackend {
     fn revoke(&self, caller: Caller, what: String) -> impl Future<Output = Reply<()>> + Send;
     /// How it stands.
     fn status(&self) -> impl Future<Output = Reply<ServerStatusJson>> + Send;
+    /// Looks at all that it depends on. One at a time.
+    fn doctor(&self) -> impl Future<Output = Reply<DoctorJson>> + Send;
     /// The audit from a cursor on, oldest first.
     fn audit(
         &self,

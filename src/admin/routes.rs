@@ -10,6 +10,7 @@ use http::{HeaderMap, StatusCode, Uri};
 use serde::{Deserialize, Serialize};
 
 use super::ask::{AuditParams, Json, Key, ListParams, Params, page_size, usage};
+use super::checks::DoctorJson;
 use super::events::Watchers;
 use super::types::{
     AuditJson, ClientStatusJson, DeviceJson, InviteAsk, InviteJson, JoinAsk, JoinJson, OpenAsk,
@@ -55,6 +56,7 @@ pub(super) fn client<B: ClientBackend>(hub: Hub<B>) -> Router {
         .route("/v1/tunnels", get(list::<B>).post(open::<B>))
         .route("/v1/tunnels/{key}", get(show::<B>).delete(close::<B>))
         .route("/v1/status", get(client_status::<B>))
+        .route("/v1/doctor", get(doctor::<B>).post(doctor::<B>))
         .route("/v1/join", post(join::<B>))
         .route("/v1/leave", post(leave::<B>));
     finish(routes, hub)
@@ -69,6 +71,10 @@ pub(super) fn server<B: ServerBackend>(hub: Hub<B>) -> Router {
             get(server_tunnel::<B>).delete(server_close::<B>),
         )
         .route("/v1/status", get(server_status::<B>))
+        .route(
+            "/v1/doctor",
+            get(server_doctor::<B>).post(server_doctor::<B>),
+        )
         .route("/v1/devices", get(devices::<B>))
         .route("/v1/devices/{key}", delete(revoke_device::<B>))
         .route("/v1/users", get(users::<B>))
@@ -173,6 +179,14 @@ async fn close<B: ClientBackend>(
 
 async fn client_status<B: ClientBackend>(State(hub): State<Hub<B>>) -> Answer<ClientStatusJson> {
     hub.backend.status().await.map(axum::Json)
+}
+
+async fn doctor<B: ClientBackend>(State(hub): State<Hub<B>>) -> Answer<DoctorJson> {
+    hub.backend.doctor().await.map(axum::Json)
+}
+
+async fn server_doctor<B: ServerBackend>(State(hub): State<Hub<B>>) -> Answer<DoctorJson> {
+    hub.backend.doctor().await.map(axum::Json)
 }
 
 async fn join<B: ClientBackend>(

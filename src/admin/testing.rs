@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::broadcast;
 
+use super::checks::{CheckJson, DoctorJson};
 use super::types::{
     AuditJson, ClientStatusJson, DeviceJson, EventJson, InviteAsk, InviteJson, JoinAsk, JoinJson,
     LinkJson, OpenAsk, ReloadJson, ServerStatusJson, TunnelJson, UserJson, VisitJson,
@@ -53,6 +54,7 @@ pub(crate) fn tunnel(number: u8, slug: &str) -> TunnelJson {
         public_port: None,
         device: None,
         user: None,
+        probe: None,
         warnings: Vec::new(),
     }
 }
@@ -92,6 +94,7 @@ pub(crate) struct State {
     pub(crate) joined: bool,
     pub(crate) expires_at: Option<WallTime>,
     pub(crate) warnings: Vec<String>,
+    pub(crate) checks: Vec<CheckJson>,
     pub(crate) panics: bool,
     pub(crate) hangs: bool,
     pub(crate) delay: Duration,
@@ -275,6 +278,13 @@ impl ClientBackend for Fake {
             problems: Vec::new(),
         })
     }
+
+    async fn doctor(&self) -> Result<DoctorJson, ApiError> {
+        self.called("doctor", None).await?;
+        Ok(DoctorJson {
+            checks: self.state().checks.clone(),
+        })
+    }
 }
 
 impl ServerBackend for Fake {
@@ -369,6 +379,13 @@ impl ServerBackend for Fake {
             detail: "user alice".to_owned(),
         });
         Ok(rows.collect())
+    }
+
+    async fn doctor(&self) -> Result<DoctorJson, ApiError> {
+        self.called("doctor", None).await?;
+        Ok(DoctorJson {
+            checks: self.state().checks.clone(),
+        })
     }
 }
 

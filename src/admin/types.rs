@@ -63,6 +63,9 @@ pub struct TunnelJson {
     /// The user's name; server only.
     #[serde(default)]
     pub user: Option<String>,
+    /// Whether it works through its public name, when the client last asked. Client only.
+    #[serde(default)]
+    pub probe: Option<super::checks::ProbeJson>,
     /// Findings at open, one sentence each: `nothing listens on localhost:3000 yet`.
     #[serde(default)]
     pub warnings: Vec<String>,

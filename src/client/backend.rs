@@ -4,6 +4,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::admin::checks::DoctorJson;
 use crate::admin::types::{
     ClientStatusJson, EventJson, JoinAsk, JoinJson, LinkJson, OpenAsk, PacketsJson, ReloadJson,
     TunnelJson,
@@ -72,6 +73,7 @@ impl Backend {
             .collect();
         let in_force = old.reloaded(&fresh);
         self.client.origins.set_policy(self.own.policy(&in_force));
+        self.client.probes.set_every(in_force.probe.every);
         notes.extend(self.client.declare(&in_force.tunnels).await);
         *self
             .config
@@ -139,6 +141,10 @@ impl ClientBackend for Backend {
         Ok(closed)
     }
 
+    async fn doctor(&self) -> Result<DoctorJson, ApiError> {
+        self.client.doctor().await
+    }
+
     async fn status(&self) -> Result<ClientStatusJson, ApiError> {
         let client = &self.client;
         let enrolment = client.book.enrolment();
@@ -156,11 +162,14 @@ impl ClientBackend for Backend {
             device: enrolment.as_ref().map(|e| e.device),
             link,
             tunnels: client.book.live_count() as u64,
-            problems: client
-                .problems
-                .lock()
-                .expect("nothing panics while it holds the problems")
-                .clone(),
+            problems: {
+                let problems = client.problems.lock();
+                let mut problems = problems
+                    .expect("nothing panics while it holds the problems")
+                    .clone();
+                problems.extend(client.broken_tunnels());
+                problems
+            },
         })
     }
 }

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::ApiError;
+use crate::admin::checks::ProbeJson;
 use crate::admin::types::TunnelJson;
 use crate::codes::Code;
 use crate::engine::book::{BookChange, BookRow, BookSnapshot, BookState, Enrolment, HostMode};
@@ -26,6 +27,8 @@ pub(super) struct Live {
     pub(super) visits_total: AtomicU64,
     /// Unix milliseconds of the latest visit; 0 = none since the start.
     pub(super) last_seen: AtomicU64,
+    /// What the latest question through its public name found.
+    probe: Mutex<Option<ProbeJson>>,
 }
 
 impl Live {
@@ -42,7 +45,22 @@ impl Live {
             visits: AtomicU64::new(0),
             visits_total: AtomicU64::new(0),
             last_seen: AtomicU64::new(0),
+            probe: Mutex::default(),
         }
+    }
+
+    pub(super) fn probe(&self) -> Option<ProbeJson> {
+        self.probe
+            .lock()
+            .expect("nothing panics while it holds the probe")
+            .clone()
+    }
+
+    pub(super) fn set_probe(&self, found: ProbeJson) {
+        *self
+            .probe
+            .lock()
+            .expect("nothing panics while it holds the probe") = Some(found);
     }
 }
 
@@ -98,6 +116,11 @@ impl Book {
     /// The tunnel that serves visits of this id.
     pub(super) fn live(&self, id: TunnelId) -> Option<Arc<Live>> {
         self.lock().live.get(&id).cloned()
+    }
+
+    /// All tunnels that serve visits.
+    pub(super) fn served(&self) -> Vec<Arc<Live>> {
+        self.lock().live.values().cloned().collect()
     }
 
     pub(super) fn live_count(&self) -> usize {
@@ -292,6 +315,7 @@ impl Book {
             public_port: row.public_port,
             device: None,
             user: None,
+            probe: live.and_then(|l| l.probe()),
             warnings: Vec::new(),
         }
     }

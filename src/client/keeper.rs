@@ -395,7 +395,7 @@ impl Client {
     }
 
     /// The key of a device that has joined. One that is gone is not made anew: the server would not know it.
-    fn identity(&self) -> Result<Identity, Failure> {
+    pub(super) fn identity(&self) -> Result<Identity, Failure> {
         Identity::load(&self.key_file()).map_err(key_failure)
     }
 

@@ -4,9 +4,11 @@
 mod backend;
 mod book;
 mod declared;
+mod doctor;
 mod keeper;
 mod minder;
 mod open;
+mod probe;
 mod requests;
 mod session;
 #[cfg(test)]
@@ -81,6 +83,12 @@ pub(crate) struct Client {
     senses: tokio::sync::Mutex<Senses>,
     /// Which ways to the server are known to work.
     ways: ways::Ways,
+    /// Questions to ourselves through the public names.
+    probes: probe::Probes,
+    /// The latest time that the server told: which question, and unix milliseconds.
+    server_time: watch::Sender<Option<(u64, i64)>>,
+    /// Held by the one doctor at work.
+    doctor: tokio::sync::Mutex<()>,
     /// The server answered a Ping.
     pong: Notify,
     /// A visit has ended, for whoever waits until none is left.
@@ -131,6 +139,10 @@ impl Running {
             hurry: Notify::new(),
             senses: tokio::sync::Mutex::new(Senses::start(&tasks)),
             ways: ways::Ways::new(),
+            probes: probe::Probes::new(config.probe.every)
+                .map_err(|_| anyhow::anyhow!("the system gives no random numbers"))?,
+            server_time: watch::channel(None).0,
+            doctor: tokio::sync::Mutex::new(()),
             pong: Notify::new(),
             visit_ended: Notify::new(),
             problems: Mutex::new(Vec::new()),
@@ -150,6 +162,7 @@ impl Running {
         );
         tasks.spawn_critical("keeper", keeper::keep(Arc::clone(&client)));
         tasks.spawn_critical("expiry", expire(Arc::clone(&client)));
+        tasks.spawn_critical("probes", probe::keep_probing(Arc::clone(&client)));
         info!(socket = %config.admin.socket.display(), joined = client.book.enrolment().is_some(), "client ready");
         Ok(Self {
             backend,
@@ -409,6 +422,11 @@ fn name_of(row: &BookRow) -> String {
         .as_ref()
         .or(row.name.as_ref())
         .map_or_else(|| row.id.to_string(), ToString::to_string)
+}
+
+/// Random bytes that nobody can guess.
+fn fill_random(bytes: &mut [u8]) -> Result<(), aws_lc_rs::error::Unspecified> {
+    aws_lc_rs::rand::fill(bytes)
 }
 
 /// Random bits for jitter; not for secrets.

@@ -122,6 +122,7 @@ impl Client {
         }
         self.link_within(LINK_WITHIN).await?;
         let row = self.open_new(wish.row).await?;
+        self.probes.opened(row.id);
         Ok((self.with_findings(&row).await, true))
     }
 

@@ -20,11 +20,12 @@ use crate::tasks::Tasks;
 use crate::times::{Clock, Now, WallTime};
 use crate::wire::{
     Bind, Bound, BytesHead, Close, Closed, Control, Fault, GoAway, HttpHead, Ping, RecvChunks as _,
-    SendChunks as _, StreamCode, StreamHead, Update, Welcome,
+    SendChunks as _, StreamCode, StreamHead, TimeNote, Update, Welcome,
 };
 
 use super::book::Live;
 use super::minder::Minder;
+use super::probe::Probes;
 use super::requests::{Answer, Question};
 use super::{Client, keeper};
 
@@ -79,6 +80,7 @@ impl Session {
         );
         client.look_towards(self.link.peer()).await;
         client.resume().await;
+        client.probes.linked();
         let ended = self.converse(client, &mut outbox, epoch).await;
         // Before the streams are waited for: who asks now must hear at once that nobody answers.
         client.set_current(None);
@@ -183,6 +185,9 @@ impl Session {
             }
             Control::Pong(Ping { nonce: BEAT }) => {}
             Control::Pong(_) => client.pong.notify_waiters(),
+            Control::Time(TimeNote { nonce, at }) => {
+                client.server_time.send_replace(at.map(|at| (nonce, at)));
+            }
             // A second Welcome changes nothing; signs of life say no more than that. The rest is out of
             // place from a server and is left alone: a hostile one gets no reaction to build on.
             _ => debug!("message out of place from the server"),
@@ -377,6 +382,12 @@ async fn accept(client: Arc<Client>, link: Link, tasks: Tasks) {
 }
 
 async fn visit(client: Arc<Client>, head: StreamHead, mut tx: LinkSend, mut rx: LinkRecv) {
+    // Before anything is counted: what is asked of ourselves is no visit.
+    if let StreamHead::Http(head) = &head
+        && Probes::is_ours(head)
+    {
+        return client.probes.answer(head, tx, rx).await;
+    }
     let id = match &head {
         StreamHead::Http(head) => head.tunnel,
         StreamHead::Bytes(head) => head.tunnel,

@@ -182,6 +182,12 @@ const CLIENT: &[Key] = &[
     ),
     KEEP_ALIVE,
     IDLE_TIMEOUT,
+    key(
+        "probe.every",
+        "\"5m\"",
+        "How often the client looks at one of its tunnels through its public name, besides when one opens and \
+         after a new link; these looks are no visits. \"never\" leaves it to wormkeyctl doctor.",
+    ),
     FORMAT,
     LEVEL,
     bare(

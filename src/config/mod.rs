@@ -176,8 +176,25 @@ pub struct ClientConfig {
     pub link: LinkConfig,
     /// `[log]`.
     pub log: LogConfig,
+    /// `[probe]`.
+    pub probe: ProbeConfig,
     /// `[[tunnel]]`.
     pub tunnels: Vec<DeclaredTunnel>,
+}
+
+/// `[probe]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProbeConfig {
+    /// Between two looks at a tunnel through its public name; None = only when a doctor asks.
+    pub every: Option<Duration>,
+}
+
+impl Default for ProbeConfig {
+    fn default() -> Self {
+        Self {
+            every: Some(Duration::from_secs(300)),
+        }
+    }
 }
 
 /// `[origins]`.

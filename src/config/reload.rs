@@ -58,7 +58,7 @@ impl ServerConfig {
 }
 
 impl ClientConfig {
-    /// The same for a client: `[origins]` and `[[tunnel]]` are put in force by a reload.
+    /// The same for a client: `[origins]`, `[probe]` and `[[tunnel]]` are put in force by a reload.
     pub fn changed_needs_restart(&self, new: &Self) -> Vec<&'static str> {
         named(self.shared().changed(&new.shared()))
     }
@@ -81,6 +81,7 @@ impl ClientConfig {
             origins: new.origins.clone(),
             link: self.link.clone(),
             log: self.log.clone(),
+            probe: new.probe.clone(),
             tunnels: new.tunnels.clone(),
         }
     }

@@ -1,6 +1,7 @@
 //! The same for the client: what it may dial, and the tunnels that are declared.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use ipnet::IpNet;
 
@@ -9,9 +10,12 @@ use super::problem::ConfigError;
 use super::resolve::{admin, link, log, state};
 use super::section::{Findings, Fix, Section};
 use super::values::{duration, duration_or_never, path, text};
-use super::{ClientConfig, DeclaredTunnel, OriginsConfig};
+use super::{ClientConfig, DeclaredTunnel, OriginsConfig, ProbeConfig};
 use crate::engine::book::HostMode;
 use crate::names::{Kind, Slug, Target};
+
+/// More often would be a load.
+const PROBE_LEAST: Duration = Duration::from_secs(60);
 
 /// Where a client keeps its things when the file does not say.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +37,7 @@ pub(super) fn client(
         origins: origins(top.section("origins")),
         link: link(top.section("link")),
         log: log(top.section("log")),
+        probe: probe(top.section("probe")),
         tunnels: declared(top.sections("tunnel")),
     };
     top.finish();
@@ -49,6 +54,17 @@ fn origins(mut section: Section<'_>) -> OriginsConfig {
         allow: allow.unwrap_or(default.allow),
         unix: unix.unwrap_or(default.unix),
         files: files.unwrap_or(default.files),
+    }
+}
+
+fn probe(mut section: Section<'_>) -> ProbeConfig {
+    let every = section.get("every", duration_or_never("would never stop asking"));
+    if every.is_some_and(|every| every.is_some_and(|every| every < PROBE_LEAST)) {
+        section.object("every", "is too often; write \"1m\" or more, or \"never\"");
+    }
+    section.finish();
+    ProbeConfig {
+        every: every.unwrap_or(ProbeConfig::default().every),
     }
 }
 

@@ -114,6 +114,30 @@ pub(super) async fn run<S: Admit + OpenStream>(
     }
 }
 
+/// Carries what is admitted already and has neither body nor upgrade; once.
+pub(super) async fn once<S: Admit + OpenStream>(
+    conn: &Arc<Conn<S>>,
+    settings: &EdgeSettings,
+    visiting: Visiting,
+    pass: Pass,
+    timeout: Duration,
+) -> Result<Response<EdgeBody<S::Rx>>, Failure> {
+    let head = visiting.head;
+    let mut errand = Errand {
+        conn,
+        method: head.method.clone(),
+        protocol: None,
+        expects_continue: false,
+        is_extended: false,
+        timeout,
+        head: wire_head(conn, settings, visiting.id, head, false),
+        body: None,
+        upgrade: None,
+        log: visiting.log,
+    };
+    errand.go(pass).await
+}
+
 /// The one request that goes on: parsed values only, and what we alone know of the visitor.
 fn wire_head<S>(
     conn: &Conn<S>,

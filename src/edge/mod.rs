@@ -21,6 +21,7 @@ mod ledger;
 mod listener;
 mod pages;
 mod redirect;
+mod reserved;
 mod respond;
 mod serve;
 mod stall;
@@ -45,7 +46,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::stall::StallBoard;
 use crate::engine::{Refusal, Route, Visit};
-use crate::names::{Hostname, LinkId};
+use crate::names::{Hostname, LinkId, VisitId};
 use crate::tasks::Tasks;
 use crate::wire::{RecvChunks, SendChunks, StreamHead};
 
@@ -53,6 +54,10 @@ use crate::wire::{RecvChunks, SendChunks, StreamHead};
 pub trait Admit: Clone + Send + Sync + 'static {
     /// `Engine::admit`, and the wait of a held visit. Dropping the future is a visitor that went away.
     fn admit(&self, visit: Visit) -> impl Future<Output = Result<Pass, Refusal>> + Send;
+
+    /// `Engine::probe`: where the question goes that a client asks itself through its tunnel's name.
+    /// No visit, and never held.
+    fn probe(&self, probe: VisitId, label: &str) -> Result<Pass, Refusal>;
 }
 
 /// An admitted visit: where it goes, and when to cut it. Dropping it ends the visit for the engine.

@@ -145,6 +145,7 @@ fn refused(refusal: &Refusal) -> Outside {
         Refusal::Expired { .. } => Outside::of(Code::TunnelExpired),
         Refusal::Offline { retry_in, .. } => Outside::retry(Code::TunnelOffline, *retry_in),
         Refusal::HoldFull { .. } => Outside::retry(Code::Overloaded, RETRY),
+        Refusal::Probed { retry_in, .. } => Outside::retry(Code::RateLimited, *retry_in),
         Refusal::Draining => Outside::retry(Code::Draining, RETRY),
     }
 }

@@ -17,13 +17,11 @@ use tracing::{debug, error};
 use super::body::EdgeBody;
 use super::connection::Conn;
 use super::respond::{Asker, Failure, respond};
-use super::{Admit, Attach, OpenStream, door, forward, redirect};
+use super::{Admit, Attach, OpenStream, door, forward, redirect, reserved};
 use crate::http::Scheme;
 use crate::http::head;
 use crate::names::VisitId;
-
-/// Paths that are ours on every tunnel's host (design: kept for later).
-const OUR_PATHS: [&str; 2] = ["/.wormkey", "/.well-known/wormkey"];
+use crate::wire::probe;
 
 /// The most of a path that a log line shows.
 const LOGGED_PATH: usize = 256;
@@ -90,8 +88,9 @@ async fn visit<S: Admit + Attach + OpenStream>(
     let Some(label) = head.host.label_under(&settings.domain) else {
         return Err(Failure::UnknownHost);
     };
-    if is_our_path(&head.path) {
-        return Err(Failure::OurPath);
+    if probe::is_ours(&head.path) {
+        let label = label.to_owned();
+        return reserved::answer(conn, &settings, id, label, head, has_body).await;
     }
     conn.edge.visits.fetch_add(1, Ordering::Relaxed);
     let visiting = forward::Visiting {
@@ -101,14 +100,6 @@ async fn visit<S: Admit + Attach + OpenStream>(
         log: log.clone(),
     };
     forward::run(conn, &settings, visiting, body, upgrade).await
-}
-
-fn is_our_path(path: &str) -> bool {
-    let path = path.split('?').next().unwrap_or_default();
-    OUR_PATHS.iter().any(|ours| {
-        path.strip_prefix(ours)
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-    })
 }
 
 /// The one log line of a visit. Nothing is gathered unless somebody listens.
@@ -138,6 +129,11 @@ impl VisitLog {
             Arc::new(asked.unwrap_or_default())
         });
         Self { id, asked }
+    }
+
+    /// Says nothing: what passes is no visit.
+    pub(super) const fn silent(id: VisitId) -> Self {
+        Self { id, asked: None }
     }
 
     fn refused<S>(&self, conn: &Conn<S>, failure: &Failure) {
@@ -179,27 +175,6 @@ fn logged(path: &str) -> String {
 #[cfg(test)]
 mod unit {
     use super::*;
-
-    #[test]
-    fn our_paths_are_whole_segments() {
-        for ours in [
-            "/.wormkey",
-            "/.wormkey/",
-            "/.wormkey/x?y",
-            "/.well-known/wormkey/connect",
-        ] {
-            assert!(is_our_path(ours), "{ours}");
-        }
-        for theirs in [
-            "/",
-            "/.wormkeys",
-            "/.well-known/acme",
-            "/a/.wormkey/",
-            "/?/.wormkey/",
-        ] {
-            assert!(!is_our_path(theirs), "{theirs}");
-        }
-    }
 
     #[test]
     fn b32_logged_paths_are_escaped_and_capped() {

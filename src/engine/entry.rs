@@ -220,7 +220,7 @@ impl Engine {
 
     /// Does what is due, in the order it fell due. Every entrance comes through here first, so that no
     /// decision is older than the clocks it is asked with.
-    fn advance(&mut self, now: Now) {
+    pub(super) fn advance(&mut self, now: Now) {
         while let Some((timer, at)) = self.timers.pop_due(now) {
             match timer {
                 Timer::Expire(tunnel) => self.expire(now, tunnel),

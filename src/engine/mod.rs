@@ -29,6 +29,7 @@ mod lifecycle;
 mod links;
 mod model;
 mod persist;
+mod probe;
 mod refusal;
 mod routes;
 mod state;

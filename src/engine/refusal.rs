@@ -39,6 +39,14 @@ pub enum Refusal {
         /// Its name.
         tunnel: Slug,
     },
+    /// Probes of it came too fast.
+    #[error("{tunnel} is probed too often")]
+    Probed {
+        /// Its name.
+        tunnel: Slug,
+        /// When to try again.
+        retry_in: Duration,
+    },
     /// The server takes nothing new.
     #[error("draining")]
     Draining,

@@ -39,7 +39,7 @@ impl Engine {
         self.devices.get(&device)?.here()
     }
 
-    fn nothing_open(&self, now: Now, label: &str) -> Refusal {
+    pub(super) fn nothing_open(&self, now: Now, label: &str) -> Refusal {
         self.former
             .get(label)
             .and_then(|id| self.tunnels.get(id))

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::persist::RestrictionId;
+use super::probe::ProbeBudget;
 use super::{Actor, DeviceRow, InviteRow, Refusal, TunnelRow, TunnelState};
 use crate::names::{Generation, LinkId, TunnelId, VisitId};
 use crate::times::WallTime;
@@ -25,6 +26,8 @@ pub(super) struct Tunnel {
     pub(super) held: Vec<VisitId>,
     /// Its end is in force, and not on disk yet.
     pub(super) unsaved: Option<RestrictionId>,
+    /// How often its client may ask itself through it.
+    pub(super) probes: ProbeBudget,
 }
 
 impl Tunnel {
@@ -36,6 +39,7 @@ impl Tunnel {
             visits: 0,
             held: Vec::new(),
             unsaved: None,
+            probes: ProbeBudget::full(),
         }
     }
 

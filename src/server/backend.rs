@@ -7,6 +7,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use crate::admin::checks::DoctorJson;
 use crate::admin::types::{
     AuditJson, DeviceJson, EventJson, InviteAsk, InviteJson, ReloadJson, ServerStatusJson,
     TunnelJson, UserJson,
@@ -50,6 +51,8 @@ pub struct Backend {
     parts: Parts,
     config: Mutex<ServerConfig>,
     draining: AtomicBool,
+    /// Held by the one doctor at work.
+    doctor: tokio::sync::Mutex<()>,
 }
 
 impl Backend {
@@ -59,6 +62,7 @@ impl Backend {
             parts,
             config,
             draining: AtomicBool::new(false),
+            doctor: tokio::sync::Mutex::new(()),
         }
     }
 
@@ -281,6 +285,22 @@ impl ServerBackend for Backend {
         })
     }
 
+    async fn doctor(&self) -> Result<DoctorJson, ApiError> {
+        let Ok(_alone) = self.doctor.try_lock() else {
+            return Err(ApiError::new(
+                Code::Overloaded,
+                "another doctor is at work; try again in a moment",
+            ));
+        };
+        let domain = self
+            .config
+            .lock()
+            .expect("nothing panics while it holds the configuration")
+            .domain
+            .clone();
+        Ok(super::doctor::doctor(&domain, self.parts.https).await)
+    }
+
     async fn audit(&self, after: Option<i64>, limit: u32) -> Result<Vec<AuditJson>, ApiError> {
         let rows = self.parts.store.audit(after, limit).await;
         let rows = rows.map_err(|e| ApiError::new(e.code(), e.to_string()))?;
@@ -334,6 +354,7 @@ pub(super) fn tunnel_json(engine: &Engine, view: &TunnelView) -> TunnelJson {
         public_port: row.public_port,
         device: Some(row.device),
         user: engine.user_name(row.user).map(str::to_owned),
+        probe: None,
         warnings: Vec::new(),
     }
 }

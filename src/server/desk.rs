@@ -271,6 +271,19 @@ impl Desk {
         seat
     }
 
+    /// `Engine::probe`: the way of a visit, for what is none.
+    pub(super) fn probe(&self, probe: VisitId, label: &str) -> Seated {
+        let now = self.now();
+        let mut state = self.lock();
+        let route = state.engine.probe(now, probe, label);
+        let seated = route.map(|route| {
+            let signals = state.signals_of(route.tunnel);
+            (route, signals)
+        });
+        self.carry_out(&mut state, now);
+        seated
+    }
+
     /// A held visitor went away. It may have been released in the same moment, so both ends are told.
     pub(super) fn forget_visit(&self, visit: VisitId) {
         let now = self.now();

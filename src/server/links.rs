@@ -13,7 +13,9 @@ use crate::link::{Arriving, ControlRecv, ControlSend, Link, LinkError, Listener}
 use crate::names::{DeviceId, LinkId, Pin};
 use crate::tasks::Tasks;
 use crate::wire::token::JoinToken;
-use crate::wire::{Capabilities, Control, Enroll, Hello, LinkTerms, Ping, VERSION, Welcome};
+use crate::wire::{
+    Capabilities, Control, Enroll, Hello, LinkTerms, Ping, TimeNote, VERSION, Welcome,
+};
 
 use super::asks::Asks;
 use super::control::{bind_ask, fault};
@@ -323,6 +325,10 @@ impl Session {
                 from: from(leave.request),
             }),
             Control::Ping(Ping { nonce }) => self.say(&Control::Pong(Ping { nonce })).await?,
+            Control::Time(TimeNote { nonce, .. }) => {
+                let at = Some(self.desk.now().wall.as_millis());
+                self.say(&Control::Time(TimeNote { nonce, at })).await?;
+            }
             Control::Sleeping => self.desk.handle(Event::LinkAsleep { link: self.id }),
             Control::Awake => self.desk.handle(Event::LinkAwake { link: self.id }),
             // Only a sign of life.

@@ -5,6 +5,7 @@ mod asks;
 mod backend;
 mod control;
 mod desk;
+mod doctor;
 mod links;
 mod slugs;
 #[cfg(test)]

@@ -63,6 +63,10 @@ impl Admit for Inside {
     fn admit(&self, visit: Visit) -> impl Future<Output = Result<Pass, Refusal>> + Send {
         Admit::admit(&self.desk, visit)
     }
+
+    fn probe(&self, probe: VisitId, label: &str) -> Result<Pass, Refusal> {
+        Admit::probe(&self.desk, probe, label)
+    }
 }
 
 impl OpenStream for Inside {
@@ -92,6 +96,17 @@ impl Admit for Desk {
                 outcome.map(|(route, signals)| self.pass(route, signals))
             }
         }
+    }
+
+    fn probe(&self, probe: VisitId, label: &str) -> Result<Pass, Refusal> {
+        let (route, signals) = Self::probe(self, probe, label)?;
+        Ok(Pass {
+            route,
+            cut: signals.cut,
+            offline: signals.offline,
+            // The engine has counted nothing, so there is nothing to tell it.
+            guard: Box::new(()),
+        })
     }
 }
 

@@ -79,6 +79,9 @@ pub enum Control {
     /// Client: give up this device's tunnels and its enrolment.
     #[n(15)]
     Leave(#[n(0)] Close),
+    /// Client: what time is it there? Server: this. A server that skips it tells no time.
+    #[n(20)]
+    Time(#[n(0)] TimeNote),
 }
 
 /// The client's first message.
@@ -293,6 +296,18 @@ pub struct Ping {
     /// Any number.
     #[n(0)]
     pub nonce: u64,
+}
+
+/// A question for the wall clock, and its answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct TimeNote {
+    /// Ties the answer to the question.
+    #[n(0)]
+    pub nonce: u64,
+    /// Unix milliseconds; absent in a question.
+    #[n(1)]
+    pub at: Option<i64>,
 }
 
 /// Reconnect soon.

@@ -15,6 +15,7 @@ mod frame;
 mod head;
 #[cfg(test)]
 pub(crate) mod memory;
+pub mod probe;
 mod stream;
 pub mod token;
 mod varint;
@@ -24,7 +25,7 @@ pub use body::{
 };
 pub use control::{
     Bind, Bound, Capabilities, Close, Closed, Control, ControlDecoder, Enroll, Enrolled, Fault,
-    GoAway, Hello, LinkTerms, Ping, Update, VERSION, Welcome, encode_control,
+    GoAway, Hello, LinkTerms, Ping, TimeNote, Update, VERSION, Welcome, encode_control,
 };
 pub use frame::{Frame, FrameDecoder, data_header, encode_frame};
 pub use head::{

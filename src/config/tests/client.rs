@@ -244,3 +244,18 @@ fn only_a_file_that_was_named_must_exist() {
         "other.toml: 1 problem\n  there is no such file; leave out --config to start with the defaults"
     );
 }
+
+#[test]
+fn probes_are_rare_or_none() {
+    let every = |text: &str| load_client(text).unwrap().probe.every;
+    assert_eq!(every(""), Some(Duration::from_secs(300)));
+    assert_eq!(every("[probe]\nevery = \"never\""), None);
+    assert_eq!(
+        every("[probe]\nevery = \"1h\""),
+        Some(Duration::from_secs(3600))
+    );
+    check(
+        "[probe]\nevery = \"5s\"",
+        &["line 2: probe.every: is too often; write \"1m\" or more, or \"never\""],
+    );
+}

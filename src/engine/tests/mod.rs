@@ -7,6 +7,7 @@ mod holding;
 mod leasing;
 mod linking;
 mod living;
+mod probing;
 mod storing;
 mod storms;
 mod watching;
