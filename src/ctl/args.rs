@@ -115,6 +115,12 @@ pub enum Command {
     },
     /// Show how the client stands
     Status,
+    /// Look at all that a tunnel depends on, and say what to do
+    ///
+    /// The daemon, the server and the way to it, names, certificates, the clock, each tunnel's service, and
+    /// each tunnel through its public name. Exits 0 when nothing fails, 3 without a daemon, 7 without a
+    /// server, 8 when a service is not reachable, 1 for anything else that fails.
+    Doctor,
     /// Make the client read its configuration again
     Reload,
     /// Commands for the server's operator
@@ -172,6 +178,8 @@ pub enum ServerCommand {
     },
     /// Show how the server stands
     Status,
+    /// Look at what visitors and links need on this side, and say what to do
+    Doctor,
     /// Make the server read its configuration again
     Reload,
     /// Show who changed what

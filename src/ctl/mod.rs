@@ -16,6 +16,7 @@ use crate::codes::Code;
 
 pub mod args;
 mod ask;
+mod doctor;
 mod error;
 mod io;
 pub mod man;
@@ -123,8 +124,9 @@ async fn command(cli: &mut Cli, command: Command) -> Result<u8, CtlError> {
             None => tunnels::close_all(cli).await?,
         },
         Command::Status => status::client(cli).await?,
+        Command::Doctor => return doctor::doctor(cli).await,
         Command::Reload => status::reload(cli).await?,
-        Command::Server { command } => server_command(cli, command).await?,
+        Command::Server { command } => return server_command(cli, command).await,
         Command::Generate { what, dir } => match what {
             Generated::Man => man::write(&dir)?,
             Generated::Completions => man::write_completions(&dir)?,
@@ -133,8 +135,8 @@ async fn command(cli: &mut Cli, command: Command) -> Result<u8, CtlError> {
     Ok(0)
 }
 
-async fn server_command(cli: &mut Cli, command: ServerCommand) -> Result<(), CtlError> {
-    match command {
+async fn server_command(cli: &mut Cli, command: ServerCommand) -> Result<u8, CtlError> {
+    let done = match command {
         ServerCommand::Invite {
             user,
             uses,
@@ -146,9 +148,11 @@ async fn server_command(cli: &mut Cli, command: ServerCommand) -> Result<(), Ctl
         ServerCommand::Tunnels { all } => tunnels::list(cli, all).await,
         ServerCommand::Close { tunnel } => tunnels::close(cli, &tunnel).await,
         ServerCommand::Status => status::server(cli).await,
+        ServerCommand::Doctor => return doctor::doctor(cli).await,
         ServerCommand::Reload => status::reload(cli).await,
         ServerCommand::Audit { after, limit } => server::audit(cli, after, limit).await,
-    }
+    };
+    done.map(|()| 0)
 }
 
 /// Without `--socket`: the environment, then a person's own daemon, then the system's.

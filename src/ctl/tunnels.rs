@@ -149,6 +149,13 @@ fn described(tunnel: &TunnelJson, times: &Times) -> Vec<(&'static str, Option<St
         ("kind", Some(tunnel.kind.clone())),
         ("state", Some(tunnel.state.clone())),
         (
+            "from outside",
+            tunnel
+                .probe
+                .as_ref()
+                .map(|probe| format!("{}, {}", probe.detail, times.near(probe.at))),
+        ),
+        (
             if ended { "ended" } else { "ends" },
             Some(ends(tunnel, times)),
         ),

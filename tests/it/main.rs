@@ -9,6 +9,7 @@
     reason = "a test's tasks are owned by its runtime and end with it"
 )]
 
+mod doctor;
 mod draining;
 mod layers;
 mod main_job;

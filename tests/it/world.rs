@@ -205,14 +205,19 @@ impl World {
 
     /// With more in server.toml (whole tables).
     pub(crate) async fn with(more: &str) -> Self {
+        Self::at(DOMAIN, more).await
+    }
+
+    /// Under another domain.
+    pub(crate) async fn at(domain: &str, more: &str) -> Self {
         let dir = tempfile::Builder::new()
             .prefix("wormkey-it-")
             .tempdir()
             .unwrap();
-        let ca = crate::visitor::Ca::new(dir.path(), DOMAIN);
+        let ca = crate::visitor::Ca::new(dir.path(), domain);
         let base = dir.path().join("server");
         let server_toml = format!(
-            "domain = \"{DOMAIN}\"\n\
+            "domain = \"{domain}\"\n\
              [listen]\nhttps = \"127.0.0.1:PORT\"\nhttp = \"off\"\n\
              [tls]\nmode = \"files\"\ncert = {cert:?}\nkey = {key:?}\n\
              [state]\ndir = {state:?}\n[admin]\nsocket = {socket:?}\n{more}\n",
