@@ -121,6 +121,17 @@ const SERVER: &[Key] = &[
         "How many may wait in all.",
     ),
     key(
+        "tunnels.held_memory",
+        "\"64MiB\"",
+        "How much memory the waiting visits of one tunnel may take: each its head, and what is read ahead of a body, \
+         64 KiB over HTTP/1 and 1 MiB over HTTP/2 at most.",
+    ),
+    key(
+        "tunnels.held_memory_total",
+        "\"320MiB\"",
+        "How much those of all tunnels may take.",
+    ),
+    key(
         "tunnels.idle",
         "\"24h\"",
         "A tunnel opened by hand closes after this long without a visit; \"never\" for no limit.",
@@ -144,6 +155,28 @@ const SERVER: &[Key] = &[
         "tunnels.per_device",
         "1000",
         "How many open tunnels one device may have.",
+    ),
+    key(
+        "dormant.links",
+        "4096",
+        "How many links may sleep at once, that is, be kept for clients that are silent. Over it the one that \
+         has slept longest is closed; its client connects again by itself, and loses only what was under way.",
+    ),
+    key(
+        "dormant.links_per_user",
+        "256",
+        "The same for the devices of one user.",
+    ),
+    key(
+        "dormant.memory",
+        "\"512MiB\"",
+        "How much memory sleeping links may hold. An estimate: 32 KiB each, and for each stream what was sent \
+         and may not have arrived, and what arrived and was not read, 512 KiB each way at most.",
+    ),
+    key(
+        "dormant.memory_per_user",
+        "\"64MiB\"",
+        "The same for the devices of one user.",
     ),
     KEEP_ALIVE,
     IDLE_TIMEOUT,

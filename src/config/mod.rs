@@ -15,6 +15,7 @@ mod reload;
 mod resolve;
 mod resolve_client;
 mod section;
+mod sizes;
 mod values;
 
 pub use keys::Key;
@@ -44,6 +45,8 @@ pub struct ServerConfig {
     pub admin: AdminConfig,
     /// `[tunnels]`.
     pub tunnels: TunnelDefaults,
+    /// `[dormant]`.
+    pub dormant: DormantConfig,
     /// `[link]`.
     pub link: LinkConfig,
     /// `[log]`.
@@ -84,6 +87,10 @@ pub struct TunnelDefaults {
     pub held_visits: usize,
     /// In all; 4096.
     pub held_visits_total: usize,
+    /// Bytes that the held visits of one tunnel may keep; 64 MiB.
+    pub held_memory: u64,
+    /// Bytes that all held visits may keep; 320 MiB.
+    pub held_memory_total: u64,
     /// Ad-hoc tunnels; None = never.
     pub idle: Option<Duration>,
     /// A tunnel whose client is gone this long closes.
@@ -104,11 +111,37 @@ impl Default for TunnelDefaults {
             hold_max: Duration::from_secs(60),
             held_visits: 256,
             held_visits_total: 4096,
+            held_memory: 64 << 20,
+            held_memory_total: 320 << 20,
             idle: Some(Duration::from_secs(DAY)),
             offline_max: Duration::from_secs(7 * DAY),
             quarantine: Duration::from_secs(7 * DAY),
             origin_timeout: Duration::from_secs(60),
             per_device: 1000,
+        }
+    }
+}
+
+/// `[dormant]`: what links may cost whose clients sleep.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DormantConfig {
+    /// In all; 4096.
+    pub links: usize,
+    /// Of one user; 256.
+    pub links_per_user: usize,
+    /// Bytes that they hold, in all; 512 MiB.
+    pub memory: u64,
+    /// Bytes that those of one user hold; 64 MiB.
+    pub memory_per_user: u64,
+}
+
+impl Default for DormantConfig {
+    fn default() -> Self {
+        Self {
+            links: 4096,
+            links_per_user: 256,
+            memory: 512 << 20,
+            memory_per_user: 64 << 20,
         }
     }
 }

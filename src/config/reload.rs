@@ -51,6 +51,7 @@ impl ServerConfig {
             state_dir: self.state_dir.clone(),
             admin: self.admin.clone(),
             tunnels: new.tunnels.clone(),
+            dormant: new.dormant.clone(),
             link: self.link.clone(),
             log: self.log.clone(),
         }

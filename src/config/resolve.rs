@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::file::Document;
 use super::problem::ConfigError;
 use super::section::{Findings, Section};
+use super::sizes;
 use super::values::{
     address, count, domain, duration, duration_or_never, host_port, log_level, path, port_range,
     socket, text, word,
@@ -23,6 +24,7 @@ pub(super) fn server(document: Document, findings: &Findings) -> Result<ServerCo
     let state_dir = state(top.section("state"), "/var/lib/wormkey".into());
     let admin = admin(top.section("admin"), "/run/wormkey/server.sock".into());
     let tunnels = tunnels(top.section("tunnels"));
+    let dormant = sizes::dormant(top.section("dormant"));
     let link = link(top.section("link"));
     let log = log(top.section("log"));
     top.finish();
@@ -36,6 +38,7 @@ pub(super) fn server(document: Document, findings: &Findings) -> Result<ServerCo
         state_dir,
         admin,
         tunnels,
+        dormant,
         link,
         log,
     }))
@@ -161,6 +164,8 @@ fn tunnels(mut section: Section<'_>) -> TunnelDefaults {
     const MANY: usize = 1_000_000;
     // The store knows ended tunnels for that long.
     const LONGEST_QUARANTINE: Duration = Duration::from_secs(60 * 86_400);
+    // The largest upload that waits keeps a little over a mebibyte.
+    const LEAST_HELD_MEMORY: u64 = 2 << 20;
     let default = TunnelDefaults::default();
     let no_hold = "would refuse every visit that comes while a link is away; write \"1s\" or more";
     let no_idle = "would close every tunnel at once; write \"never\" for no limit";
@@ -181,6 +186,12 @@ fn tunnels(mut section: Section<'_>) -> TunnelDefaults {
         let what = format!("is below held_visits; write {held_visits} or more");
         section.object("held_visits_total", what);
     }
+    let (held_memory, held_memory_total) = sizes::memory_pair(
+        &mut section,
+        ("held_memory", "held_memory_total"),
+        LEAST_HELD_MEMORY,
+        (default.held_memory, default.held_memory_total),
+    );
     let quarantine = section.get("quarantine", |node| match text(node).as_deref() {
         Ok("0s") => Ok(Duration::ZERO),
         _ => duration("is written \"0s\" here")(node),
@@ -193,6 +204,8 @@ fn tunnels(mut section: Section<'_>) -> TunnelDefaults {
         hold_max,
         held_visits,
         held_visits_total: total.unwrap_or(default.held_visits_total.max(held_visits)),
+        held_memory,
+        held_memory_total,
         idle: section
             .get("idle", duration_or_never(no_idle))
             .unwrap_or(default.idle),

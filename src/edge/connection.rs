@@ -29,14 +29,14 @@ use crate::tasks::Tasks;
 
 /// hyper's read buffer must hold the largest head; its write buffer is what a visitor that stands still
 /// costs us, so not more than that.
-const H1_BUFFER: usize = 64 * 1024;
+pub(super) const H1_BUFFER: usize = 64 * 1024;
 
 /// Requests at once on one HTTP/2 connection; browsers use about 100.
 const H2_STREAMS: u32 = 256;
 
 /// How far an upload may run ahead: 1 MiB is 80 Mbit/s at 100 ms for one stream, and four such streams
 /// fill the connection. More would let one connection fill much memory with what no origin takes.
-const H2_STREAM_WINDOW: u32 = 1 << 20;
+pub(super) const H2_STREAM_WINDOW: u32 = 1 << 20;
 const H2_CONNECTION_WINDOW: u32 = 4 << 20;
 
 /// h2 counts 32 bytes more for each field than the head would have in HTTP/1. Its limit must not come

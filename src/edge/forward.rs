@@ -16,9 +16,9 @@ use super::body::{EdgeBody, Ends, VisitBody};
 use super::connection::Conn;
 use super::respond::Failure;
 use super::serve::VisitLog;
-use super::upgrade;
 use super::upload::Upload;
 use super::{Admit, EdgeSettings, OpenError, OpenStream, Pass};
+use super::{held, upgrade};
 use crate::engine::Visit;
 use crate::http::HeadError;
 use crate::http::head::Head;
@@ -69,6 +69,7 @@ pub(super) async fn run<S: Admit + OpenStream>(
         id: visiting.id,
         label: visiting.label,
         peer: conn.facts.peer,
+        bytes: held::bytes(conn.facts.is_h2, &visiting.head, &body),
     };
     let head = visiting.head;
     let is_extended = head.protocol.is_some() && head.version >= 20;

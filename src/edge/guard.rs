@@ -32,7 +32,10 @@ const REFUSED_GET: &[u8] = b"GET / HTTP/1.1\r\nhost: refused\r\nconnection: clos
 const REFUSED_HEAD: &[u8] = b"HEAD / HTTP/1.1\r\nhost: refused\r\nconnection: close\r\n\r\n";
 
 /// How much is kept of what comes after an upgrade request before its answer.
-const HELD_MAX: usize = 64 * 1024;
+pub(super) const HELD_MAX: usize = 64 * 1024;
+
+/// How much is read at a time by the guard itself.
+pub(super) const READ: usize = 8 * 1024;
 
 /// How much is read and thrown away, and for how long, so that a refused visitor gets our answer and
 /// not a reset (RFC 9112 section 9.6).
@@ -237,7 +240,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Guard<I> {
     }
 
     fn read_to_held(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.held.reserve(8 * 1024);
+        self.held.reserve(READ);
         let count = ready!(poll_read_buf(Pin::new(&mut self.io), cx, &mut self.held))?;
         self.eof = count == 0;
         self.look_at_held();

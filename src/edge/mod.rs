@@ -17,6 +17,7 @@ mod connection;
 mod door;
 mod forward;
 mod guard;
+mod held;
 mod ledger;
 mod listener;
 mod pages;

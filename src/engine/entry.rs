@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::Instant;
 
+use super::dormant::Sleepers;
+use super::hold::Held;
 use super::persist::{Pending, Restriction, RestrictionId};
 use super::state::{Device, Invite, Tunnel, Who};
 use super::timers::{Timer, Timers};
@@ -41,8 +43,10 @@ pub struct Engine {
     pub(super) links: HashMap<LinkId, DeviceId>,
     /// Visits going on.
     pub(super) visits: HashMap<VisitId, TunnelId>,
+    /// The live links that are dormant.
+    pub(super) sleepers: Sleepers,
     /// Visits waiting.
-    pub(super) held: HashMap<VisitId, TunnelId>,
+    pub(super) held: Held,
     pub(super) visits_total: u64,
     pub(super) draining: bool,
     /// Before this nobody is given up for gone: clients get time to find a restarted server.
@@ -81,7 +85,8 @@ impl Engine {
             ended: HashMap::new(),
             links: HashMap::new(),
             visits: HashMap::new(),
-            held: HashMap::new(),
+            sleepers: Sleepers::default(),
+            held: Held::default(),
             visits_total: 0,
             draining: false,
             settled_at: now.wall.plus(super::lifecycle::SETTLING),
@@ -135,6 +140,7 @@ impl Engine {
             Event::LinkAway { link } => self.link_away(now, link),
             Event::LinkAsleep { link } => self.link_asleep(now, link),
             Event::LinkAwake { link } => self.link_awake(now, link),
+            Event::LinkWeighs { link, bytes } => self.link_weighs(link, bytes),
             Event::LinkDown { link } => self.link_down(now, link),
             Event::EnrollAsked {
                 from,
@@ -238,7 +244,7 @@ impl Engine {
 
     fn drain(&mut self) {
         self.draining = true;
-        let waiting: BTreeSet<TunnelId> = self.held.values().copied().collect();
+        let waiting: BTreeSet<TunnelId> = self.held.tunnels().collect();
         for tunnel in waiting {
             self.refuse_held(tunnel, &Refusal::Draining);
         }

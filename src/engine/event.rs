@@ -17,6 +17,8 @@ pub struct Visit {
     pub label: String,
     /// Who visits.
     pub peer: SocketAddr,
+    /// The most bytes of it that stay in memory while it waits.
+    pub bytes: u64,
 }
 
 /// Where an admitted visit goes.
@@ -119,6 +121,13 @@ pub enum Event {
     LinkAwake {
         /// The link.
         link: LinkId,
+    },
+    /// What a dormant link holds in memory has changed.
+    LinkWeighs {
+        /// The link.
+        link: LinkId,
+        /// The estimate, in bytes.
+        bytes: u64,
     },
     /// The link is gone.
     LinkDown {

@@ -1,21 +1,78 @@
-//! Visits that wait while their link is away: how many, how long, and what becomes of them.
+//! Visits that wait while their link is away: how many, how much they keep, how long, and what becomes of
+//! them.
 
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use super::entry::Engine;
 use super::routes::FOUND;
 use super::timers::Timer;
-use super::{Action, Refusal};
+use super::{Action, Refusal, Visit};
 use crate::names::{TunnelId, VisitId};
 use crate::times::Now;
 
 /// What visitors of an absent client are told to wait.
 pub(super) const RETRY_IN: Duration = Duration::from_secs(5);
 
+/// Visits that wait, and what they keep in memory.
+#[derive(Debug, Default)]
+pub(super) struct Held {
+    visits: HashMap<VisitId, (TunnelId, u64)>,
+    tunnels: HashMap<TunnelId, u64>,
+    bytes: u64,
+}
+
+impl Held {
+    fn insert(&mut self, visit: VisitId, tunnel: TunnelId, bytes: u64) {
+        self.visits.insert(visit, (tunnel, bytes));
+        let own = self.tunnels.entry(tunnel).or_default();
+        *own = own.saturating_add(bytes);
+        self.bytes = self.bytes.saturating_add(bytes);
+    }
+
+    /// The tunnel it waited for, if it did.
+    pub(super) fn remove(&mut self, visit: &VisitId) -> Option<TunnelId> {
+        let (tunnel, bytes) = self.visits.remove(visit)?;
+        self.bytes = self.bytes.saturating_sub(bytes);
+        if let Some(own) = self.tunnels.get_mut(&tunnel) {
+            *own = own.saturating_sub(bytes);
+            if *own == 0 {
+                self.tunnels.remove(&tunnel);
+            }
+        }
+        Some(tunnel)
+    }
+
+    /// Those that somebody waits for, once for each who does.
+    pub(super) fn tunnels(&self) -> impl Iterator<Item = TunnelId> + '_ {
+        self.visits.values().map(|(tunnel, _)| *tunnel)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.visits.len()
+    }
+
+    /// What all of them keep.
+    pub(super) const fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    fn bytes_of(&self, tunnel: TunnelId) -> u64 {
+        self.tunnels.get(&tunnel).copied().unwrap_or(0)
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.visits.is_empty() && self.tunnels.is_empty() && self.bytes == 0
+    }
+}
+
 impl Engine {
     /// Lets a visit wait, within the bounds.
-    pub(super) fn hold(&mut self, visit: VisitId, id: TunnelId) -> Result<(), Refusal> {
-        let all = self.held.len();
+    pub(super) fn hold(&mut self, visit: &Visit, id: TunnelId) -> Result<(), Refusal> {
+        let (all, bytes) = (self.held.len(), visit.bytes);
+        let kept = self.held.bytes_of(id).saturating_add(bytes);
+        let kept_in_all = self.held.bytes().saturating_add(bytes);
         let tunnel = self.tunnels.get_mut(&id).expect(FOUND);
         let slug = tunnel.row.slug.clone();
         if tunnel.hold_over {
@@ -24,12 +81,16 @@ impl Engine {
                 retry_in: RETRY_IN,
             });
         }
-        if tunnel.held.len() >= self.settings.held_visits || all >= self.settings.held_visits_total
-        {
+        let bounds = &self.settings;
+        let is_full = tunnel.held.len() >= bounds.held_visits
+            || all >= bounds.held_visits_total
+            || kept > bounds.held_memory
+            || kept_in_all > bounds.held_memory_total;
+        if is_full {
             return Err(Refusal::HoldFull { tunnel: slug });
         }
-        tunnel.held.push(visit);
-        self.held.insert(visit, id);
+        tunnel.held.push(visit.id);
+        self.held.insert(visit.id, id, bytes);
         Ok(())
     }
 

@@ -257,6 +257,7 @@ impl Engine {
         for id in devices {
             self.watch_silence(id);
         }
+        self.caps_changed();
     }
 }
 

@@ -53,6 +53,7 @@ impl Engine {
         self.links.insert(link, id);
         if let Some(ghost) = ghost {
             self.links.remove(&ghost.id);
+            self.sleepers.remove(ghost.id);
             self.act(Action::CutLink {
                 link: ghost.id,
                 code: Code::Superseded,
@@ -73,6 +74,7 @@ impl Engine {
         live.heard = now.monotonic;
         // Its timer comes early and looks again: this is called too often to move it each time.
         if !live.asleep && std::mem::take(&mut live.dormant) {
+            self.sleepers.remove(link);
             self.watch_silence(id);
             self.arrive(now, id);
         }
@@ -90,6 +92,7 @@ impl Engine {
         live.dormant = true;
         self.timers.cancel(Timer::Silence(id));
         self.depart(now, now.monotonic, id);
+        self.fell_dormant(now.monotonic, id);
     }
 
     /// The client says that it will not take visits from now on.
@@ -128,6 +131,7 @@ impl Engine {
     pub(super) fn unlink(&mut self, link: LinkId) -> Option<(DeviceId, Live)> {
         let id = self.links.remove(&link)?;
         self.timers.cancel(Timer::Silence(id));
+        self.sleepers.remove(link);
         let live = self.devices.get_mut(&id)?.link.take()?;
         Some((id, live))
     }
@@ -144,6 +148,7 @@ impl Engine {
         live.dormant = true;
         let since = live.heard.checked_add(patience).unwrap_or(now.monotonic);
         self.depart(now, since, id);
+        self.fell_dormant(since, id);
     }
 
     /// Sets the timer of a link that is not dormant yet.

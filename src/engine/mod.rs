@@ -10,6 +10,7 @@
 //! | `entry` | the entrances: every event, every timer, in one list each |
 //! | `routes`, `hold` | where a visit goes; which visits wait, and how long |
 //! | `links` | which link of a device is the live one, and whether it sleeps |
+//! | `dormant` | what links that sleep may cost |
 //! | `leases` | who gets which name |
 //! | `lifecycle`, `idle` | when a tunnel ends, and what that means |
 //! | `enrol` | users, join tokens, devices |
@@ -18,6 +19,7 @@
 
 mod backoff;
 pub mod book;
+mod dormant;
 mod enrol;
 mod entry;
 mod event;
@@ -40,6 +42,7 @@ mod views;
 pub mod watch;
 
 pub use backoff::Backoff;
+pub use dormant::DormantCaps;
 pub use entry::Engine;
 pub use event::{
     Action, Admission, Answer, AskError, BindAsk, Event, Requester, Route, Ticket, Visit,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::DormantCaps;
 use crate::names::{DeviceId, Hostname, InviteId, Kind, LinkId, Pin, Slug, TunnelId, UserId};
 use crate::times::WallTime;
 
@@ -189,6 +190,12 @@ pub struct EngineSettings {
     pub held_visits: usize,
     /// Visits held in all.
     pub held_visits_total: usize,
+    /// Bytes that the held visits of one tunnel may keep.
+    pub held_memory: u64,
+    /// Bytes that all held visits may keep.
+    pub held_memory_total: u64,
+    /// What dormant links may cost.
+    pub dormant: DormantCaps,
     /// Idle time of ad-hoc tunnels that ask nothing; None = never.
     pub idle: Option<Duration>,
     /// A tunnel whose client is gone this long closes.

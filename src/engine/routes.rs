@@ -23,7 +23,7 @@ impl Engine {
         self.visit_over(now, visit.id);
         match self.way(id) {
             Some(link) => Ok(Admission::Pass(self.begin_visit(now, visit.id, id, link))),
-            None => self.hold(visit.id, id).map(|()| Admission::Hold),
+            None => self.hold(visit, id).map(|()| Admission::Hold),
         }
     }
 

@@ -46,8 +46,14 @@ pub struct Counts {
     pub tunnels: usize,
     /// Visits going on.
     pub visits: usize,
+    /// What those that are dormant hold in memory, in bytes.
+    pub dormant_bytes: u64,
+    /// Links closed since the start because dormant ones cost too much.
+    pub dormant_evicted: u64,
     /// Visits waiting.
     pub held: usize,
+    /// The most bytes that those keep in memory.
+    pub held_bytes: u64,
     /// Visits that passed since the start.
     pub visits_total: u64,
     /// Commits under way.
@@ -97,10 +103,18 @@ impl Engine {
             dormant: live.filter(|live| live.dormant).count(),
             tunnels: self.tunnels.values().filter(|t| t.is_open()).count(),
             visits: self.visits.len(),
+            dormant_bytes: self.sleepers.bytes(),
+            dormant_evicted: self.sleepers.evicted(),
             held: self.held.len(),
+            held_bytes: self.held.bytes(),
             visits_total: self.visits_total,
             pending: self.pending.len(),
         }
+    }
+
+    /// How many visits go on.
+    pub fn visits_now(&self) -> usize {
+        self.visits.len()
     }
 
     /// What is in force.

@@ -12,9 +12,10 @@ use tokio::time::{sleep, timeout};
 use super::error::{AcceptFailure, LinkEnd, LinkError, OpenFailure};
 use super::heads::Heads;
 use super::kick;
+use super::load::{LinkLoad, Load, Place, Slot};
 use super::own::Own;
 use super::path::{Paths, Sessions};
-use super::streams::{LinkRecv, LinkSend, Slot};
+use super::streams::{LinkRecv, LinkSend};
 use super::{LinkSettings, tls};
 use crate::codes::Code;
 use crate::engine::watch::Pulse;
@@ -69,6 +70,7 @@ pub(super) enum End {
 struct Streams {
     /// As many streams of ours as the connection's window covers, whatever the peer allows.
     slots: Arc<Semaphore>,
+    load: Arc<Load>,
     heads: Mutex<Heads>,
     send_window: u64,
 }
@@ -198,6 +200,7 @@ impl Link {
             live,
             streams: Arc::new(Streams {
                 slots: Arc::new(Semaphore::new(slots.min(Semaphore::MAX_PERMITS))),
+                load: Load::new(settings.stream_window, settings.send_window),
                 heads: Mutex::new(Heads::default()),
                 send_window: settings.send_window.into(),
             }),
@@ -261,6 +264,11 @@ impl Link {
                 .as_ref()
                 .map_or(Duration::ZERO, |own| own.report().longest_stall),
         }
+    }
+
+    /// The streams that this end has open, and what the link holds in memory.
+    pub fn load(&self) -> LinkLoad {
+        self.streams.load.now()
     }
 
     /// What the link hears, for the watch over it. The client's alone: `None` on the server, which
@@ -337,12 +345,14 @@ impl Link {
     async fn slot(&self) -> Result<Slot, OpenFailure> {
         let slots = &self.streams.slots;
         if let Ok(permit) = Arc::clone(slots).try_acquire_owned() {
-            return Ok(Some(Arc::new(permit)));
+            return Ok(Some(Place::new(&self.streams.load, permit)));
         }
         tokio::select! {
             biased;
             _ = self.live.connection.closed() => Err(OpenFailure::LinkGone),
-            permit = Arc::clone(slots).acquire_owned() => Ok(permit.ok().map(Arc::new)),
+            permit = Arc::clone(slots).acquire_owned() => {
+                Ok(permit.ok().map(|permit| Place::new(&self.streams.load, permit)))
+            }
         }
     }
 
@@ -408,6 +418,11 @@ impl Link {
     #[cfg(test)]
     pub(super) fn raw(&self) -> &Connection {
         &self.live.connection
+    }
+
+    /// How it ended, if it has.
+    pub fn ended(&self) -> Option<LinkEnd> {
+        self.live.end()
     }
 
     /// Waits for the end, and tells of what kind it was.

@@ -27,6 +27,7 @@ mod heads;
 mod identity;
 mod kick;
 mod listener;
+mod load;
 #[cfg(test)]
 mod memory;
 pub mod outside;
@@ -47,6 +48,7 @@ pub use error::{AcceptFailure, EndCause, LinkEnd, LinkError, OpenFailure};
 pub use handle::{Link, LinkStats};
 pub use identity::{Identity, IdentityError};
 pub use listener::{Arriving, Listener};
+pub use load::LinkLoad;
 pub use socket::{Buffers, buffers};
 pub use streams::{LinkRecv, LinkSend};
 pub use transport::LinkSettings;

@@ -3,17 +3,12 @@
 
 use std::future::Future;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use super::load::Slot;
+use crate::wire::{RecvChunks, SendChunks, StreamCode, StreamError};
 use bytes::Bytes;
 use quinn::{ReadError, RecvStream, SendStream, StoppedError, VarInt, WriteError};
-use tokio::sync::OwnedSemaphorePermit;
-
-use crate::wire::{RecvChunks, SendChunks, StreamCode, StreamError};
-
-/// One of the streams that may be open at once; both halves hold it.
-pub(super) type Slot = Option<Arc<OwnedSemaphorePermit>>;
 
 type Stopped = Pin<Box<dyn Future<Output = Result<Option<VarInt>, StoppedError>> + Send + Sync>>;
 
@@ -23,7 +18,7 @@ pub struct LinkSend {
     /// Made when first asked for: most streams end without anyone waiting for a stop.
     stopped: Option<Stopped>,
     over: bool,
-    _slot: Slot,
+    slot: Slot,
 }
 
 /// The receiving half. Dropped before the end, it asks the peer to stop.
@@ -32,7 +27,7 @@ pub struct LinkRecv {
     /// What arrived together with the head.
     leftover: Bytes,
     state: RecvState,
-    _slot: Slot,
+    slot: Slot,
 }
 
 #[derive(Debug, Clone)]
@@ -60,7 +55,7 @@ impl LinkSend {
             stream,
             stopped: None,
             over: false,
-            _slot: slot,
+            slot,
         }
     }
 }
@@ -71,7 +66,7 @@ impl LinkRecv {
             stream,
             leftover: Bytes::new(),
             state: RecvState::Open,
-            _slot: slot,
+            slot,
         }
     }
 
@@ -98,6 +93,9 @@ impl SendChunks for LinkSend {
     ) -> Poll<Result<(), StreamError>> {
         // The future holds nothing between polls, so a new one each time loses nothing.
         let sent = ready!(pin!(self.stream.write_chunks(bufs)).poll(cx));
+        if let (Ok(written), Some(slot)) = (&sent, &self.slot) {
+            slot.wrote(written.bytes);
+        }
         Poll::Ready(match sent {
             Ok(_) => Ok(()),
             Err(WriteError::Stopped(code)) => Err(reset_by(code)),
@@ -172,7 +170,12 @@ impl RecvChunks for LinkRecv {
             *first = std::mem::take(&mut self.leftover);
             return Poll::Ready(Ok(1));
         }
-        let read = ready!(pin!(self.stream.read_chunks(bufs)).poll(cx));
+        let read = pin!(self.stream.read_chunks(bufs)).poll(cx);
+        if let Some(slot) = &self.slot {
+            // Who waits for more has read all there was.
+            slot.unread(matches!(read, Poll::Ready(Ok(Some(_)))));
+        }
+        let read = ready!(read);
         Poll::Ready(match read {
             Ok(Some(count)) => Ok(count),
             Ok(None) => {

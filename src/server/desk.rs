@@ -598,6 +598,7 @@ mod tests {
             id: VisitId::random(),
             label: "app".into(),
             peer: "192.0.2.9:1".parse().unwrap(),
+            bytes: 0,
         }
     }
 

@@ -27,7 +27,7 @@ use crate::codes::Code;
 use crate::config::{ServerConfig, TlsMode};
 use crate::edge::tls::{self, CertStore};
 use crate::edge::{Edge, EdgeSettings};
-use crate::engine::{Engine, EngineSettings, Event};
+use crate::engine::{DormantCaps, Engine, EngineSettings, Event};
 use crate::link::{Identity, LinkSettings, Listener};
 use crate::store::{ServerStore, StateLock};
 use crate::supervise::{SERVER_GRACE, SOFTWARE, prepare_state_dir};
@@ -323,6 +323,14 @@ pub(crate) fn engine_settings(config: &ServerConfig, public_port: u16) -> Engine
         hold_max: t.hold_max,
         held_visits: t.held_visits,
         held_visits_total: t.held_visits_total,
+        held_memory: t.held_memory,
+        held_memory_total: t.held_memory_total,
+        dormant: DormantCaps {
+            links: config.dormant.links,
+            links_per_user: config.dormant.links_per_user,
+            memory: config.dormant.memory,
+            memory_per_user: config.dormant.memory_per_user,
+        },
         idle: t.idle,
         offline_max: t.offline_max,
         quarantine: t.quarantine,

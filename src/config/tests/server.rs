@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::config::{LogFormat, TlsMode, TunnelDefaults};
+use crate::config::{DormantConfig, LogFormat, TlsMode, TunnelDefaults};
 
 /// A file with a domain and one more thing, which has exactly these problems.
 #[track_caller]
@@ -30,6 +30,7 @@ fn a_domain_is_enough() {
     assert_eq!(config.admin.socket, Path::new("/run/wormkey/server.sock"));
     assert_eq!(config.admin.group, None);
     assert_eq!(config.tunnels, TunnelDefaults::default());
+    assert_eq!(config.dormant, DormantConfig::default());
     assert_eq!(config.link.keep_alive, Duration::from_secs(5));
     assert_eq!(config.link.idle_timeout, Duration::from_secs(72 * 3600));
     assert_eq!(
@@ -61,11 +62,18 @@ fn every_key_is_taken() {
         hold_max = "2s"
         held_visits = 3
         held_visits_total = 4
+        held_memory = "2MiB"
+        held_memory_total = "3MiB"
         idle = "never"
         offline_max = "5d"
         quarantine = "0s"
         origin_timeout = "7s"
         per_device = 8
+        [dormant]
+        links = 6
+        links_per_user = 5
+        memory = "1GiB"
+        memory_per_user = "64KiB"
         [link]
         keep_alive = "9s"
         idle_timeout = "10h"
@@ -95,6 +103,8 @@ fn every_key_is_taken() {
         hold_max: secs(2),
         held_visits: 3,
         held_visits_total: 4,
+        held_memory: 2 << 20,
+        held_memory_total: 3 << 20,
         idle: None,
         offline_max: secs(5 * 86_400),
         quarantine: secs(0),
@@ -102,6 +112,13 @@ fn every_key_is_taken() {
         per_device: 8,
     };
     assert_eq!(config.tunnels, tunnels);
+    let dormant = DormantConfig {
+        links: 6,
+        links_per_user: 5,
+        memory: 1 << 30,
+        memory_per_user: 64 << 10,
+    };
+    assert_eq!(config.dormant, dormant);
     assert_eq!(config.link.keep_alive, secs(9));
     assert_eq!(config.link.idle_timeout, secs(36_000));
     assert_eq!(config.log.format, LogFormat::Json);
@@ -404,7 +421,7 @@ fn unknown_keys_are_guessed() {
         ),
         (
             "[origins]\nallow = []",
-            "line 2: origins: is no key; here stand domain, listen, tls, state, admin, tunnels, link, log",
+            "line 2: origins: is no key; here stand domain, listen, tls, state, admin, tunnels, dormant, link, log",
         ),
         (
             "listen = 443",
@@ -441,7 +458,7 @@ level = "loud"
   line 7: listen.advertise: \"t.example.com\" has no port; write \"t.example.com:443\"
   line 8: listen.advertise: \"10.0.0.1\" has no port; write \"10.0.0.1:443\"
   line 11: tunnels.hold: is over hold_max; write \"1m\" or less
-  line 12: tunnels.rate: is no key; here stand hold_max, hold, held_visits, held_visits_total, quarantine, idle, offline_max, origin_timeout, per_device
+  line 12: tunnels.rate: is no key; here stand hold_max, hold, held_visits, held_visits_total, held_memory, held_memory_total, quarantine, idle, offline_max, origin_timeout, per_device
   line 14: log.level: \"loud\" is no level; write error, warn, info, debug or trace, or \"info,wormkey::edge=debug\""
     );
 }
@@ -464,4 +481,42 @@ fn a_reload_names_what_it_cannot_change() {
     };
     assert_eq!(old.changed_needs_restart(&files("/a")), ["tls.mode"]);
     assert!(files("/a").changed_needs_restart(&files("/b")).is_empty());
+}
+
+#[test]
+fn sizes_of_memory_get_their_fix() {
+    for (rest, wanted) in [
+        (
+            "[dormant]\nmemory = 64",
+            "line 3: dormant.memory: 64 has no unit; write \"64MiB\"",
+        ),
+        (
+            "[dormant]\nmemory_per_user = \"64MB\"",
+            "line 3: dormant.memory_per_user: \"64MB\" is no size; write it like \"64MiB\"",
+        ),
+        (
+            "[dormant]\nmemory = \"1KiB\"",
+            "line 3: dormant.memory: \"1KiB\" is too small; write \"64KiB\"",
+        ),
+        (
+            "[dormant]\nmemory_per_user = \"2GiB\"\nmemory = \"1GiB\"",
+            "line 4: dormant.memory: is below memory_per_user; write \"2GiB\" or more",
+        ),
+        (
+            "[dormant]\nlinks = 1",
+            "line 3: dormant.links: is below links_per_user; write 256 or more",
+        ),
+        (
+            "[tunnels]\nheld_memory = \"1MiB\"",
+            "line 3: tunnels.held_memory: \"1MiB\" is too small; write \"2MiB\"",
+        ),
+    ] {
+        check(rest, &[wanted]);
+    }
+    // The bound of all grows with the bound of one.
+    let config = good("[dormant]\nmemory_per_user = \"2GiB\"\nlinks_per_user = 5000");
+    assert_eq!(
+        (config.dormant.memory, config.dormant.links),
+        (2 << 30, 5000)
+    );
 }

@@ -10,7 +10,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 
 use super::*;
 
-type Out = BoxBody<Bytes, std::io::Error>;
+pub(super) type Out = BoxBody<Bytes, std::io::Error>;
 
 #[derive(Clone)]
 struct OnTasks(Tasks);
@@ -25,7 +25,7 @@ where
     }
 }
 
-async fn browser(world: &World) -> SendRequest<Out> {
+pub(super) async fn browser(world: &World) -> SendRequest<Out> {
     browser_with_window(world, 1 << 20).await
 }
 
@@ -39,6 +39,25 @@ async fn browser_with_window(world: &World, window: u32) -> SendRequest<Out> {
         .unwrap();
     world.tasks.spawn("test-h2-connection", connection);
     send
+}
+
+/// A body that goes on for as long as pieces come.
+pub(super) fn streamed(pieces: mpsc::Receiver<Bytes>) -> Out {
+    BodyExt::boxed(StreamBody::new(Pieces(pieces)))
+}
+
+struct Pieces(mpsc::Receiver<Bytes>);
+
+impl futures_core::Stream for Pieces {
+    type Item = Result<http_body::Frame<Bytes>, std::io::Error>;
+
+    fn poll_next(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Self::Item>> {
+        let next = self.0.poll_recv(cx);
+        next.map(|piece| piece.map(|piece| Ok(http_body::Frame::data(piece))))
+    }
 }
 
 fn none() -> Out {

@@ -4,6 +4,7 @@ mod answers;
 mod bodies;
 mod doors;
 mod heads;
+mod held;
 mod http2;
 mod reserved;
 mod times;
@@ -93,6 +94,8 @@ struct Shared {
     /// Each pass has a link of its own from here on.
     link: u64,
     fresh_links: bool,
+    /// Every visit waits for ever.
+    holds: bool,
     panics: bool,
     cut: CancellationToken,
     offline: CancellationToken,
@@ -101,6 +104,10 @@ struct Shared {
 
 impl Admit for Inside {
     async fn admit(&self, visit: Visit) -> Result<Pass, Refusal> {
+        if self.shared.lock().unwrap().holds {
+            self.shared.lock().unwrap().admitted.push(visit);
+            return std::future::pending().await;
+        }
         let mut shared = self.shared.lock().unwrap();
         assert!(!std::mem::take(&mut shared.panics), "on purpose");
         shared.admitted.push(visit.clone());

@@ -2,6 +2,7 @@
 //! After every step the world checks what has to hold at every instant.
 
 mod disk;
+mod dormant;
 mod enrolment;
 mod holding;
 mod leasing;
@@ -86,6 +87,14 @@ fn settings() -> EngineSettings {
         hold_max: secs(60),
         held_visits: 4,
         held_visits_total: 6,
+        held_memory: 1 << 20,
+        held_memory_total: 1 << 20,
+        dormant: DormantCaps {
+            links: 1000,
+            links_per_user: 1000,
+            memory: u64::MAX,
+            memory_per_user: u64::MAX,
+        },
         idle: Some(DAY),
         offline_max: 7 * DAY,
         quarantine: 7 * DAY,
@@ -461,6 +470,7 @@ impl World {
             id: VisitId::from_bytes(bytes(self.number())),
             label: label.into(),
             peer: peer(),
+            bytes: 0,
         };
         let admitted = self.engine.admit(self.now, &visit);
         if let Ok(Admission::Pass(route)) = &admitted {
@@ -551,6 +561,9 @@ impl World {
         assert_eq!(counts.visits, self.going_on.len());
         let waiting: usize = self.engine.tunnels().map(|view| view.held).sum();
         assert_eq!(counts.held, waiting);
+        let caps = &self.engine.settings().dormant;
+        assert!(counts.dormant <= caps.links, "too many links sleep");
+        assert!(counts.dormant_bytes <= caps.memory, "and hold too much");
     }
 
     fn check_route(&self, route: &Route) {
@@ -635,6 +648,7 @@ impl Engine {
             ("links", self.links.is_empty()),
             ("visits", self.visits.is_empty()),
             ("held", self.held.is_empty()),
+            ("sleepers", self.sleepers.is_empty()),
             ("tunnels", self.tunnels.is_empty()),
             ("names", self.names.is_empty()),
             ("former", self.former.is_empty()),

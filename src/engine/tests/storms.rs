@@ -22,6 +22,10 @@ enum Step {
     Heard {
         link: usize,
     },
+    Weighs {
+        link: usize,
+        bytes: u64,
+    },
     Bind {
         link: usize,
         tunnel: u8,
@@ -86,6 +90,7 @@ fn steps() -> impl Strategy<Value = Step> {
         2 => (any(), 1..20_u64).prop_map(|(device, age)| Step::GhostUp { device, age }),
         4 => any().prop_map(|link| Step::LinkDown { link }),
         6 => any().prop_map(|link| Step::Heard { link }),
+        4 => (any(), 0..80_u64).prop_map(|(link, bytes)| Step::Weighs { link, bytes }),
         16 => (any(), 0..6_u8, 0..4_usize, 0..3_u64, 0..3_u64).prop_map(
             |(link, tunnel, name, expires, idle)| Step::Bind { link, tunnel, name, expires, idle }
         ),
@@ -116,6 +121,12 @@ fn stormy_settings() -> EngineSettings {
         offline_max: secs(120),
         quarantine: secs(150),
         tunnels_per_device: 3,
+        dormant: DormantCaps {
+            links: 2,
+            links_per_user: 1,
+            memory: 100,
+            memory_per_user: 70,
+        },
         ..settings()
     }
 }
@@ -170,6 +181,11 @@ impl Storm {
             Step::Heard { link } => {
                 if let Some(link) = pick(&self.links, link) {
                     self.world.heard(link);
+                }
+            }
+            Step::Weighs { link, bytes } => {
+                if let Some(link) = pick(&self.links, link) {
+                    self.world.handle(Event::LinkWeighs { link, bytes });
                 }
             }
             Step::Bind {

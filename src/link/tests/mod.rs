@@ -1,5 +1,6 @@
 //! Two endpoints on a network in memory, on paused time; and on loopback, where only the real thing will do.
 
+mod asleep;
 mod handshake;
 mod health;
 mod hostile;

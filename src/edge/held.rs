@@ -1,0 +1,48 @@
+//! What a visit keeps in memory while it waits in the hold: its head, and what is read ahead of its body
+//! before anybody asks for that. An upper bound, from the constants that bound the reading. What a
+//! connection costs by itself is not counted here; the number of connections bounds that.
+
+use hyper::body::{Body as _, Incoming};
+
+use super::connection::{H1_BUFFER, H2_STREAM_WINDOW};
+use super::guard;
+use crate::http::head::Head;
+
+/// What a field costs beside its bytes, and a visit beside its head.
+const FIELD: usize = 64;
+const VISIT: usize = 2 * 1024;
+
+/// The most that it keeps.
+pub(super) fn bytes(is_h2: bool, head: &Head, body: &Incoming) -> u64 {
+    let ahead = if is_h2 {
+        ahead_of_h2(head, body)
+    } else {
+        ahead_of_h1(head)
+    };
+    (size_of_head(head) as u64).saturating_add(ahead)
+}
+
+fn size_of_head(head: &Head) -> usize {
+    let fields = head.fields.iter();
+    let fields = fields.map(|(name, value)| name.as_str().len() + value.len() + FIELD);
+    VISIT + head.path.len() + head.authority.len() + fields.sum::<usize>()
+}
+
+/// A window is given back only for what was taken, and of a visit that waits nothing is.
+fn ahead_of_h2(head: &Head, body: &Incoming) -> u64 {
+    if body.is_end_stream() {
+        return 0;
+    }
+    let window = u64::from(H2_STREAM_WINDOW);
+    let announced = body.size_hint().upper().filter(|_| head.protocol.is_none());
+    announced.unwrap_or(window).min(window)
+}
+
+/// hyper's buffer, whatever follows the head in it; and behind an upgrade what the guard keeps back.
+fn ahead_of_h1(head: &Head) -> u64 {
+    let kept_back = match head.protocol {
+        Some(_) => guard::HELD_MAX + guard::READ,
+        None => 0,
+    };
+    (H1_BUFFER + kept_back) as u64
+}
