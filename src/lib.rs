@@ -20,7 +20,7 @@
 //! | [`store`] | SQLite: schema, migrations, one file per table group |
 //! | [`admin`] | Unix-socket API: types, routes, peer credentials, the caller's side |
 //! | [`server`], [`client`], [`ctl`], [`dev`] | roles: wire adapters to the engine; bind, supervise, drain |
-//! | [`daemon`], `supervise` | `wormkeyd`'s command line and manual; state directory, signals and readiness around every role |
+//! | [`daemon`], `supervise` | `wormkeyd`'s command line and manual; state directory, signals, readiness and orderly ends around every role |
 //! | [`config`] | TOML as written -> a `Config` that holds; its keys, for the manual |
 //! | [`tasks`], [`telemetry`] | the only caller of `tokio::spawn`; tracing set-up |
 //!

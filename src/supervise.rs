@@ -1,6 +1,8 @@
 //! What every role does around its work: its name and state directory, signals, systemd's readiness, an
 //! orderly end. Knows no role.
 
+mod drains;
+
 use std::future::Future;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::Path;
@@ -11,12 +13,17 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+pub(crate) use drains::Drains;
+
 /// What this build calls itself.
 pub(crate) const SOFTWARE: &str = concat!("wormkeyd ", env!("CARGO_PKG_VERSION"));
 
 /// How long visits in flight have to finish when the server drains; a client that has dialled anew
 /// keeps the old link as long.
 pub(crate) const SERVER_GRACE: Duration = Duration::from_secs(30);
+
+/// What the end takes after a drain, at most.
+const END_WITHIN: Duration = Duration::from_secs(15);
 
 /// Makes the state directory for its owner alone; one that is there is left as its administrator made it.
 pub(crate) fn prepare_state_dir(dir: &Path) -> anyhow::Result<()> {
@@ -32,24 +39,26 @@ pub(crate) fn prepare_state_dir(dir: &Path) -> anyhow::Result<()> {
         .with_context(|| format!("closing the state directory {} to others", dir.display()))
 }
 
-/// Runs until SIGTERM or SIGINT, then drains; a second one ends the drain at once. SIGHUP reloads.
-/// An error when a critical task ended by itself.
+/// Runs until SIGTERM, SIGINT or an ask at the admin socket, then drains within the grace given or asked
+/// for; a second one ends the drain at once. SIGHUP reloads. An error when a critical task ended by itself.
 pub(crate) async fn until_stopped<R, RF, D, DF>(
     failed: &CancellationToken,
+    drains: &Drains,
     reload: R,
-    drain: D,
+    (grace, drain): (Duration, D),
 ) -> anyhow::Result<()>
 where
     R: Fn() -> RF,
     RF: Future<Output = ()>,
-    D: FnOnce() -> DF,
-    DF: Future<Output = ()>,
+    D: FnOnce(Duration) -> DF,
+    DF: Future<Output = bool>,
 {
     let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
     let mut hangup = signal(SignalKind::hangup()).context("listening for SIGHUP")?;
+    drains.heed();
     notify(&[sd_notify::NotifyState::Ready]);
-    loop {
+    let grace = loop {
         tokio::select! {
             biased;
             // Deaf is worse than dead: systemd starts a dead one again.
@@ -57,8 +66,9 @@ where
                 notify(&[sd_notify::NotifyState::Stopping]);
                 bail!("a part without which there is no service has ended");
             }
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
+            _ = terminate.recv() => break grace,
+            _ = interrupt.recv() => break grace,
+            asked = drains.asked() => break asked.unwrap_or(grace),
             _ = hangup.recv() => {
                 let reloading = sd_notify::NotifyState::Reloading;
                 match sd_notify::NotifyState::monotonic_usec_now() {
@@ -69,16 +79,31 @@ where
                 notify(&[sd_notify::NotifyState::Ready]);
             }
         }
-    }
-    notify(&[sd_notify::NotifyState::Stopping]);
-    info!("stopping: draining");
-    tokio::select! {
+    };
+    // systemd would kill us at its own time, which knows nothing of a grace that somebody asked for.
+    let patience = (grace + END_WITHIN).as_micros();
+    let patience = u32::try_from(patience).unwrap_or(u32::MAX);
+    notify(&[
+        sd_notify::NotifyState::Stopping,
+        sd_notify::NotifyState::ExtendTimeoutUsec(patience),
+    ]);
+    info!(?grace, "stopping: draining");
+    drains.begin(grace);
+    let finished = tokio::select! {
         biased;
-        _ = terminate.recv() => warn!("second signal, ending at once"),
-        _ = interrupt.recv() => warn!("second signal, ending at once"),
-        () = drain() => {}
-    }
+        _ = terminate.recv() => at_once("signal"),
+        _ = interrupt.recv() => at_once("signal"),
+        _ = drains.asked() => at_once("ask"),
+        finished = drain(grace) => finished,
+    };
+    drains.end(finished);
     Ok(())
+}
+
+/// What was begun is not waited for any more.
+fn at_once(by: &'static str) -> bool {
+    warn!(by, "asked a second time, ending at once");
+    false
 }
 
 /// Tells systemd, where there is one.

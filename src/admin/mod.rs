@@ -11,8 +11,10 @@ use crate::codes::Code;
 mod ask;
 pub mod call;
 pub mod checks;
+pub mod drain;
 mod event_log;
 mod events;
+pub mod figures;
 mod respond;
 mod routes;
 mod serve;
@@ -73,6 +75,14 @@ pub type EventStream = tokio::sync::broadcast::Receiver<(u64, EventJson)>;
 pub trait CommonBackend: Send + Sync + 'static {
     /// Validates the configuration and puts it in force; the old one stays when it is bad.
     fn reload(&self, caller: Caller) -> impl Future<Output = Reply<ReloadJson>> + Send;
+    /// Ends the daemon in order; answers when it is about to end.
+    fn drain(
+        &self,
+        caller: Caller,
+        ask: drain::DrainAsk,
+    ) -> impl Future<Output = Reply<drain::DrainJson>> + Send;
+    /// How far that is.
+    fn drain_state(&self) -> drain::DrainJson;
     /// Events from `after` on as far as they are remembered, then live ones.
     fn events(&self, after: Option<u64>) -> (Vec<(u64, EventJson)>, EventStream);
 }
@@ -125,6 +135,12 @@ pub trait ServerBackend: CommonBackend {
     fn status(&self) -> impl Future<Output = Reply<ServerStatusJson>> + Send;
     /// Looks at all that it depends on. One at a time.
     fn doctor(&self) -> impl Future<Output = Reply<DoctorJson>> + Send;
+    /// The live links after a cursor, oldest first.
+    fn links(
+        &self,
+        after: Option<String>,
+        limit: u32,
+    ) -> impl Future<Output = Reply<figures::LinkPage>> + Send;
     /// The audit from a cursor on, oldest first.
     fn audit(
         &self,

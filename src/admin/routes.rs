@@ -16,12 +16,12 @@ use super::types::{
     AuditJson, ClientStatusJson, DeviceJson, InviteAsk, InviteJson, JoinAsk, JoinJson, OpenAsk,
     ReloadJson, ServerStatusJson, TunnelJson, UserJson,
 };
-use super::{ApiError, Caller, ClientBackend, CommonBackend, ServerBackend};
+use super::{ApiError, Caller, ClientBackend, CommonBackend, ServerBackend, drain, figures};
 use crate::codes::Code;
 use crate::names::TunnelId;
 use crate::tasks::Tasks;
 
-type Answer<T> = Result<axum::Json<T>, ApiError>;
+pub(super) type Answer<T> = Result<axum::Json<T>, ApiError>;
 
 /// What every route can reach.
 pub(super) struct Hub<B> {
@@ -47,6 +47,10 @@ impl<B> Hub<B> {
             tasks,
             watchers: Watchers::default(),
         }
+    }
+
+    pub(super) fn backend(&self) -> &B {
+        &self.backend
     }
 }
 
@@ -77,6 +81,7 @@ pub(super) fn server<B: ServerBackend>(hub: Hub<B>) -> Router {
         )
         .route("/v1/devices", get(devices::<B>))
         .route("/v1/devices/{key}", delete(revoke_device::<B>))
+        .route("/v1/links", get(figures::links::<B>))
         .route("/v1/users", get(users::<B>))
         .route("/v1/invites", post(invite::<B>))
         .route("/v1/revoke", post(revoke::<B>))
@@ -87,6 +92,7 @@ pub(super) fn server<B: ServerBackend>(hub: Hub<B>) -> Router {
 fn finish<B: CommonBackend>(routes: Router<Hub<B>>, hub: Hub<B>) -> Router {
     routes
         .route("/v1/reload", post(reload::<B>))
+        .route("/v1/drain", get(drain::state::<B>).post(drain::drain::<B>))
         .route("/v1/events", get(events::<B>))
         .fallback(async |uri: Uri| {
             ApiError::new(Code::NotFound, format!("there is no {} here", uri.path()))

@@ -8,9 +8,11 @@ use std::time::Duration;
 use tokio::sync::broadcast;
 
 use super::checks::{CheckJson, DoctorJson};
+use super::drain::{DrainAsk, DrainJson};
+use super::figures::{LinkFiguresJson, LinkPage};
 use super::types::{
     AuditJson, ClientStatusJson, DeviceJson, EventJson, InviteAsk, InviteJson, JoinAsk, JoinJson,
-    LinkJson, OpenAsk, ReloadJson, ServerStatusJson, TunnelJson, UserJson, VisitJson,
+    LinkJson, OpenAsk, PacketsJson, ReloadJson, ServerStatusJson, TunnelJson, UserJson, VisitJson,
 };
 use super::{
     ApiClient, ApiError, Caller, ClientBackend, CommonBackend, EventStream, ServerBackend, socket,
@@ -92,6 +94,7 @@ pub(crate) struct State {
     pub(crate) callers: Vec<Caller>,
     pub(crate) opened: Vec<OpenAsk>,
     pub(crate) joined: bool,
+    pub(crate) link: Option<LinkJson>,
     pub(crate) expires_at: Option<WallTime>,
     pub(crate) warnings: Vec<String>,
     pub(crate) checks: Vec<CheckJson>,
@@ -186,6 +189,24 @@ impl CommonBackend for Fake {
         })
     }
 
+    async fn drain(&self, caller: Caller, ask: DrainAsk) -> Result<DrainJson, ApiError> {
+        self.called(format!("drain {:?}", ask.grace), Some(caller))
+            .await?;
+        Ok(DrainJson {
+            finished: Some(true),
+            ..self.drain_state()
+        })
+    }
+
+    fn drain_state(&self) -> DrainJson {
+        DrainJson {
+            draining: true,
+            visits: 4,
+            ends_by: Some(NOW),
+            finished: None,
+        }
+    }
+
     fn events(&self, after: Option<u64>) -> (Vec<(u64, EventJson)>, EventStream) {
         let state = self.state();
         let past = state.remembered.iter();
@@ -265,7 +286,7 @@ impl ClientBackend for Fake {
             domain: joined("t.example.com"),
             user: joined("alice"),
             device: state.joined.then(|| DeviceId::from_bytes([1; 16])),
-            link: LinkJson {
+            link: state.link.clone().unwrap_or_else(|| LinkJson {
                 state: if state.joined { "up" } else { "not_joined" }.to_owned(),
                 address: joined("t.example.com:443"),
                 since: state
@@ -273,7 +294,7 @@ impl ClientBackend for Fake {
                     .then(|| WallTime::from_millis(NOW.as_millis() - 90_000)),
                 rtt_ms: state.joined.then_some(12.34),
                 ..LinkJson::default()
-            },
+            }),
             tunnels: state.tunnels.len() as u64,
             problems: Vec::new(),
         })
@@ -357,12 +378,59 @@ impl ServerBackend for Fake {
             pin: "ab".to_owned(),
             links: 2,
             dormant: 1,
+            dormant_bytes: 96 << 10,
+            dormant_evicted: 0,
             tunnels: 3,
             visits: 4,
             held: 0,
+            held_bytes: 0,
             visits_total: 99,
             draining: false,
         })
+    }
+
+    async fn links(&self, after: Option<String>, limit: u32) -> Result<LinkPage, ApiError> {
+        self.called(format!("links {after:?} {limit}"), None)
+            .await?;
+        let up = LinkFiguresJson {
+            generation: "1.1".to_owned(),
+            device: DeviceId::from_bytes([1; 16]),
+            device_name: "laptop".to_owned(),
+            user: "alice".to_owned(),
+            state: "up".to_owned(),
+            since: WallTime::from_millis(NOW.as_millis() - 7_500_000),
+            path: "udp".to_owned(),
+            address: "192.0.2.7:4433".to_owned(),
+            rtt_ms: 12.34,
+            packets: PacketsJson {
+                sent: 2000,
+                lost: 3,
+            },
+            moves: 2,
+            longest_stall_ms: 0.0,
+            streams: 4,
+            bytes: 32 << 10,
+            ..LinkFiguresJson::default()
+        };
+        let dormant = LinkFiguresJson {
+            generation: "1.2".to_owned(),
+            device_name: "desk".to_owned(),
+            state: "dormant".to_owned(),
+            dormant_since: Some(WallTime::from_millis(NOW.as_millis() - 3_600_000)),
+            path: "websocket".to_owned(),
+            longest_stall_ms: 62_000.0,
+            streams: 0,
+            last_error: Some("timed out here".to_owned()),
+            ..up.clone()
+        };
+        let links = [up, dormant].into_iter();
+        let links =
+            links.filter(|link| after.as_ref().is_none_or(|after| link.generation > *after));
+        let mut links: Vec<_> = links.collect();
+        let more = links.len() > limit as usize;
+        links.truncate(limit as usize);
+        let next = links.last().filter(|_| more).map(|l| l.generation.clone());
+        Ok(LinkPage { links, next })
     }
 
     async fn audit(&self, after: Option<i64>, limit: u32) -> Result<Vec<AuditJson>, ApiError> {

@@ -221,12 +221,21 @@ pub struct ServerStatusJson {
     pub links: u64,
     /// Of them dormant.
     pub dormant: u64,
+    /// What the dormant ones hold in memory, an estimate in bytes.
+    #[serde(default)]
+    pub dormant_bytes: u64,
+    /// Links closed since the daemon started because dormant ones cost too much.
+    #[serde(default)]
+    pub dormant_evicted: u64,
     /// Open tunnels.
     pub tunnels: u64,
     /// Visits going on.
     pub visits: u64,
     /// Visits waiting.
     pub held: u64,
+    /// The most bytes that those keep in memory.
+    #[serde(default)]
+    pub held_bytes: u64,
     /// Visits so far, since the daemon started.
     pub visits_total: u64,
     /// Whether it takes no new visits.

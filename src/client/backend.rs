@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::admin::checks::DoctorJson;
+use crate::admin::drain::{DrainAsk, DrainJson};
 use crate::admin::types::{
     ClientStatusJson, EventJson, JoinAsk, JoinJson, LinkJson, OpenAsk, PacketsJson, ReloadJson,
     TunnelJson,
@@ -87,6 +88,16 @@ impl Backend {
 impl CommonBackend for Backend {
     async fn reload(&self, _: Caller) -> Result<ReloadJson, ApiError> {
         self.reload_now().await
+    }
+
+    async fn drain(&self, caller: Caller, ask: DrainAsk) -> Result<DrainJson, ApiError> {
+        let client = &self.client;
+        let visits = || client.book.visits();
+        client.drains.drain(caller, ask, visits).await
+    }
+
+    fn drain_state(&self) -> DrainJson {
+        self.client.drains.stand(self.client.book.visits())
     }
 
     fn events(&self, after: Option<u64>) -> (Vec<(u64, EventJson)>, EventStream) {

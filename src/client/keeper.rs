@@ -321,6 +321,7 @@ impl Client {
             address: Some(link.peer().to_string()),
             since: Some(Clock.now().wall),
             generation: generation.or(before.generation),
+            last_error: before.last_error,
             ..LinkJson::default()
         });
     }

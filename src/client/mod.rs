@@ -34,7 +34,7 @@ use crate::link::{Link, LinkSettings};
 use crate::names::TunnelId;
 use crate::origin::{OriginPolicy, Origins};
 use crate::store::{ClientStore, StateLock};
-use crate::supervise::{SERVER_GRACE, SOFTWARE, prepare_state_dir};
+use crate::supervise::{Drains, SERVER_GRACE, SOFTWARE, prepare_state_dir};
 use crate::tasks::Tasks;
 use crate::times::{Clock, WallTime};
 use crate::wire::{Control, Ping, Update};
@@ -95,6 +95,8 @@ pub(crate) struct Client {
     visit_ended: Notify,
     /// Findings about the configuration, for status.
     problems: Mutex<Vec<String>>,
+    /// The way in for who asks this client to end.
+    drains: Drains,
 }
 
 struct Current {
@@ -146,6 +148,7 @@ impl Running {
             pong: Notify::new(),
             visit_ended: Notify::new(),
             problems: Mutex::new(Vec::new()),
+            drains: Drains::new(),
         });
         tasks.spawn_critical("store", watch_store(Arc::clone(&client)));
         client.declare(&config.tunnels).await;
@@ -176,8 +179,8 @@ impl Running {
         self.client.tasks.stopped()
     }
 
-    /// Lets visits in flight finish, within the grace.
-    pub async fn drain(&self, grace: Duration) {
+    /// Lets visits in flight finish, within the grace. Whether they did.
+    pub async fn drain(&self, grace: Duration) -> bool {
         self.client.announce_drain().await;
         let none_left = async {
             loop {
@@ -188,7 +191,7 @@ impl Running {
                 ended.await;
             }
         };
-        let _ = tokio::time::timeout(grace, none_left).await;
+        tokio::time::timeout(grace, none_left).await.is_ok()
     }
 
     /// Ends the link and all tasks. Tunnels stay promised: stopping is not closing.
@@ -478,8 +481,9 @@ pub async fn run(config: ClientConfig, config_path: Option<PathBuf>) -> anyhow::
     let running = Running::start(config, config_path, Vec::new()).await?;
     let outcome = crate::supervise::until_stopped(
         &running.failed(),
+        &running.client.drains,
         || async { drop(running.backend.reload_now().await) },
-        || running.drain(GRACE),
+        (GRACE, |grace| running.drain(grace)),
     )
     .await;
     running.stop().await;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
 
-use crate::names::{Slug, TunnelId};
+use crate::names::{Generation, Slug, TunnelId};
 use crate::times::parse_duration;
 
 /// Shown under `--help` and in the man page.
@@ -123,6 +123,14 @@ pub enum Command {
     Doctor,
     /// Make the client read its configuration again
     Reload,
+    /// End the client in order: no new visits, and those in flight finish
+    ///
+    /// Its tunnels stay, and wait for it as after a lost link. A second drain, or a signal, ends it at once.
+    Drain {
+        /// How long visits in flight have to finish; 10s if absent
+        #[arg(long, value_name = "DURATION", value_parser = duration)]
+        grace: Option<String>,
+    },
     /// Commands for the server's operator
     Server {
         /// What to do.
@@ -176,12 +184,29 @@ pub enum ServerCommand {
         #[arg(value_name = "SLUG", value_parser = tunnel_key)]
         tunnel: String,
     },
-    /// Show how the server stands
+    /// Show how the server stands, and how the first of its links do
     Status,
     /// Look at what visitors and links need on this side, and say what to do
     Doctor,
+    /// List the links that live, and how they do
+    Links {
+        /// Go on after this one: its generation
+        #[arg(long, value_name = "GENERATION", value_parser = generation)]
+        after: Option<String>,
+        /// Rows at most; 100 if absent
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+        limit: Option<u32>,
+    },
     /// Make the server read its configuration again
     Reload,
+    /// End the server in order: no new visits, and those in flight finish
+    ///
+    /// Clients are asked to come back when there is a server again. A second drain, or a signal, ends it at once.
+    Drain {
+        /// How long visits in flight have to finish; 30s if absent
+        #[arg(long, value_name = "DURATION", value_parser = duration)]
+        grace: Option<String>,
+    },
     /// Show who changed what
     Audit {
         /// Go on after this row
@@ -277,6 +302,12 @@ fn tunnel_key(text: &str) -> Result<String, String> {
         return Ok(text.to_owned());
     }
     slug(text)
+}
+
+fn generation(text: &str) -> Result<String, String> {
+    text.parse::<Generation>()
+        .map(|_| text.to_owned())
+        .map_err(|err| err.to_string())
 }
 
 fn duration(text: &str) -> Result<String, String> {

@@ -165,7 +165,12 @@ fn has(command: &Command, arg: &Arg) -> bool {
     !arg.is_positional()
         && command
             .get_arguments()
-            .any(|other| other.get_long() == arg.get_long() && other.get_id() == arg.get_id())
+            .any(|other| other.get_long() == arg.get_long() && says_the_same(other, arg))
+}
+
+fn says_the_same(one: &Arg, other: &Arg) -> bool {
+    let help = |arg: &Arg| arg.get_help().map(ToString::to_string);
+    one.get_id() == other.get_id() && help(one) == help(other)
 }
 
 fn usage(args: &[&Arg]) -> String {

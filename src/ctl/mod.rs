@@ -17,7 +17,9 @@ use crate::codes::Code;
 pub mod args;
 mod ask;
 mod doctor;
+mod drain;
 mod error;
+mod figures;
 mod io;
 pub mod man;
 mod open;
@@ -126,6 +128,7 @@ async fn command(cli: &mut Cli, command: Command) -> Result<u8, CtlError> {
         Command::Status => status::client(cli).await?,
         Command::Doctor => return doctor::doctor(cli).await,
         Command::Reload => status::reload(cli).await?,
+        Command::Drain { grace } => drain::drain(cli, grace).await?,
         Command::Server { command } => return server_command(cli, command).await,
         Command::Generate { what, dir } => match what {
             Generated::Man => man::write(&dir)?,
@@ -147,8 +150,10 @@ async fn server_command(cli: &mut Cli, command: ServerCommand) -> Result<u8, Ctl
         ServerCommand::Revoke { what } => server::revoke(cli, &what).await,
         ServerCommand::Tunnels { all } => tunnels::list(cli, all).await,
         ServerCommand::Close { tunnel } => tunnels::close(cli, &tunnel).await,
-        ServerCommand::Status => status::server(cli).await,
+        ServerCommand::Status => figures::server_status(cli).await,
+        ServerCommand::Links { after, limit } => figures::links(cli, after, limit).await,
         ServerCommand::Doctor => return doctor::doctor(cli).await,
+        ServerCommand::Drain { grace } => drain::drain(cli, grace).await,
         ServerCommand::Reload => status::reload(cli).await,
         ServerCommand::Audit { after, limit } => server::audit(cli, after, limit).await,
     };

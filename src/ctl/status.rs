@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::Cli;
 use super::error::CtlError;
+use super::figures::{of_link, size};
 use super::text::{Times, about, facts};
 use crate::admin::types::{
     ClientStatusJson, JoinAsk, JoinJson, LinkJson, ReloadJson, ServerStatusJson,
@@ -130,9 +131,14 @@ pub(super) async fn client(cli: &mut Cli) -> Result<(), CtlError> {
         ),
         ("joined", Some(joined)),
         ("link", status.joined.then(|| link(&status.link, &times))),
+    ]
+    .into_iter()
+    .chain(of_link(&status.link))
+    .chain([
         ("tunnels", Some(status.tunnels.to_string())),
         ("device", status.device.map(|id| id.to_string())),
-    ];
+    ]);
+    let rows: Vec<_> = rows.collect();
     let lines = facts(&rows, "", cli.style);
     cli.lines(&lines)?;
     for problem in &status.problems {
@@ -172,48 +178,39 @@ fn link(link: &LinkJson, times: &Times) -> String {
     text
 }
 
-pub(super) async fn server(cli: &mut Cli) -> Result<(), CtlError> {
-    let status: ServerStatusJson = cli
-        .api
-        .get("/v1/status")
-        .await
-        .map_err(|err| cli.failed(err))?;
-    if cli.json {
-        return cli.document(&status);
-    }
-    let times = cli.times();
+/// What is to be said of a server.
+pub(super) fn of_server(
+    status: &ServerStatusJson,
+    times: &Times,
+) -> Vec<(&'static str, Option<String>)> {
     let listen: Vec<String> = status
         .listen
         .iter()
         .map(|(name, at)| format!("{name} {at}"))
         .collect();
-    let rows = [
+    vec![
         (
             "daemon",
             Some(daemon(
                 &status.software,
                 status.pid,
                 status.started_at,
-                &times,
+                times,
             )),
         ),
         ("domain", Some(status.domain.clone())),
         ("listens", Some(listen.join(", "))),
         ("tls", Some(status.tls.clone())),
         ("pin", Some(status.pin.clone())),
-        (
-            "links",
-            Some(format!(
-                "{}, {} of them dormant",
-                status.links, status.dormant
-            )),
-        ),
+        ("links", Some(links(status))),
         ("tunnels", Some(status.tunnels.to_string())),
         (
             "visits",
             Some(format!(
-                "{} now, {} waiting, {} since the daemon started",
-                status.visits, status.held, status.visits_total
+                "{} now, {}, {} since the daemon started",
+                status.visits,
+                waiting(status),
+                status.visits_total
             )),
         ),
         (
@@ -222,7 +219,26 @@ pub(super) async fn server(cli: &mut Cli) -> Result<(), CtlError> {
                 .draining
                 .then(|| "yes: no new visits are taken".to_owned()),
         ),
-    ];
-    let lines = facts(&rows, "", cli.style);
-    cli.lines(&lines)
+    ]
+}
+
+fn links(status: &ServerStatusJson) -> String {
+    let mut text = format!("{}, {} of them dormant", status.links, status.dormant);
+    if status.dormant > 0 {
+        text.push_str(&format!(" and holding {}", size(status.dormant_bytes)));
+    }
+    if status.dormant_evicted > 0 {
+        text.push_str(&format!(
+            "; {} closed for want of room",
+            status.dormant_evicted
+        ));
+    }
+    text
+}
+
+fn waiting(status: &ServerStatusJson) -> String {
+    match status.held {
+        0 => "0 waiting".to_owned(),
+        held => format!("{held} waiting with {} at most", size(status.held_bytes)),
+    }
 }

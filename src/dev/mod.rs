@@ -85,7 +85,9 @@ async fn serve(
         };
         let tunnel = open(&server, &client, &target).await?;
         announce(out, &tunnel, wish.target.is_some(), &ca_file)?;
-        crate::supervise::until_stopped(&failed, || async {}, || server.drain(GRACE)).await
+        let drains = crate::supervise::Drains::new();
+        let drain = |grace| server.drain(grace);
+        crate::supervise::until_stopped(&failed, &drains, || async {}, (GRACE, drain)).await
     }
     .await;
     client.stop().await;

@@ -170,6 +170,23 @@ impl fmt::Display for Generation {
     }
 }
 
+impl FromStr for Generation {
+    type Err = BadGeneration;
+
+    fn from_str(text: &str) -> Result<Self, BadGeneration> {
+        let (boot, counter) = text.split_once('.').ok_or(BadGeneration)?;
+        Ok(Self {
+            boot: u64::from_str_radix(boot, 16).map_err(|_| BadGeneration)?,
+            counter: counter.parse().map_err(|_| BadGeneration)?,
+        })
+    }
+}
+
+/// A text that is no generation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("no generation of a link")]
+pub struct BadGeneration;
+
 /// One link: the generation alone tells it, since no two links share one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LinkId(pub Generation);

@@ -24,6 +24,11 @@ impl Asks {
         self.0 = Some((self.0.map_or(ask, |(first, _)| first), ask));
     }
 
+    /// Since when something waits for an answer, as far as was looked.
+    pub(super) fn since(&self) -> Option<Instant> {
+        self.0.map(|(first, _)| first.at)
+    }
+
     /// Whether the peer has been silent for too long after something was sent.
     pub(super) fn is_away(&mut self, now: Instant, heard: u64, rtt: Duration) -> bool {
         let Some((first, last)) = self.0 else {

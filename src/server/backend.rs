@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::admin::checks::DoctorJson;
+use crate::admin::drain::{DrainAsk, DrainJson};
+use crate::admin::figures::LinkPage;
 use crate::admin::types::{
     AuditJson, DeviceJson, EventJson, InviteAsk, InviteJson, ReloadJson, ServerStatusJson,
     TunnelJson, UserJson,
@@ -17,9 +19,10 @@ use crate::codes::Code;
 use crate::config::{ServerConfig, TlsMode};
 use crate::edge::Edge;
 use crate::engine::{Answer, AskError, DeviceView, Engine, Event, TunnelState, TunnelView};
-use crate::names::{InviteId, Pin, UserId};
+use crate::names::{Generation, InviteId, LinkId, Pin, UserId};
 use crate::secret::Secret;
 use crate::store::ServerStore;
+use crate::supervise::Drains;
 use crate::times::{WallTime, parse_duration};
 use crate::wire::token::JoinToken;
 
@@ -44,6 +47,7 @@ pub(super) struct Parts {
     pub(super) config_path: Option<PathBuf>,
     pub(super) https: SocketAddr,
     pub(super) config: ServerConfig,
+    pub(super) drains: Drains,
 }
 
 /// The server as its admin socket sees it.
@@ -64,6 +68,10 @@ impl Backend {
             draining: AtomicBool::new(false),
             doctor: tokio::sync::Mutex::new(()),
         }
+    }
+
+    fn visits(&self) -> u64 {
+        self.parts.desk.read(Engine::visits_now) as u64
     }
 
     pub(super) fn set_draining(&self) {
@@ -152,6 +160,14 @@ impl CommonBackend for Backend {
     async fn reload(&self, caller: Caller) -> Result<ReloadJson, ApiError> {
         tracing::info!(uid = caller.uid, "reload asked for");
         self.reload_now().await
+    }
+
+    async fn drain(&self, caller: Caller, ask: DrainAsk) -> Result<DrainJson, ApiError> {
+        self.parts.drains.drain(caller, ask, || self.visits()).await
+    }
+
+    fn drain_state(&self) -> DrainJson {
+        self.parts.drains.stand(self.visits())
     }
 
     fn events(&self, after: Option<u64>) -> (Vec<(u64, EventJson)>, EventStream) {
@@ -277,9 +293,12 @@ impl ServerBackend for Backend {
             pin: self.parts.pin.to_string(),
             links: counts.links as u64,
             dormant: counts.dormant as u64,
+            dormant_bytes: counts.dormant_bytes,
+            dormant_evicted: counts.dormant_evicted,
             tunnels: counts.tunnels as u64,
             visits: counts.visits as u64,
             held: counts.held as u64,
+            held_bytes: counts.held_bytes,
             visits_total: counts.visits_total,
             draining: self.draining.load(Ordering::Relaxed),
         })
@@ -299,6 +318,14 @@ impl ServerBackend for Backend {
             .domain
             .clone();
         Ok(super::doctor::doctor(&domain, self.parts.https).await)
+    }
+
+    async fn links(&self, after: Option<String>, limit: u32) -> Result<LinkPage, ApiError> {
+        let bad = |_| ApiError::new(Code::Usage, "the cursor is not one; use a page's `next`");
+        let after = after.map(|text| text.parse::<Generation>().map_err(bad));
+        let after = after.transpose()?.map(LinkId);
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        Ok(self.parts.desk.links(after, limit))
     }
 
     async fn audit(&self, after: Option<i64>, limit: u32) -> Result<Vec<AuditJson>, ApiError> {

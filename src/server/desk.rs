@@ -1,6 +1,8 @@
 //! Where the engine meets the world: one lock around it, and its actions carried out in order.
 //! Decides nothing itself.
 
+pub(crate) mod figures;
+
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -26,6 +28,7 @@ use crate::wire::Control;
 use super::asks::Asks;
 use super::backend::tunnel_json;
 use super::control;
+use figures::Figures;
 
 /// The longest the driver sleeps: wall-clock deadlines must be met within a second even when the clock steps.
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
@@ -52,6 +55,8 @@ struct State {
     waiting: HashMap<VisitId, oneshot::Sender<Seated>>,
     calls: HashMap<u64, oneshot::Sender<Result<Answer, AskError>>>,
     signals: HashMap<TunnelId, Signals>,
+    /// Why the last link of each device ended, if it went wrong; one for each that ever had one.
+    ends: HashMap<DeviceId, String>,
 }
 
 /// What a held visit hears: its way and the signals that end it, or a refusal.
@@ -67,6 +72,8 @@ pub(crate) struct Entry {
     pub(crate) asks: Asks,
     /// How many datagrams the engine was told of.
     pub(crate) told: u64,
+    /// How it does, for status.
+    pub(crate) figures: Figures,
 }
 
 /// What ends the visits of a tunnel from outside.
@@ -95,6 +102,7 @@ impl Desk {
             waiting: HashMap::new(),
             calls: HashMap::new(),
             signals: HashMap::new(),
+            ends: HashMap::new(),
         };
         Self(Arc::new(Inner {
             clock: Clock,
@@ -142,31 +150,6 @@ impl Desk {
         let entry = state.links.get_mut(&id)?;
         entry.asks.note(now, entry.link.heard());
         Some(entry.link.clone())
-    }
-
-    /// Looks at a link: tells the engine when anything was heard since the last look, or when a visit
-    /// waits on it and nothing is.
-    pub(super) fn look(&self, id: LinkId) {
-        let now = self.now();
-        let mut state = self.lock();
-        let Some(entry) = state.links.get_mut(&id) else {
-            return;
-        };
-        let heard = entry.link.heard();
-        let news = heard != std::mem::replace(&mut entry.told, heard);
-        let rtt = entry.link.rtt();
-        let away = entry.asks.is_away(now.monotonic, heard, rtt);
-        if news {
-            state.engine.handle(now, Event::LinkHeard { link: id });
-        }
-        if away {
-            state.engine.handle(now, Event::LinkAway { link: id });
-        }
-        if news || away {
-            self.carry_out(&mut state, now);
-            drop(state);
-            self.0.moved.notify_one();
-        }
     }
 
     /// The next link's generation.

@@ -19,6 +19,7 @@ use crate::wire::{
 
 use super::asks::Asks;
 use super::control::{bind_ask, fault};
+use super::desk::figures::{Figures, LOOK, why};
 use super::desk::{Desk, Entry, Post};
 use super::slugs;
 
@@ -74,6 +75,7 @@ async fn serve(arriving: Arriving, desk: Desk, greeting: Greeting) {
         outbox,
         asks: Asks::default(),
         told: 0,
+        figures: Figures::new(desk.now()),
     };
     let listed = Listed::new(desk.clone(), id, entry);
     let mut session = Session {
@@ -85,6 +87,7 @@ async fn serve(arriving: Arriving, desk: Desk, greeting: Greeting) {
         desk,
     };
     let end = session.run(hello, &greeting).await;
+    session.note(&end);
     drop(listed);
     session.finish(end).await;
 }
@@ -253,7 +256,7 @@ impl Session {
         let closed = self.link.clone();
         let closed = closed.closed();
         tokio::pin!(closed);
-        let mut look = tokio::time::interval(keep_alive.min(Duration::from_secs(1)));
+        let mut look = tokio::time::interval(keep_alive.min(LOOK));
         // A process that was stopped for an hour need not look an hour's worth of times.
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -348,6 +351,16 @@ impl Session {
             }
         }
         Ok(())
+    }
+
+    /// Remembers how it ended, for status.
+    fn note(&self, end: &End) {
+        let (code, why) = match end {
+            End::Gone => why(self.link.ended()),
+            End::Said(code) => (Some(*code), code.row().cause.to_owned()),
+            End::Refuse(code, detail) => (Some(*code), format!("{code}: {detail}")),
+        };
+        self.desk.note_end(self.id, code, &why);
     }
 
     async fn finish(mut self, end: End) {

@@ -30,7 +30,7 @@ use crate::edge::{Edge, EdgeSettings};
 use crate::engine::{DormantCaps, Engine, EngineSettings, Event};
 use crate::link::{Identity, LinkSettings, Listener};
 use crate::store::{ServerStore, StateLock};
-use crate::supervise::{SERVER_GRACE, SOFTWARE, prepare_state_dir};
+use crate::supervise::{Drains, SERVER_GRACE, SOFTWARE, prepare_state_dir};
 use crate::tasks::Tasks;
 use crate::times::Clock;
 use crate::wire::{Control, GoAway};
@@ -51,6 +51,7 @@ pub struct Server {
     store: ServerStore,
     tasks: Tasks,
     https: SocketAddr,
+    drains: Drains,
     _lock: StateLock,
 }
 
@@ -113,6 +114,7 @@ impl Server {
 
         let socket =
             crate::admin::socket::bind(&config.admin.socket, 0o660, config.admin.group.as_deref())?;
+        let drains = Drains::new();
         let backend = Arc::new(backend::Backend::new(backend::Parts {
             desk: desk.clone(),
             store: store.clone(),
@@ -124,6 +126,7 @@ impl Server {
             config_path: options.config_path,
             https: addr,
             config: config.clone(),
+            drains: drains.clone(),
         }));
         tasks.spawn_critical(
             "admin",
@@ -138,6 +141,7 @@ impl Server {
             store,
             tasks,
             https: addr,
+            drains,
             _lock: lock,
         })
     }
@@ -152,8 +156,9 @@ impl Server {
         self.tasks.stopped()
     }
 
-    /// Takes nothing new, lets the rest finish within the grace, tells clients to come back.
-    pub async fn drain(&self, grace: Duration) {
+    /// Takes nothing new, lets the rest finish within the grace, tells clients to come back. Whether all
+    /// finished.
+    pub async fn drain(&self, grace: Duration) -> bool {
         self.backend.set_draining();
         self.desk.handle(Event::Drain);
         // A client that came back to us would take its tunnels over from its own old link, and cut the
@@ -166,7 +171,7 @@ impl Server {
             code: Code::Draining.row().wire,
         };
         self.desk.tell_all(&Control::GoAway(message));
-        self.edge.drain(grace).await;
+        self.edge.drain(grace).await
     }
 
     /// Ends links and tasks and puts the last of the state on disk.
@@ -359,8 +364,9 @@ pub async fn run(config: ServerConfig, config_path: Option<PathBuf>) -> anyhow::
     .await?;
     let outcome = crate::supervise::until_stopped(
         &server.failed(),
+        &server.drains,
         || async { drop(server.backend.reload_now().await) },
-        || server.drain(SERVER_GRACE),
+        (SERVER_GRACE, |grace| server.drain(grace)),
     )
     .await;
     server.stop().await;

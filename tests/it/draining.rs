@@ -137,3 +137,93 @@ async fn a_client_without_its_server_stops_at_once() {
         client.log()
     );
 }
+
+#[tokio::test]
+async fn a_drain_asked_for_lets_visits_finish_and_refuses_new_ones() {
+    let mut world = World::new().await;
+    let client = world.joined().await;
+    let (port, begun) = slow_origin(SLOW).await;
+    open(&client, &[&port.to_string(), "--name", "app"]).await;
+    let answer = world.visitor("app").send1(get("/slow")).await.unwrap();
+    begun.await.unwrap();
+    let drain = world.server_ctl(&["drain", "--grace", "20s"]);
+    let visit = async {
+        crate::world::eventually("the drain has begun", || async {
+            let status = world.server_ctl(&["status"]).await.json();
+            (status["draining"] == true).then_some(())
+        })
+        .await;
+        if let Ok(late) = world.visitor("app").try_get("/slow").await {
+            assert_eq!((late.status.as_u16(), late.error()), (503, "draining"));
+        }
+        whole(answer).await
+    };
+    let (drained, visit) = tokio::join!(drain, visit);
+    assert_eq!(visit.unwrap().text(), "halfdone");
+    let said = drained.ok();
+    assert_eq!(said.json()["finished"], true, "{said:?}");
+    assert_eq!(said.json()["visits"], 1, "{said:?}");
+    assert!(said.err.contains("draining: 1 visit left"), "{said:?}");
+    assert!(world.server.ended().await.success());
+    assert_eq!(alarms(&world.server), Vec::<String>::new());
+    world.server.start().await;
+    crate::world::eventually("the client is back", || async {
+        let status = ctl(client.socket(), &["--json", "status"]).await.json();
+        (status["link"]["state"] == "up").then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_drain_cuts_what_is_left_after_its_grace() {
+    let mut world = World::new().await;
+    let client = world.joined().await;
+    let (port, begun) = slow_origin(Duration::from_secs(60)).await;
+    open(&client, &[&port.to_string(), "--name", "app"]).await;
+    let _answer = world.visitor("app").send1(get("/slow")).await.unwrap();
+    begun.await.unwrap();
+    let said = world.server_ctl(&["drain", "--grace", "500ms"]).await.ok();
+    assert_eq!(said.json()["finished"], false, "{said:?}");
+    assert!(world.server.ended().await.success());
+}
+
+#[tokio::test]
+async fn a_second_drain_ends_the_first_at_once() {
+    let mut world = World::new().await;
+    let client = world.joined().await;
+    let (port, begun) = slow_origin(Duration::from_secs(60)).await;
+    open(&client, &[&port.to_string(), "--name", "app"]).await;
+    let _answer = world.visitor("app").send1(get("/slow")).await.unwrap();
+    begun.await.unwrap();
+    let first = world.server_ctl(&["drain", "--grace", "1h"]);
+    let second = async {
+        crate::world::eventually("the drain has begun", || async {
+            let status = world.server_ctl(&["status"]).await.json();
+            (status["draining"] == true).then_some(())
+        })
+        .await;
+        world.server_ctl(&["drain"]).await
+    };
+    let (first, second) = tokio::join!(first, second);
+    for said in [first.ok(), second.ok()] {
+        assert_eq!(said.json()["finished"], false, "{said:?}");
+    }
+    assert!(world.server.ended().await.success());
+}
+
+#[tokio::test]
+async fn a_client_drains_when_asked_and_its_tunnels_wait_for_it() {
+    let mut world = World::new().await;
+    let mut client = world.joined().await;
+    let (port, begun) = slow_origin(Duration::from_secs(1)).await;
+    open(&client, &[&port.to_string(), "--name", "app"]).await;
+    let answer = world.visitor("app").send1(get("/slow")).await.unwrap();
+    begun.await.unwrap();
+    let (said, answer) = tokio::join!(ctl(client.socket(), &["--json", "drain"]), whole(answer));
+    assert_eq!(answer.unwrap().text(), "halfdone");
+    assert_eq!(said.ok().json()["finished"], true);
+    assert!(client.ended().await.success());
+    let tunnels = world.server_ctl(&["tunnels"]).await.ok().json();
+    let state = &tunnels["tunnels"][0]["state"];
+    assert!(state == "held" || state == "offline", "{tunnels}");
+}

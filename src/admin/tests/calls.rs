@@ -98,6 +98,26 @@ async fn every_route_of_a_server_answers() {
         (found["audit"].as_array().unwrap().len(), &found["next"]),
         (3, &Value::Null)
     );
+    let found: Value = api.get("/v1/links?limit=1").await.unwrap();
+    assert_eq!(
+        (&found["links"][0]["path"], &found["next"]),
+        (&json!("udp"), &json!("1.1"))
+    );
+    let found: Value = api.get("/v1/links?cursor=1.1").await.unwrap();
+    assert_eq!(
+        (&found["links"][0]["state"], &found["next"]),
+        (&json!("dormant"), &Value::Null)
+    );
+    let found: Value = api.get("/v1/drain").await.unwrap();
+    assert_eq!(
+        (&found["visits"], &found["finished"]),
+        (&json!(4), &Value::Null)
+    );
+    let (_, found): (_, Value) = api
+        .post("/v1/drain", &json!({"grace": "5s"}))
+        .await
+        .unwrap();
+    assert_eq!(found["finished"], true);
     let found: Value = api.get("/v1/status").await.unwrap();
     assert_eq!(found["domain"], "t.example.com");
     let (_, found): (_, Value) = api.post("/v1/reload", &json!({})).await.unwrap();
@@ -119,6 +139,9 @@ async fn every_route_of_a_server_answers() {
             "revoke inv_1",
             "audit Some(1) 1",
             "audit None 100",
+            "links None 1",
+            "links Some(\"1.1\") 100",
+            "drain Some(\"5s\")",
             "status",
             "reload",
         ]

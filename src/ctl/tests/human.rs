@@ -2,6 +2,7 @@ use std::time::Duration;
 
 use super::{Gone, Shell, ended};
 use crate::admin::testing::{Daemon, NOW, tunnel};
+use crate::admin::types::{LinkJson, PacketsJson};
 use crate::ctl::text::{Style, Times, about, clean, table};
 use crate::times::WallTime;
 
@@ -117,6 +118,87 @@ device   dev_01010101010101010101010101010101
 }
 
 #[tokio::test]
+async fn more_links_than_a_page_holds_are_a_command_away() {
+    let daemon = Daemon::server();
+    let page = Shell::to(&daemon).run("server links --limit 1").await;
+    assert_eq!(page.out.lines().count(), 2);
+    assert_eq!(page.err, "more with: wormkeyctl server links --after 1.1\n");
+    let wrong = Shell::to(&daemon).run("server links --after one").await;
+    assert_eq!(wrong.exit, 2, "{}", wrong.err);
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn a_link_shows_its_path_its_losses_and_its_troubles() {
+    let daemon = Daemon::client();
+    daemon.fake.state().joined = true;
+    daemon.fake.state().link = Some(LinkJson {
+        state: "up".to_owned(),
+        path: Some("websocket".to_owned()),
+        unverified_issuer: Some("CN=Firewall".to_owned()),
+        moves: Some(3),
+        longest_stall_ms: Some(1250.0),
+        packets: Some(PacketsJson {
+            sent: 1000,
+            lost: 15,
+        }),
+        last_error: Some("timed out here".to_owned()),
+        ..LinkJson::default()
+    });
+    let status = Shell::to(&daemon).run("status").await;
+    let expected = "\
+daemon      wormkeyd 0.1.0, pid 4711, running for 2h 5m
+joined      t.example.com, a device of alice
+link        up
+path        websocket, its certificate issued by CN=Firewall
+packets     1000 sent, 15 lost (1.5%)
+moved       3 times to another socket
+stalled     1s at most
+last error  timed out here
+tunnels     0
+device      dev_01010101010101010101010101010101
+";
+    assert_eq!(status, ended(0, expected, ""));
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn a_drain_tells_what_is_left_and_stays_until_the_daemon_has_ended() {
+    for (line, json) in [
+        ("server drain --grace 5s", false),
+        ("--json server drain", true),
+    ] {
+        let daemon = Daemon::server();
+        let mut calls = daemon.fake.calls.subscribe();
+        let drained = Shell::to(&daemon).run(line);
+        let ends = async {
+            while !calls.recv().await.unwrap().starts_with("drain") {}
+            daemon.stop().await;
+        };
+        let (drained, ()) = tokio::join!(drained, ends);
+        assert_eq!(drained.exit, 0);
+        assert_eq!(drained.err, "draining: 4 visits left\n");
+        let said = if json {
+            "{\"finished\":true,\"visits\":4}\n"
+        } else {
+            "drained: all visits came to their end, and the daemon has ended\n"
+        };
+        assert_eq!(drained.out, said);
+    }
+}
+
+#[tokio::test]
+async fn a_drain_is_not_for_the_other_daemon() {
+    let daemon = Daemon::server();
+    let mut calls = daemon.fake.calls.subscribe();
+    let refused = Shell::to(&daemon).run("drain").await;
+    assert_eq!(refused.exit, 2, "{}", refused.err);
+    assert_eq!(calls.try_recv().unwrap(), "status");
+    assert!(calls.try_recv().is_err(), "nothing else is asked");
+    daemon.stop().await;
+}
+
+#[tokio::test]
 async fn joining_reads_the_token_from_the_line_a_file_or_standard_input() {
     use crate::names::Pin;
     use crate::secret::Secret;
@@ -202,9 +284,17 @@ async fn the_operators_commands_read_well() {
              listens  https [::]:443\n\
              tls      self-signed\n\
              pin      ab\n\
-             links    2, 1 of them dormant\n\
+             links    2, 1 of them dormant and holding 96 KiB\n\
              tunnels  3\n\
-             visits   4 now, 0 waiting, 99 since the daemon started\n",
+             visits   4 now, 0 waiting, 99 since the daemon started\n\n\
+             DEVICE  USER   LINK        PATH       FROM            RTT      LOSS  MOVES  STALL  VISITS  SINCE  GENERATION  LAST ERROR\n\
+             laptop  alice  up          udp        192.0.2.7:4433  12.3 ms  0.1%  2      0 ms   4       20:08  1.1         -\n\
+             desk    alice  dormant 1h  websocket  192.0.2.7:4433  12.3 ms  0.1%  2      1m     0       20:08  1.2         timed out here\n",
+        ),
+        (
+            "server links --after 1.1 --limit 1",
+            "DEVICE  USER   LINK        PATH       FROM            RTT      LOSS  MOVES  STALL  VISITS  SINCE  GENERATION  LAST ERROR\n\
+             desk    alice  dormant 1h  websocket  192.0.2.7:4433  12.3 ms  0.1%  2      1m     0       20:08  1.2         timed out here\n",
         ),
     ] {
         assert_eq!(
