@@ -173,6 +173,12 @@ impl Minder {
         }
     }
 
+    /// From its Hello on, a new connection is the link.
+    pub(super) fn take(&mut self, won: Connected, address: String) {
+        let taking = async move { keeper::take(won, &address).await.map(Box::new) };
+        self.taking = Some(Box::pin(taking));
+    }
+
     /// Whether the link hears nothing.
     pub(super) fn is_silent(&self) -> bool {
         self.watch.silent_since().is_some()
@@ -218,9 +224,7 @@ impl Minder {
             Duty::TakeNew => {
                 if let Some((won, address)) = self.won.take() {
                     info!("link silent, taking the new one");
-                    self.taking = Some(Box::pin(async move {
-                        keeper::take(won, &address).await.map(Box::new)
-                    }));
+                    self.take(won, address);
                 }
             }
             Duty::OpenFallback => {

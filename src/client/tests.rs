@@ -258,3 +258,37 @@ async fn an_overloaded_server_is_no_refusal_of_the_device() {
     assert_ne!(world.client.client.standing.borrow().state, "refused");
     world.client.stop().await;
 }
+
+#[tokio::test]
+async fn the_end_of_the_old_link_does_not_take_the_new_one_with_it() {
+    let world = World::new().await;
+    let (old, _tx, _rx) = world.joined(world.welcome()).await;
+    let client = &world.client.client;
+    let up = &mut client.standing.subscribe();
+    let up = tokio::time::timeout(PATIENCE, up.wait_for(|link| link.state == "up"));
+    drop(up.await.unwrap().unwrap());
+    let link = client.link().unwrap();
+    let mut minder = minder::Minder::new(client, &link, "x:1", Duration::from_secs(1));
+    assert!(minder.successor().await.is_none(), "none is being made");
+    let taking = async {
+        let (won, address) = keeper::race(Arc::clone(client)).await.ok().unwrap();
+        minder.take(won, address);
+        let (_ended, fresh) = tokio::join!(link.closed(), minder.successor());
+        fresh
+    };
+    // The server knows the new link by its Hello, and ends the old one before it says Welcome.
+    let serve = async {
+        let new = world.arrive().await;
+        old.close(Code::Superseded, "a newer link");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let (link, mut tx, rx) = new;
+        tx.send(&Control::Welcome(world.welcome())).await.unwrap();
+        (link, tx, rx)
+    };
+    let both = async { tokio::join!(taking, serve) };
+    let (fresh, (new, _tx, _rx)) = tokio::time::timeout(PATIENCE, both).await.unwrap();
+    let fresh = fresh.expect("it is welcome");
+    assert_eq!(fresh.link.pin(), world.key.pin());
+    drop(new);
+    world.client.stop().await;
+}
