@@ -8,7 +8,7 @@ use crate::link::path::{Fallback, PathError, PathKind};
 use crate::link::{ControlRecv, ControlSend, Dialer, Link};
 use crate::names::TunnelId;
 use crate::wire::token::JoinToken;
-use crate::wire::{Bind, Capabilities, Close, Enroll, Hello, Ping, VERSION};
+use crate::wire::{Bind, Capabilities, Close, Enroll, Hello, Ping, TimeNote, VERSION};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const ME: Caller = Caller { uid: 0, pid: None };
@@ -172,6 +172,27 @@ async fn b27_tunnels_beyond_the_limit_are_refused_and_the_lists_stay_readable() 
     let text = serde_json::to_string(&tunnels).unwrap();
     let read: Vec<crate::admin::types::TunnelJson> = serde_json::from_str(&text).unwrap();
     assert_eq!(read.len(), 5);
+    world.server.stop().await;
+}
+
+#[tokio::test]
+async fn who_asks_for_the_time_is_told_it() {
+    let world = World::new("").await;
+    let mut device = world.device().await;
+    let before = Clock.now().wall.as_millis();
+    let nonce = 7;
+    device
+        .say(Control::Time(TimeNote { nonce, at: None }))
+        .await;
+    let Some(Control::Time(told)) = device.hear().await else {
+        panic!("the server tells the time");
+    };
+    assert_eq!(told.nonce, 7);
+    let at = told.at.expect("an answer has a time");
+    assert!(
+        (before..=Clock.now().wall.as_millis()).contains(&at),
+        "{at}"
+    );
     world.server.stop().await;
 }
 

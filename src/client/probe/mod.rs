@@ -37,6 +37,8 @@ pub(super) use rounds::keep_probing;
 
 /// Questions under way at once.
 const AT_ONCE: usize = 4;
+/// Tunnels that opened since the last round and are worth a question of their own.
+const NEWS: usize = 8;
 /// A tunnel that was moved this moment is known everywhere a moment later.
 const AGAIN_AFTER: Duration = Duration::from_millis(1500);
 /// One question with all its steps.
@@ -83,7 +85,12 @@ impl Probes {
 
     /// A tunnel opened: worth a question soon.
     pub(super) fn opened(&self, id: TunnelId) {
-        self.news().opened.push(id);
+        let mut news = self.news();
+        // The rest have their turn with the rounds.
+        if news.opened.len() < NEWS {
+            news.opened.push(id);
+        }
+        drop(news);
         self.called.notify_one();
     }
 

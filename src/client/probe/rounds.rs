@@ -10,7 +10,7 @@ use crate::engine::book::{BookRow, BookState};
 use crate::names::{Kind, TunnelId};
 
 use super::judge::BROKEN;
-use super::{Client, Probes};
+use super::{Client, NEWS, Probes};
 
 /// After a tunnel opened: its row is everywhere by then.
 const OPENED: Duration = Duration::from_millis(500);
@@ -86,7 +86,7 @@ impl Plan {
         }
         if !news.opened.is_empty() {
             self.opened.extend(news.opened);
-            self.opened.truncate(PER_LINK);
+            self.opened.truncate(NEWS);
             self.opened_at.get_or_insert(Instant::now() + OPENED);
         }
         if news.linked {
@@ -164,5 +164,70 @@ impl Client {
     fn worried(&self) -> bool {
         let mut served = self.book.served().into_iter();
         served.any(|live| live.probe().is_some_and(|probe| probe.state == BROKEN))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    fn probes() -> Probes {
+        Probes::new(None).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_wants_no_probes_is_asked_nothing() {
+        let (mut plan, probes) = (Plan::new(None), probes());
+        probes.opened(TunnelId::from_bytes([1; 16]));
+        probes.linked();
+        plan.hear(&probes);
+        plan.settle(true);
+        assert_eq!(plan.due(), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_tunnel_that_opened_is_asked_for_soon_and_a_new_link_is_given_time() {
+        for _ in 0..100 {
+            let (mut plan, probes) = (Plan::new(Some(5 * MINUTE)), probes());
+            let now = Instant::now();
+            let rounds = plan.due().expect("a round") - now;
+            assert!((4 * MINUTE..=6 * MINUTE).contains(&rounds), "{rounds:?}");
+            probes.linked();
+            plan.hear(&probes);
+            let linked = plan.due().expect("a link") - now;
+            assert!((LINKED.0..LINKED.1).contains(&linked), "{linked:?}");
+            probes.opened(TunnelId::from_bytes([1; 16]));
+            plan.hear(&probes);
+            assert_eq!(plan.due(), Some(now + OPENED));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_tunnel_that_does_not_work_is_looked_at_more_often() {
+        let mut plan = Plan::new(Some(5 * MINUTE));
+        plan.settle(true);
+        let now = Instant::now();
+        let next = plan.due().expect("a round") - now;
+        assert!(next <= MINUTE * 6 / 5, "{next:?}");
+        let mut rare = Plan::new(Some(60 * MINUTE));
+        rare.round_at = None;
+        rare.settle(false);
+        let next = rare.due().expect("a round") - now;
+        assert!(
+            next >= 48 * MINUTE,
+            "who asked for less is left in peace: {next:?}"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_flood_of_tunnels_is_a_handful_of_questions() {
+        let (mut plan, probes) = (Plan::new(Some(5 * MINUTE)), probes());
+        for number in 0..200 {
+            probes.opened(TunnelId::from_bytes([number; 16]));
+        }
+        plan.hear(&probes);
+        assert_eq!(plan.opened.len(), NEWS);
     }
 }

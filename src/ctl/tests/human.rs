@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use super::{Gone, Shell, ended};
+use crate::admin::checks::CheckJson;
 use crate::admin::testing::{Daemon, NOW, tunnel};
 use crate::admin::types::{LinkJson, PacketsJson};
 use crate::ctl::text::{Style, Times, about, clean, table};
@@ -421,4 +422,37 @@ fn tables_align_by_characters_and_cut_what_is_long() {
     let at = |line: &str| line.chars().count();
     assert_eq!(at(&lines[1]), at(&lines[2]));
     assert!(lines[2].contains('…'));
+}
+
+#[tokio::test]
+async fn doctor_says_what_is_wrong_and_what_to_do() {
+    let daemon = Daemon::client();
+    daemon.fake.state().checks = vec![
+        CheckJson::ok("server", "192.0.2.7:443 answers"),
+        CheckJson::warn("socket_buffers", "they are small", "raise them"),
+    ];
+    let well = Shell::to(&daemon).run("doctor").await;
+    assert_eq!(
+        (well.exit, &*well.err),
+        (0, "it works; 1 could be better\n")
+    );
+    let lines: Vec<&str> = well.out.lines().skip(1).collect();
+    assert_eq!(
+        lines,
+        [
+            "ok    server          192.0.2.7:443 answers",
+            "warn  socket buffers  they are small",
+            "                      → raise them",
+        ]
+    );
+    let down = CheckJson::fail("origin", "nothing listens", "start it").of("app");
+    daemon.fake.state().checks.push(down);
+    let ill = Shell::to(&daemon).run("doctor").await;
+    assert_eq!(ill.exit, 8);
+    assert!(
+        ill.out.contains("fail  origin app      nothing listens"),
+        "{ill:?}"
+    );
+    assert_eq!(ill.err, "1 to mend, 1 could be better\n");
+    daemon.stop().await;
 }
