@@ -124,6 +124,7 @@ impl Running {
         };
         let origins = Origins::new(own.policy(&config), tasks.clone())
             .context("preparing to reach origins")?;
+        let ways = ways::Ways::new(store.clone(), &snapshot.networks);
         let client = Arc::new(Client {
             book: Book::new(store, snapshot),
             origins,
@@ -140,7 +141,7 @@ impl Running {
             membership: tokio::sync::Mutex::new(()),
             hurry: Notify::new(),
             senses: tokio::sync::Mutex::new(Senses::start(&tasks)),
-            ways: ways::Ways::new(),
+            ways,
             probes: probe::Probes::new(config.probe.every)
                 .map_err(|_| anyhow::anyhow!("the system gives no random numbers"))?,
             server_time: watch::channel(None).0,

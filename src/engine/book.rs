@@ -112,11 +112,24 @@ pub struct Enrolment {
     pub joined_at: WallTime,
 }
 
+/// Which way last carried the link on a network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NetworkRow {
+    /// Which network.
+    pub key: String,
+    /// A WebSocket, for UDP was blocked; else UDP.
+    pub websocket: bool,
+    /// When it was last so.
+    pub used_at: WallTime,
+}
+
 /// Everything the client starts from.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct BookSnapshot {
     /// None before `join`.
     pub enrolment: Option<Enrolment>,
+    /// What worked where, the least recently used first.
+    pub networks: Vec<NetworkRow>,
     /// Tunnels that live, that are still to be told about, and ended ones of the last 30 days.
     pub tunnels: Vec<BookRow>,
 }
@@ -132,4 +145,6 @@ pub enum BookChange {
     Tunnel(BookRow),
     /// A tunnel that never was: refused by the server at its first Bind.
     Forget(TunnelId),
+    /// What worked on a network.
+    Network(NetworkRow),
 }

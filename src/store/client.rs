@@ -7,7 +7,7 @@ use rusqlite::Connection;
 
 use super::StoreError;
 use super::open::Schema;
-use super::tables::book;
+use super::tables::{book, networks};
 use super::writer::{Batch, CommitDone, Writer};
 use crate::engine::book::{BookChange, BookSnapshot};
 use crate::times::{Clock, WallTime};
@@ -16,7 +16,10 @@ pub(super) const SCHEMA: Schema = Schema {
     file: "client.db",
     // "wkcl"
     application_id: 0x776b_636c,
-    migrations: &[include_str!("migrations/client/0001_first.sql")],
+    migrations: &[
+        include_str!("migrations/client/0001_first.sql"),
+        include_str!("migrations/client/0002_networks.sql"),
+    ],
 };
 
 const ENDED_KEPT: Duration = Duration::from_secs(30 * 86_400);
@@ -78,6 +81,7 @@ fn snapshot(conn: &Connection, now: WallTime) -> rusqlite::Result<BookSnapshot> 
     );
     Ok(BookSnapshot {
         enrolment: book::enrolment(conn)?,
+        networks: networks::load(conn, now)?,
         tunnels: book::tunnels(conn, ended_since)?,
     })
 }
@@ -90,9 +94,13 @@ impl Batch for ClientBatch {
         for change in &self.0 {
             match change {
                 BookChange::Enrolment(row) => book::put_enrolment(conn, row)?,
-                BookChange::Left => book::forget_all(conn)?,
+                BookChange::Left => {
+                    book::forget_all(conn)?;
+                    networks::forget_all(conn)?;
+                }
                 BookChange::Tunnel(row) => book::put_tunnel(conn, row)?,
                 BookChange::Forget(id) => book::forget_tunnel(conn, *id)?,
+                BookChange::Network(row) => networks::put(conn, row)?,
             }
         }
         Ok(())

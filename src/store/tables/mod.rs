@@ -2,5 +2,6 @@
 
 pub(super) mod audit;
 pub(super) mod book;
+pub(super) mod networks;
 pub(super) mod people;
 pub(super) mod tunnels;

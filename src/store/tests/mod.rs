@@ -3,6 +3,7 @@
 mod durability;
 mod faults;
 mod model;
+mod networks;
 mod round_trip;
 mod writing;
 

@@ -300,6 +300,7 @@ async fn every_row_of_the_client_comes_back_as_it_was() {
     let wanted = BookSnapshot {
         enrolment: Some(enrolment()),
         tunnels: book_rows(),
+        networks: Vec::new(),
     };
     assert_eq!(found, wanted);
     store.close().await;
