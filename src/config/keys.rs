@@ -95,6 +95,17 @@ const SERVER: &[Key] = &[
         "Holds server.db, server.key and server.lock. Back it up: clients know the server by its key.",
     ),
     key(
+        "state.ended_keep",
+        "\"30d\"",
+        "How long a tunnel that is over stays in the database after its quarantine, and an expired join token \
+         after its time; \"never\" to keep them for ever. Of one user the latest 10,000 are kept at most.",
+    ),
+    key(
+        "state.audit_keep",
+        "\"400d\"",
+        "How long the audit is kept; \"never\" to keep it for ever.",
+    ),
+    key(
         "admin.socket",
         "\"/run/wormkey/server.sock\"",
         "What wormkeyctl server talks to.",

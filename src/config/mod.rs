@@ -43,6 +43,8 @@ pub struct ServerConfig {
     pub state_dir: PathBuf,
     /// The admin socket.
     pub admin: AdminConfig,
+    /// How long `[state]` keeps what is over.
+    pub keep: KeepConfig,
     /// `[tunnels]`.
     pub tunnels: TunnelDefaults,
     /// `[dormant]`.
@@ -142,6 +144,25 @@ impl Default for DormantConfig {
             links_per_user: 256,
             memory: 512 << 20,
             memory_per_user: 64 << 20,
+        }
+    }
+}
+
+/// `[state]` of a server: how long what is over stays on disk; None = for ever.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeepConfig {
+    /// Ended tunnels, after their quarantine; 30d.
+    pub ended: Option<Duration>,
+    /// Lines of the audit; 400d.
+    pub audit: Option<Duration>,
+}
+
+impl Default for KeepConfig {
+    fn default() -> Self {
+        const DAY: u64 = 86_400;
+        Self {
+            ended: Some(Duration::from_secs(30 * DAY)),
+            audit: Some(Duration::from_secs(400 * DAY)),
         }
     }
 }

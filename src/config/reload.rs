@@ -50,6 +50,7 @@ impl ServerConfig {
             tls: if same_mode { &new.tls } else { &self.tls }.clone(),
             state_dir: self.state_dir.clone(),
             admin: self.admin.clone(),
+            keep: new.keep.clone(),
             tunnels: new.tunnels.clone(),
             dormant: new.dormant.clone(),
             link: self.link.clone(),

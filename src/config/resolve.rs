@@ -12,7 +12,10 @@ use super::values::{
     address, count, domain, duration, duration_or_never, host_port, log_level, path, port_range,
     socket, text, word,
 };
-use super::{AdminConfig, LinkConfig, LogConfig, LogFormat, ServerConfig, TlsMode, TunnelDefaults};
+use super::{
+    AdminConfig, KeepConfig, LinkConfig, LogConfig, LogFormat, ServerConfig, TlsMode,
+    TunnelDefaults,
+};
 use crate::names::Hostname;
 
 /// Resolves a server's files.
@@ -21,7 +24,7 @@ pub(super) fn server(document: Document, findings: &Findings) -> Result<ServerCo
     let domain = top.need("domain", "\"tunnel.example.com\"", domain);
     let listen = listen(top.section("listen"), domain.as_ref());
     let tls = tls(top.section("tls"));
-    let state_dir = state(top.section("state"), "/var/lib/wormkey".into());
+    let (state_dir, keep) = server_state(top.section("state"), "/var/lib/wormkey".into());
     let admin = admin(top.section("admin"), "/run/wormkey/server.sock".into());
     let tunnels = tunnels(top.section("tunnels"));
     let dormant = sizes::dormant(top.section("dormant"));
@@ -37,6 +40,7 @@ pub(super) fn server(document: Document, findings: &Findings) -> Result<ServerCo
         tls,
         state_dir,
         admin,
+        keep,
         tunnels,
         dormant,
         link,
@@ -151,6 +155,19 @@ pub(super) fn state(mut section: Section<'_>, default: PathBuf) -> PathBuf {
     let dir = section.get("dir", path).unwrap_or(default);
     section.finish();
     dir
+}
+
+fn server_state(mut section: Section<'_>, default: PathBuf) -> (PathBuf, KeepConfig) {
+    let dir = section.get("dir", path).unwrap_or(default);
+    let no_time =
+        "would keep nothing of what is over; write \"30d\", or \"never\" to prune nothing";
+    let default = KeepConfig::default();
+    let keep = KeepConfig {
+        ended: (section.get("ended_keep", duration_or_never(no_time))).unwrap_or(default.ended),
+        audit: (section.get("audit_keep", duration_or_never(no_time))).unwrap_or(default.audit),
+    };
+    section.finish();
+    (dir, keep)
 }
 
 pub(super) fn admin(mut section: Section<'_>, default: PathBuf) -> AdminConfig {

@@ -134,19 +134,20 @@ impl Engine {
         }
     }
 
-    /// The end of a tunnel is on disk: its name waits out the quarantine.
-    pub(super) fn remember_ended(&mut self, id: TunnelId) {
-        let Some(user) = self.tunnels.get(&id).map(|t| t.row.user) else {
-            return;
-        };
+    /// The end of a tunnel is on disk: its name waits out the quarantine. Gives the tunnel that is no
+    /// longer remembered for it.
+    pub(super) fn remember_ended(&mut self, id: TunnelId) -> Option<TunnelId> {
+        let user = self.tunnels.get(&id).map(|t| t.row.user)?;
         let ended = self.ended.entry(user).or_default();
         ended.push_back(id);
         // Who opens and closes without end loses the quarantine of the oldest names; nobody else does.
         let too_many = ended.len() > ENDED_PER_USER;
-        if let Some(oldest) = ended.front().copied().filter(|_| too_many) {
+        let oldest = ended.front().copied().filter(|_| too_many);
+        if let Some(oldest) = oldest {
             self.forget_tunnel(oldest);
         }
         self.watch_quarantine(id);
+        oldest
     }
 
     fn watch_quarantine(&mut self, id: TunnelId) {

@@ -138,6 +138,8 @@ pub enum Change {
     Invite(InviteRow),
     /// A tunnel.
     Tunnel(TunnelRow),
+    /// An ended tunnel that need not be on disk any more.
+    Forget(TunnelId),
     /// Only a tunnel's `last_seen_at`, `idle_spent` and `away_since`: no promise changes, no audit.
     Seen(TunnelRow),
 }

@@ -288,7 +288,13 @@ impl Engine {
 
     fn saved(&mut self, row: RowKey) {
         match row {
-            RowKey::Tunnel(id) => self.remember_ended(id),
+            RowKey::Tunnel(id) => {
+                // The disk does not grow without end either. Lost, it is pruned with all of its age.
+                if let Some(oldest) = self.remember_ended(id) {
+                    let changes = vec![Change::Forget(oldest)];
+                    self.persist(changes, Vec::new(), Work::Seen(Vec::new()));
+                }
+            }
             RowKey::Device(id) => self.dismiss(id),
             RowKey::Invite(id) => self.remember_invite_for_a_while(id),
         }

@@ -74,6 +74,16 @@ impl Backend {
         self.parts.desk.read(Engine::visits_now) as u64
     }
 
+    /// A look at the configuration in force.
+    pub(super) fn config<T>(&self, look: impl FnOnce(&ServerConfig) -> T) -> T {
+        look(
+            &self
+                .config
+                .lock()
+                .expect("nothing panics while it holds the configuration"),
+        )
+    }
+
     pub(super) fn set_draining(&self) {
         self.draining.store(true, Ordering::Relaxed);
     }

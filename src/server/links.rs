@@ -12,6 +12,7 @@ use crate::link::enrol::check_proof;
 use crate::link::{Arriving, ControlRecv, ControlSend, Link, LinkError, Listener};
 use crate::names::{DeviceId, LinkId, Pin};
 use crate::tasks::Tasks;
+use crate::times::Clock;
 use crate::wire::token::JoinToken;
 use crate::wire::{
     Capabilities, Control, Enroll, Hello, LinkTerms, Ping, TimeNote, VERSION, Welcome,
@@ -21,6 +22,7 @@ use super::asks::Asks;
 use super::control::{bind_ask, fault};
 use super::desk::figures::{Figures, LOOK, why};
 use super::desk::{Desk, Entry, Post};
+use super::pace::Pace;
 use super::slugs;
 
 /// How long a newcomer has from its Hello to its Enroll.
@@ -259,6 +261,10 @@ impl Session {
         let mut look = tokio::time::interval(keep_alive.min(LOOK));
         // A process that was stopped for an hour need not look an hour's worth of times.
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let tunnels = self
+            .desk
+            .read(|engine| engine.settings().tunnels_per_device);
+        let mut pace = Pace::new(Clock.now().monotonic, tunnels);
         loop {
             // A client that asks without end must not keep a worker to itself.
             tokio::task::consume_budget().await;
@@ -277,8 +283,12 @@ impl Session {
                 },
                 // Before the questions: who asks without a pause is heard, and not dormant.
                 _ = look.tick() => self.desk.look(self.id),
-                message = self.rx.recv() => match message {
-                    Ok(Some(message)) => if let Err(end) = self.message(message).await { return end },
+                // Who asks too fast is not read for a while; what was sent waits with its sender.
+                message = paced(&pace, &mut self.rx) => match message {
+                    Ok(Some(message)) => {
+                        pace.note(Clock.now().monotonic);
+                        if let Err(end) = self.message(message).await { return end }
+                    }
                     Ok(None) => return End::Refuse(Code::Protocol, "the control stream ended".into()),
                     Err(LinkError::Protocol(why)) => return End::Refuse(Code::Protocol, why.to_string()),
                     Err(_) => return End::Gone,
@@ -379,6 +389,15 @@ impl Session {
         self.tx.flush(LAST_WORDS).await;
         self.link.close(code, &detail);
     }
+}
+
+/// The next message, once it may be read. Dropping the future loses nothing.
+async fn paced(pace: &Pace, rx: &mut ControlRecv) -> Result<Option<Control>, LinkError> {
+    let next = pace.next();
+    if next > Clock.now().monotonic {
+        tokio::time::sleep_until(next.into()).await;
+    }
+    rx.recv().await
 }
 
 /// What a peer says of itself, cut to a length that logs and tables bear.

@@ -7,6 +7,8 @@ mod control;
 mod desk;
 mod doctor;
 mod links;
+mod pace;
+mod prune;
 mod slugs;
 #[cfg(test)]
 mod tests;
@@ -132,6 +134,8 @@ impl Server {
             "admin",
             crate::admin::serve_server(socket, Arc::clone(&backend), tasks.clone()),
         );
+        let pruner = prune::prune(store.clone(), Arc::clone(&backend), tasks.stopped());
+        tasks.spawn("prune", pruner);
         info!(domain = %config.domain, https = %addr, socket = %config.admin.socket.display(), "server ready");
         Ok(Self {
             backend,

@@ -13,6 +13,7 @@ mod columns;
 mod error;
 mod lock;
 mod open;
+mod prune;
 mod readers;
 mod server;
 mod tables;
@@ -21,6 +22,7 @@ mod writer;
 pub use client::ClientStore;
 pub use error::StoreError;
 pub use lock::StateLock;
+pub use prune::Old;
 pub use server::{ServerStore, StoredAudit};
 pub use writer::CommitDone;
 

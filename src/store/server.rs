@@ -1,12 +1,14 @@
 //! The server's database: users, devices, invites, tunnels, audit.
 
 use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use rusqlite::Connection;
 
 use super::StoreError;
 use super::open::Schema;
+use super::prune::{Old, Pruning};
 use super::readers::Readers;
 use super::tables::{audit, people, tunnels};
 use super::writer::{Batch, CommitDone, Writer};
@@ -77,7 +79,7 @@ impl ServerStore {
         changes: Vec<Change>,
         audit: Vec<AuditRow>,
     ) -> Result<(), StoreError> {
-        self.writer.commit(ServerBatch { changes, audit }).await
+        self.writer.commit(ServerBatch::new(changes, audit)).await
     }
 
     /// Queues the same without waiting; `done` is called once, on the writer's thread. On an error
@@ -89,7 +91,18 @@ impl ServerStore {
         done: CommitDone,
     ) -> Result<(), StoreError> {
         self.writer
-            .commit_then(ServerBatch { changes, audit }, done)
+            .commit_then(ServerBatch::new(changes, audit), done)
+    }
+
+    /// Takes out some of what is old, in a small commit; whether there is more.
+    pub async fn prune(&self, old: Old) -> Result<bool, StoreError> {
+        let (pruning, more) = Pruning::new(old);
+        let batch = ServerBatch {
+            pruning: Some(pruning),
+            ..ServerBatch::default()
+        };
+        self.writer.commit(batch).await?;
+        Ok(more.load(Ordering::Relaxed))
     }
 
     /// The audit from behind a cursor, oldest first.
@@ -140,10 +153,21 @@ fn snapshot(conn: &Connection, now: WallTime) -> rusqlite::Result<Snapshot> {
     })
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct ServerBatch {
+    pruning: Option<Pruning>,
     changes: Vec<Change>,
     audit: Vec<AuditRow>,
+}
+
+impl ServerBatch {
+    fn new(changes: Vec<Change>, audit: Vec<AuditRow>) -> Self {
+        Self {
+            changes,
+            audit,
+            ..Self::default()
+        }
+    }
 }
 
 impl Batch for ServerBatch {
@@ -155,7 +179,11 @@ impl Batch for ServerBatch {
                 Change::Invite(row) => people::put_invite(conn, row)?,
                 Change::Tunnel(row) => tunnels::put(conn, row)?,
                 Change::Seen(row) => tunnels::put_seen(conn, row)?,
+                Change::Forget(id) => tunnels::forget(conn, *id)?,
             }
+        }
+        if let Some(pruning) = &self.pruning {
+            pruning.apply(conn)?;
         }
         self.audit.iter().try_for_each(|row| audit::add(conn, row))
     }

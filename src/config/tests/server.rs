@@ -417,7 +417,7 @@ fn unknown_keys_are_guessed() {
         ),
         (
             "[state]\npath = \"/x\"",
-            "line 3: state.path: is no key; here stand dir",
+            "line 3: state.path: is no key; here stand dir, ended_keep, audit_keep",
         ),
         (
             "[origins]\nallow = []",

@@ -106,7 +106,8 @@ fn assert_audited(change: &Change, audit: &[AuditRow]) {
             };
             tells_of(row.id.to_string()) || audit.iter().any(used)
         }
-        Change::Seen(_) => true,
+        // What is over is told; that it is forgotten is not.
+        Change::Seen(_) | Change::Forget(_) => true,
     };
     assert!(told, "{change:?} is not in the audit");
 }
@@ -118,6 +119,13 @@ impl Rows {
             Change::Device(row) => drop(self.devices.insert(row.id, row)),
             Change::Invite(row) => drop(self.invites.insert(row.id, row)),
             Change::Tunnel(row) => drop(self.tunnels.insert(row.id, row)),
+            Change::Forget(id) => {
+                let row = self
+                    .tunnels
+                    .remove(&id)
+                    .expect("only rows on disk are forgotten");
+                assert_ne!(row.state, TunnelState::Open, "a promise is not forgotten");
+            }
             Change::Seen(seen) => {
                 let row = self
                     .tunnels

@@ -3,5 +3,6 @@
 pub(super) mod audit;
 pub(super) mod book;
 pub(super) mod networks;
+pub(super) mod old;
 pub(super) mod people;
 pub(super) mod tunnels;

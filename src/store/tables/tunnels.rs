@@ -3,7 +3,7 @@
 use rusqlite::{Connection, Result, Row, params};
 
 use crate::engine::{TunnelRow, TunnelState};
-use crate::names::Slug;
+use crate::names::{Slug, TunnelId};
 use crate::store::columns::{
     bad, list, millis, pairs_text, parsed, span, span_opt, text, time, time_opt,
 };
@@ -55,6 +55,13 @@ pub(in crate::store) fn put_seen(conn: &Connection, row: &TunnelRow) -> Result<(
         row.away_since.map(WallTime::as_millis),
         text(row.id),
     ])?;
+    Ok(())
+}
+
+/// One that is over; a promise is never forgotten.
+pub(in crate::store) fn forget(conn: &Connection, id: TunnelId) -> Result<()> {
+    conn.prepare_cached("DELETE FROM tunnels WHERE id = $1 AND state <> 'open'")?
+        .execute([text(id)])?;
     Ok(())
 }
 

@@ -4,6 +4,7 @@ mod durability;
 mod faults;
 mod model;
 mod networks;
+mod pruning;
 mod round_trip;
 mod writing;
 

@@ -42,6 +42,16 @@ impl Model {
                 self.tunnels.insert(row.id, row.clone());
                 owned && !taken
             }
+            Change::Forget(id) => {
+                if self
+                    .tunnels
+                    .get(id)
+                    .is_some_and(|t| t.state != TunnelState::Open)
+                {
+                    self.tunnels.remove(id);
+                }
+                true
+            }
             Change::Seen(row) => {
                 if let Some(kept) = self.tunnels.get_mut(&row.id) {
                     kept.last_seen_at = row.last_seen_at;
@@ -182,6 +192,7 @@ fn any_change() -> impl Strategy<Value = Change> {
         1 => any_invite(),
         4 => any_tunnel().prop_map(Change::Tunnel),
         2 => any_tunnel().prop_map(Change::Seen),
+        1 => any_tunnel().prop_map(|row| Change::Forget(row.id)),
     ]
 }
 
