@@ -11,8 +11,9 @@ use super::checks::{CheckJson, DoctorJson};
 use super::drain::{DrainAsk, DrainJson};
 use super::figures::{LinkFiguresJson, LinkPage};
 use super::types::{
-    AuditJson, ClientStatusJson, DeviceJson, EventJson, InviteAsk, InviteJson, JoinAsk, JoinJson,
-    LinkJson, OpenAsk, PacketsJson, ReloadJson, ServerStatusJson, TunnelJson, UserJson, VisitJson,
+    AuditJson, ClientStatusJson, DeviceJson, EndsNextJson, EventJson, InviteAsk, InviteJson,
+    JoinAsk, JoinJson, LinkJson, OpenAsk, PacketsJson, ReloadJson, ServerStatusJson, TunnelJson,
+    UserJson, VisitJson,
 };
 use super::{
     ApiClient, ApiError, Caller, ClientBackend, CommonBackend, EventStream, ServerBackend, socket,
@@ -46,6 +47,7 @@ pub(crate) fn tunnel(number: u8, slug: &str) -> TunnelJson {
         ended_at: None,
         last_seen_at: None,
         idle_seconds: Some(86_400),
+        ends_next: EndsNextJson::default(),
         hold_seconds: Some(10.0),
         declared: false,
         labels: BTreeMap::new(),

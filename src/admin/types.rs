@@ -33,6 +33,9 @@ pub struct TunnelJson {
     /// Seconds without a visit until it closes; null = never, or not known yet.
     #[serde(default)]
     pub idle_seconds: Option<u64>,
+    /// What would end it next, if nothing else happened.
+    #[serde(default)]
+    pub ends_next: EndsNextJson,
     /// Seconds that visits wait for an absent link; null = not known yet.
     #[serde(default)]
     pub hold_seconds: Option<f64>,
@@ -69,6 +72,15 @@ pub struct TunnelJson {
     /// Findings at open, one sentence each: `nothing listens on localhost:3000 yet`.
     #[serde(default)]
     pub warnings: Vec<String>,
+}
+
+/// What would end a tunnel next.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub struct EndsNextJson {
+    /// When; null = nothing does, or the moment is not known.
+    pub at: Option<WallTime>,
+    /// `expires`, `idle` (nobody visits it), `offline` (its client stays away); null = nothing does.
+    pub why: Option<String>,
 }
 
 /// `POST /v1/tunnels`.

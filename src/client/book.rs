@@ -4,19 +4,22 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Instant;
 
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::ApiError;
 use crate::admin::checks::ProbeJson;
-use crate::admin::types::TunnelJson;
+use crate::admin::types::{EndsNextJson, TunnelJson};
 use crate::codes::Code;
 use crate::engine::book::{BookChange, BookRow, BookSnapshot, BookState, Enrolment, HostMode};
 use crate::names::{Slug, TunnelId};
 use crate::origin::OriginTunnel;
 use crate::store::ClientStore;
-use crate::times::WallTime;
-use crate::wire::Bound;
+use crate::times::{Clock, Now, WallTime};
+use crate::wire::{Bound, Standing};
+
+use super::ends::{self, Ahead, Seen, Terms};
 
 /// A tunnel that serves visits.
 pub(super) struct Live {
@@ -29,6 +32,8 @@ pub(super) struct Live {
     pub(super) last_seen: AtomicU64,
     /// What the latest question through its public name found.
     probe: Mutex<Option<ProbeJson>>,
+    /// When the latest visit that is over ended.
+    ended_visit: Mutex<Option<Instant>>,
 }
 
 impl Live {
@@ -46,6 +51,7 @@ impl Live {
             visits_total: AtomicU64::new(0),
             last_seen: AtomicU64::new(0),
             probe: Mutex::default(),
+            ended_visit: Mutex::new(None),
         }
     }
 
@@ -62,6 +68,17 @@ impl Live {
             .lock()
             .expect("nothing panics while it holds the probe") = Some(found);
     }
+
+    /// A visit is over.
+    pub(super) fn note_end(&self, at: Instant) {
+        *self.lock_ended() = Some(at);
+    }
+
+    fn lock_ended(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.ended_visit
+            .lock()
+            .expect("nothing panics while it holds a moment")
+    }
 }
 
 /// The rows and what serves them.
@@ -75,8 +92,16 @@ struct State {
     enrolment: Option<Enrolment>,
     rows: BTreeMap<TunnelId, BookRow>,
     live: HashMap<TunnelId, Arc<Live>>,
-    /// What the server said is in force: idle and hold, milliseconds.
-    terms: HashMap<TunnelId, (u64, u64)>,
+    /// What the server said is in force.
+    terms: HashMap<TunnelId, Terms>,
+    /// Whether the link is there.
+    up: bool,
+    /// Since when it is not; none before it ever was.
+    away: Option<WallTime>,
+    /// The server's clock against ours, once it was heard.
+    ahead: Option<Ahead>,
+    /// What it said last, and when: setting our clock does not touch it.
+    clock: Option<(WallTime, Instant)>,
 }
 
 impl Book {
@@ -236,13 +261,47 @@ impl Book {
             created_at: WallTime::from_millis(bound.created_at),
             ..row.clone()
         };
-        self.lock()
-            .terms
-            .insert(bound.tunnel, (bound.idle_ms, bound.hold_ms));
+        {
+            let now = Clock.now();
+            let mut state = self.lock();
+            state.terms.insert(bound.tunnel, Terms::of(bound, now));
+            state.hear_clock(bound.standing.as_ref(), now);
+        }
         if confirmed != row {
             self.put(confirmed).await?;
         }
         Ok(self.row(bound.tunnel).filter(|r| r.state.is_live()))
+    }
+
+    /// The server says how a tunnel's clocks stand.
+    pub(super) fn hear(&self, id: TunnelId, standing: Standing, now: Now) {
+        let mut state = self.lock();
+        if let Some(terms) = state.terms.get_mut(&id) {
+            terms.hear(standing, now);
+            state.hear_clock(Some(&standing), now);
+        }
+    }
+
+    /// The link is there, or is not.
+    pub(super) fn link(&self, up: bool, now: WallTime) {
+        let mut state = self.lock();
+        if state.up && !up {
+            state.away = Some(now);
+        }
+        state.up = up;
+    }
+
+    /// Open tunnels whose time has come by the server's clock, while it is not there to say so. Rather late
+    /// than early, since an end is for ever: time that this machine slept through is not counted.
+    pub(super) fn expired(&self, now: Instant) -> Vec<BookRow> {
+        let state = self.lock();
+        let Some((said, at)) = state.clock.filter(|_| !state.up) else {
+            return Vec::new();
+        };
+        let now = said.plus(now.saturating_duration_since(at));
+        let due =
+            |r: &&BookRow| r.state == BookState::Open && r.expires_at.is_some_and(|at| at <= now);
+        state.rows.values().filter(due).cloned().collect()
     }
 
     pub(super) async fn enrol(&self, enrolment: Enrolment) -> Result<(), ApiError> {
@@ -281,10 +340,11 @@ impl Book {
     pub(super) fn json(&self, row: &BookRow, link_up: bool) -> TunnelJson {
         let state = self.lock();
         let live = state.live.get(&row.id);
-        let terms = state.terms.get(&row.id).copied();
+        let terms = state.terms.get(&row.id);
+        let seen = state.seen(live.map(Arc::as_ref));
+        let open = row.state == BookState::Open;
         let count =
             |pick: fn(&Live) -> &AtomicU64| live.map_or(0, |l| pick(l).load(Ordering::Relaxed));
-        let last_seen = count(|l| &l.last_seen);
         TunnelJson {
             id: row.id,
             slug: row
@@ -303,9 +363,14 @@ impl Book {
             expires_at: row.expires_at,
             created_at: row.created_at,
             ended_at: row.ended_at,
-            last_seen_at: (last_seen != 0).then(|| WallTime::from_millis(last_seen as i64)),
-            idle_seconds: terms.and_then(|(idle, _)| (idle != u64::MAX).then_some(idle / 1000)),
-            hold_seconds: terms.map(|(_, hold)| hold as f64 / 1000.0),
+            last_seen_at: ends::last_seen(terms, &seen),
+            idle_seconds: terms.and_then(Terms::idle).map(|idle| idle.as_secs()),
+            ends_next: if open {
+                ends::ends_next(row.expires_at, terms, &seen, Clock.now())
+            } else {
+                EndsNextJson::default()
+            },
+            hold_seconds: terms.map(|terms| terms.hold().as_secs_f64()),
             declared: row.declared,
             labels: row.labels.iter().cloned().collect(),
             host: Some(host_text(&row.host)),
@@ -350,8 +415,31 @@ impl State {
         if let Some(old) = self.live.get(&row.id) {
             // They end with the tunnel all the same.
             live.ended = old.ended.clone();
+            let seen = old.last_seen.load(Ordering::Relaxed);
+            live.last_seen.store(seen, Ordering::Relaxed);
+            *live.lock_ended() = *old.lock_ended();
         }
         self.live.insert(row.id, Arc::new(live));
+    }
+
+    fn hear_clock(&mut self, standing: Option<&Standing>, now: Now) {
+        let ahead = Ahead::of(standing, now.wall);
+        self.ahead = Some(ahead);
+        self.clock = Some((ahead.shift(now.wall), now.monotonic));
+    }
+
+    /// What this client has seen of a tunnel itself.
+    fn seen(&self, live: Option<&Live>) -> Seen {
+        let latest = live.map_or(0, |live| live.last_seen.load(Ordering::Relaxed));
+        let latest = i64::try_from(latest).ok().filter(|latest| *latest != 0);
+        Seen {
+            visits: live.map_or(0, |live| live.visits.load(Ordering::Relaxed)),
+            ended: live.and_then(|live| *live.lock_ended()),
+            latest: latest.map(WallTime::from_millis),
+            up: self.up,
+            away: self.away,
+            ahead: self.ahead,
+        }
     }
 
     fn end(&mut self, id: TunnelId) {

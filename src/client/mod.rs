@@ -5,6 +5,7 @@ mod backend;
 mod book;
 mod declared;
 mod doctor;
+mod ends;
 mod keeper;
 mod minder;
 mod open;
@@ -307,6 +308,7 @@ impl Client {
 
     /// Says how the link stands, to status and to whoever watches.
     fn stand(&self, link: LinkJson) {
+        self.book.link(link.state == "up", Clock.now().wall);
         self.standing.send_replace(link.clone());
         self.events.tell(EventJson::Link(link));
     }
@@ -329,7 +331,11 @@ impl Client {
     /// Asks the server to open a tunnel; the answer comes to the receiver.
     fn ask_bind(&self, row: &BookRow) -> Result<tokio::sync::oneshot::Receiver<Answer>, ApiError> {
         let (request, answer) = self.requests.ask(Question::Bind(row.id));
-        self.ask(request, session::bind_message(request, row), answer)
+        self.ask(
+            request,
+            session::bind_message(request, row, Clock.now().wall),
+            answer,
+        )
     }
 
     /// Asks the server to end a tunnel.
@@ -375,6 +381,9 @@ impl Client {
 
     /// The server says that a tunnel has changed.
     async fn updated(&self, update: Update) {
+        if let Some(standing) = update.standing {
+            self.book.hear(update.tunnel, standing, Clock.now());
+        }
         let Some(to) = session::updated_state(&update) else {
             return;
         };
@@ -451,7 +460,8 @@ async fn watch_store(client: Arc<Client>) {
     }
 }
 
-/// Marks tunnels expired on this side when their time comes, also while the server is away.
+/// Marks tunnels expired on this side when their time comes while the server is away. By its clock, not by
+/// ours: where that is not known, and while it is there to say so itself, nothing is.
 async fn expire(client: Arc<Client>) {
     let stop = client.tasks.stopped();
     // The server decides; here it is only told to people, so a second is early enough.
@@ -464,10 +474,9 @@ async fn expire(client: Arc<Client>) {
             () = stop.cancelled() => return,
             _ = turn.tick() => {}
         }
-        let now = Clock.now().wall;
-        let due = |r: &BookRow| r.state.is_live() && r.expires_at.is_some_and(|at| at <= now);
-        for row in client.book.rows().into_iter().filter(due) {
-            if let Err(err) = client.book.end(row.id, BookState::Expired, now).await {
+        let now = Clock.now();
+        for row in client.book.expired(now.monotonic) {
+            if let Err(err) = client.book.end(row.id, BookState::Expired, now.wall).await {
                 warn!(tunnel = %row.id, %err, "expiry not stored");
             }
             if let Some(row) = client.book.row(row.id) {

@@ -320,8 +320,15 @@ fn go_away_delay(away: &GoAway) -> Duration {
 }
 
 /// The Bind that opens a tunnel or takes it back.
-pub(super) fn bind_message(request: u64, row: &BookRow) -> Control {
+pub(super) fn bind_message(request: u64, row: &BookRow, now: WallTime) -> Control {
     let millis = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(Bind::NEVER);
+    // Until it is confirmed there is a length only: the server's clock makes it a moment. One that does not
+    // know of lengths gets the moment by ours.
+    let lives = row
+        .expires_at
+        .filter(|_| row.state == BookState::Opening)
+        .map(|at| at.since(row.created_at));
+    let expires_at = lives.map(|lives| now.plus(lives)).or(row.expires_at);
     Control::Bind(Bind {
         request,
         tunnel: row.id,
@@ -331,7 +338,8 @@ pub(super) fn bind_message(request: u64, row: &BookRow) -> Control {
             .or(row.name.as_ref())
             .map(ToString::to_string),
         kind: row.kind().to_string(),
-        expires_at: row.expires_at.map(WallTime::as_millis),
+        expires_at: expires_at.map(WallTime::as_millis),
+        expires_in_ms: lives.map(millis),
         idle_ms: row.idle.map(|idle| idle.map_or(Bind::NEVER, millis)),
         hold_ms: row.hold.map(millis),
         declared: row.declared,
@@ -554,10 +562,11 @@ impl Counted {
 
 impl Drop for Counted {
     fn drop(&mut self) {
+        let now = Clock.now();
+        self.0.note_end(now.monotonic);
         self.0.visits.fetch_sub(1, Ordering::Relaxed);
-        self.0.last_seen.store(
-            Clock.now().wall.as_millis().unsigned_abs(),
-            Ordering::Relaxed,
-        );
+        self.0
+            .last_seen
+            .store(now.wall.as_millis().unsigned_abs(), Ordering::Relaxed);
     }
 }

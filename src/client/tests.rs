@@ -204,6 +204,7 @@ fn bound(request: u64, tunnel: TunnelId) -> crate::wire::Bound {
         created_at: 0,
         idle_ms: 0,
         hold_ms: 0,
+        standing: None,
     }
 }
 
@@ -221,6 +222,7 @@ async fn what_a_server_says_of_tunnels_unasked_is_not_written_down_again_and_aga
             tunnel: ended.id,
             state: state.into(),
             code: 0,
+            standing: None,
         })
     };
     for message in [

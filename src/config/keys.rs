@@ -147,6 +147,11 @@ const SERVER: &[Key] = &[
         "\"24h\"",
         "A tunnel opened by hand closes after this long without a visit; \"never\" for no limit.",
     ),
+    bare(
+        "tunnels.idle_max",
+        "The most idle time that a tunnel may ask for; one that asks for more, or for \"never\", is refused, and so \
+         is one that stands in a client's configuration without an idle key. No maximum if absent.",
+    ),
     key(
         "tunnels.offline_max",
         "\"7d\"",
@@ -251,7 +256,7 @@ const CLIENT: &[Key] = &[
     key(
         "tunnel.idle",
         "\"never\"",
-        "It closes after this long without a visit.",
+        "It closes after this long without a visit. A server with a maximum (tunnels.idle_max) refuses \"never\".",
     ),
     bare(
         "tunnel.hold",

@@ -95,6 +95,8 @@ pub struct TunnelDefaults {
     pub held_memory_total: u64,
     /// Ad-hoc tunnels; None = never.
     pub idle: Option<Duration>,
+    /// The most idle time that a tunnel may ask for; None = no maximum.
+    pub idle_max: Option<Duration>,
     /// A tunnel whose client is gone this long closes.
     pub offline_max: Duration,
     /// How long an ended tunnel's name is kept; 7d.
@@ -116,6 +118,7 @@ impl Default for TunnelDefaults {
             held_memory: 64 << 20,
             held_memory_total: 320 << 20,
             idle: Some(Duration::from_secs(DAY)),
+            idle_max: None,
             offline_max: Duration::from_secs(7 * DAY),
             quarantine: Duration::from_secs(7 * DAY),
             origin_timeout: Duration::from_secs(60),

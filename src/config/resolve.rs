@@ -216,6 +216,18 @@ fn tunnels(mut section: Section<'_>) -> TunnelDefaults {
     if quarantine.is_some_and(|quarantine| quarantine > LONGEST_QUARANTINE) {
         section.object("quarantine", "is too long; write \"60d\" or less");
     }
+    let no_idle_max = "would refuse every idle time; leave it out for no maximum";
+    let idle_max = section.get("idle_max", duration(no_idle_max));
+    let within = |idle: Option<Duration>| idle_max.is_none_or(|max| idle.is_some_and(|i| i <= max));
+    let idle = section.get("idle", duration_or_never(no_idle));
+    if let Some(max) = idle_max.filter(|_| idle.is_some_and(|idle| !within(idle))) {
+        let most = times_text(max);
+        section.object(
+            "idle",
+            format!("is over idle_max; write \"{most}\" or less"),
+        );
+    }
+    let default_idle = Some(default.idle).filter(|idle| within(*idle));
     let resolved = TunnelDefaults {
         hold,
         hold_max,
@@ -223,9 +235,8 @@ fn tunnels(mut section: Section<'_>) -> TunnelDefaults {
         held_visits_total: total.unwrap_or(default.held_visits_total.max(held_visits)),
         held_memory,
         held_memory_total,
-        idle: section
-            .get("idle", duration_or_never(no_idle))
-            .unwrap_or(default.idle),
+        idle: idle.or(default_idle).unwrap_or(idle_max),
+        idle_max,
         offline_max: (section.get("offline_max", duration(no_away))).unwrap_or(default.offline_max),
         quarantine: quarantine.unwrap_or(default.quarantine),
         origin_timeout: section

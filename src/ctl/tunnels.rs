@@ -108,6 +108,23 @@ fn ends(tunnel: &TunnelJson, times: &Times) -> String {
     }
 }
 
+/// What would end it if nothing else happened.
+fn ends_next(tunnel: &TunnelJson, times: &Times) -> Option<String> {
+    let next = &tunnel.ends_next;
+    let why = match next.why.as_deref()? {
+        "expires" => "its time is over",
+        "idle" => "nobody visits it",
+        "offline" => "its client stays away",
+        // A newer daemon's.
+        other => other,
+    };
+    let why = super::text::clean(why);
+    Some(match next.at {
+        Some(at) => format!("{}, because {why}", times.near(at)),
+        None => format!("if {why} for too long"),
+    })
+}
+
 pub(super) async fn show(cli: &mut Cli, key: &str) -> Result<(), CtlError> {
     let path = ApiClient::path("/v1/tunnels/", key);
     let tunnel: TunnelJson = cli.api.get(&path).await.map_err(|err| cli.failed(err))?;
@@ -159,6 +176,7 @@ fn described(tunnel: &TunnelJson, times: &Times) -> Vec<(&'static str, Option<St
             if ended { "ended" } else { "ends" },
             Some(ends(tunnel, times)),
         ),
+        ("ends next", ends_next(tunnel, times)),
         ("opened", Some(times.near(tunnel.created_at))),
         (
             "idle",

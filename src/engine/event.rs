@@ -78,6 +78,8 @@ pub struct BindAsk {
     pub kind: Kind,
     /// When it ends.
     pub expires_at: Option<WallTime>,
+    /// How long it lives from its first opening, by the engine's clock; comes before `expires_at`.
+    pub expires_in: Option<Duration>,
     /// None = the server's default; Some(None) = never.
     pub idle: Option<Option<Duration>>,
     /// None = the server's default.
@@ -287,6 +289,12 @@ pub enum AskError {
         /// The ceiling.
         max: Duration,
     },
+    /// An idle time over the server's `idle_max`.
+    #[error("an idle time of more than {} is not allowed here", crate::times::show_duration(*.max))]
+    IdleTooLong {
+        /// The ceiling.
+        max: Duration,
+    },
     /// The server does not carry this kind.
     #[error("{kind} tunnels are not served here")]
     Kind {
@@ -368,7 +376,9 @@ impl AskError {
             Self::AlreadyExpired | Self::Labels | Self::BadName { .. } | Self::NoUses => {
                 Code::Usage
             }
-            Self::HoldTooLong { .. } | Self::TooManyTunnels { .. } => Code::LimitReached,
+            Self::HoldTooLong { .. } | Self::IdleTooLong { .. } | Self::TooManyTunnels { .. } => {
+                Code::LimitReached
+            }
             Self::Kind { .. } => Code::UnsupportedKind,
             Self::NotFound { .. } => Code::NotFound,
             Self::BadToken => Code::BadToken,
@@ -435,6 +445,13 @@ pub enum Action {
         tunnel: TunnelId,
         /// `TunnelExpired`, `TunnelClosed`.
         code: Code,
+    },
+    /// Tell a client how the clocks of its open tunnel stand. It may be lost.
+    Stand {
+        /// Over which link.
+        link: LinkId,
+        /// Which tunnel.
+        tunnel: TunnelId,
     },
 }
 

@@ -69,7 +69,12 @@ impl Engine {
         if ask.kind != Kind::Http {
             return Err(AskError::Kind { kind: ask.kind });
         }
-        if ask.expires_at.is_some_and(|at| at <= now.wall) {
+        // Our clock says when a life that is asked for by its length ends.
+        let expires_at = match ask.expires_in {
+            Some(lives) => Some(now.wall.plus(lives)),
+            None => ask.expires_at,
+        };
+        if expires_at.is_some_and(|at| at <= now.wall) {
             return Err(AskError::AlreadyExpired);
         }
         if ask.hold.is_some_and(|hold| hold > settings.hold_max) {
@@ -77,6 +82,7 @@ impl Engine {
                 max: settings.hold_max,
             });
         }
+        let idle = self.idle_of(ask.idle, ask.declared)?;
         if !labels_fit(&ask.labels) {
             return Err(AskError::Labels);
         }
@@ -96,8 +102,8 @@ impl Engine {
             user,
             kind: ask.kind,
             state: TunnelState::Open,
-            expires_at: ask.expires_at,
-            idle: ask.idle.unwrap_or(settings.idle.filter(|_| !ask.declared)),
+            expires_at,
+            idle,
             hold: ask.hold.unwrap_or(settings.hold),
             declared: ask.declared,
             labels: ask.labels,
@@ -109,6 +115,25 @@ impl Engine {
             idle_spent: Duration::ZERO,
             away_since: None,
         })
+    }
+
+    /// The idle time of a new tunnel. What is asked for may not go over the server's maximum; what is not
+    /// asked for never does.
+    fn idle_of(
+        &self,
+        asked: Option<Option<Duration>>,
+        declared: bool,
+    ) -> Result<Option<Duration>, AskError> {
+        let max = self.settings.idle_max;
+        let default = self.settings.idle.filter(|_| !declared);
+        match (asked, max) {
+            (None, None) => Ok(default),
+            (None, Some(max)) => Ok(Some(default.unwrap_or(max).min(max))),
+            (Some(idle), Some(max)) if idle.is_none_or(|idle| idle > max) => {
+                Err(AskError::IdleTooLong { max })
+            }
+            (Some(idle), _) => Ok(idle),
+        }
     }
 
     fn choose(

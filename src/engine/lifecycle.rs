@@ -227,8 +227,7 @@ impl Engine {
 
     /// Sets the timer of a client that is away.
     pub(super) fn watch_absence(&mut self, id: TunnelId) {
-        if let Some(since) = self.tunnels.get(&id).and_then(|t| t.row.away_since) {
-            let at = since.plus(self.settings.offline_max).max(self.settled_at);
+        if let Some(at) = self.tunnels.get(&id).and_then(|t| self.gone_at(t)) {
             self.timers.set_wall(Timer::Gone(id), at);
         }
     }

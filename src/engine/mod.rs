@@ -12,7 +12,7 @@
 //! | `links` | which link of a device is the live one, and whether it sleeps |
 //! | `dormant` | what links that sleep may cost |
 //! | `leases` | who gets which name |
-//! | `lifecycle`, `idle` | when a tunnel ends, and what that means |
+//! | `lifecycle`, `idle`, `ends` | when a tunnel ends, and what that means; what would end it next |
 //! | `enrol` | users, join tokens, devices |
 //! | `persist` | what waits for the disk, and what is tried again |
 //! | `backoff`, `hostmode`, [`book`], [`watch`] | the client's few pure decisions |
@@ -20,6 +20,7 @@
 mod backoff;
 pub mod book;
 mod dormant;
+mod ends;
 mod enrol;
 mod entry;
 mod event;
@@ -43,6 +44,7 @@ pub mod watch;
 
 pub use backoff::Backoff;
 pub use dormant::DormantCaps;
+pub use ends::{EndsNext, EndsWhy, Standing};
 pub use entry::Engine;
 pub use event::{
     Action, Admission, Answer, AskError, BindAsk, Event, Requester, Route, Ticket, Visit,

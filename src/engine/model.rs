@@ -200,6 +200,8 @@ pub struct EngineSettings {
     pub dormant: DormantCaps,
     /// Idle time of ad-hoc tunnels that ask nothing; None = never.
     pub idle: Option<Duration>,
+    /// The most idle time that may be asked for; None = no maximum.
+    pub idle_max: Option<Duration>,
     /// A tunnel whose client is gone this long closes.
     pub offline_max: Duration,
     /// How long an ended tunnel answers 410 and its slug is kept from other users.

@@ -324,6 +324,9 @@ impl Engine {
             self.count_idleness(now.monotonic, *id);
             let row = self.tunnels.get(id).map(|t| t.row.clone());
             changes.extend(row.map(Change::Seen));
+            if let Some(link) = self.way(*id) {
+                self.act(Action::Stand { link, tunnel: *id });
+            }
         }
         if !changes.is_empty() {
             self.persist(changes, Vec::new(), Work::Seen(ids));

@@ -11,8 +11,8 @@ use crate::admin::checks::DoctorJson;
 use crate::admin::drain::{DrainAsk, DrainJson};
 use crate::admin::figures::LinkPage;
 use crate::admin::types::{
-    AuditJson, DeviceJson, EventJson, InviteAsk, InviteJson, ReloadJson, ServerStatusJson,
-    TunnelJson, UserJson,
+    AuditJson, DeviceJson, EndsNextJson, EventJson, InviteAsk, InviteJson, ReloadJson,
+    ServerStatusJson, TunnelJson, UserJson,
 };
 use crate::admin::{ApiError, Caller, CommonBackend, EventStream, ServerBackend};
 use crate::codes::Code;
@@ -23,7 +23,7 @@ use crate::names::{Generation, InviteId, LinkId, Pin, UserId};
 use crate::secret::Secret;
 use crate::store::ServerStore;
 use crate::supervise::Drains;
-use crate::times::{WallTime, parse_duration};
+use crate::times::{Now, WallTime, parse_duration};
 use crate::wire::token::JoinToken;
 
 use super::desk::Desk;
@@ -162,7 +162,10 @@ impl Backend {
     }
 
     fn tunnel_json(&self, view: &TunnelView) -> TunnelJson {
-        self.parts.desk.read(|engine| tunnel_json(engine, view))
+        let now = self.parts.desk.now();
+        self.parts
+            .desk
+            .read(|engine| tunnel_json(engine, view, now))
     }
 }
 
@@ -254,11 +257,12 @@ impl ServerBackend for Backend {
 
     async fn tunnels(&self, all: bool) -> Result<Vec<TunnelJson>, ApiError> {
         let wanted = |view: &TunnelView| all || view.row.state == TunnelState::Open;
+        let now = self.parts.desk.now();
         Ok(self.parts.desk.read(|engine| {
             engine
                 .tunnels()
                 .filter(wanted)
-                .map(|view| tunnel_json(engine, &view))
+                .map(|view| tunnel_json(engine, &view, now))
                 .collect()
         }))
     }
@@ -367,8 +371,9 @@ fn fresh_secret() -> Result<[u8; 32], ApiError> {
     Ok(secret)
 }
 
-pub(super) fn tunnel_json(engine: &Engine, view: &TunnelView) -> TunnelJson {
+pub(super) fn tunnel_json(engine: &Engine, view: &TunnelView, now: Now) -> TunnelJson {
     let row = &view.row;
+    let next = engine.ends_next(now, row.id);
     TunnelJson {
         id: row.id,
         slug: Some(row.slug.to_string()),
@@ -381,6 +386,10 @@ pub(super) fn tunnel_json(engine: &Engine, view: &TunnelView) -> TunnelJson {
         ended_at: row.ended_at,
         last_seen_at: row.last_seen_at,
         idle_seconds: row.idle.map(|idle| idle.as_secs()),
+        ends_next: EndsNextJson {
+            at: next.map(|next| next.at),
+            why: next.map(|next| next.why.as_str().to_owned()),
+        },
         hold_seconds: Some(row.hold.as_secs_f64()),
         declared: row.declared,
         labels: row.labels.iter().cloned().collect(),

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use crate::codes::Code;
-use crate::engine::{Answer, AskError, BindAsk, TunnelView};
+use crate::engine::{Answer, AskError, BindAsk, Standing, TunnelView};
 use crate::names::{Slug, TunnelId};
-use crate::times::WallTime;
-use crate::wire::{Bind, Bound, Closed, Control, Enrolled, Fault, Update};
+use crate::times::{Now, WallTime};
+use crate::wire::{self, Bind, Bound, Closed, Control, Enrolled, Fault, Update};
 
 /// What a client's Bind asks for, or the refusal that it gets at once.
 pub(super) fn bind_ask(bind: Bind) -> Result<BindAsk, Box<Control>> {
@@ -28,6 +28,7 @@ pub(super) fn bind_ask(bind: Bind) -> Result<BindAsk, Box<Control>> {
         name,
         kind,
         expires_at: bind.expires_at.map(WallTime::from_millis),
+        expires_in: bind.expires_in_ms.map(Duration::from_millis),
         idle: bind
             .idle_ms
             .map(|ms| (ms != Bind::NEVER).then(|| Duration::from_millis(ms))),
@@ -61,7 +62,28 @@ fn bound(request: u64, view: &TunnelView) -> Bound {
         created_at: row.created_at.as_millis(),
         idle_ms: row.idle.map_or(Bind::NEVER, millis),
         hold_ms: millis(row.hold),
+        standing: None,
     }
+}
+
+/// How the clocks of a tunnel stand.
+pub(super) fn standing(now: Now, standing: &Standing) -> wire::Standing {
+    wire::Standing {
+        now: now.wall.as_millis(),
+        last_seen_at: standing.last_seen_at.map(WallTime::as_millis),
+        idle_left_ms: standing.idle_left.map(millis),
+        offline_max_ms: millis(standing.offline_max),
+    }
+}
+
+/// Tells a client how the clocks of its open tunnel stand.
+pub(super) fn still_open(tunnel: TunnelId, standing: wire::Standing) -> Control {
+    Control::Update(Update {
+        tunnel,
+        state: "open".into(),
+        code: Code::Done.row().wire,
+        standing: Some(standing),
+    })
 }
 
 fn millis(duration: Duration) -> u64 {
@@ -79,6 +101,7 @@ pub(super) fn update(tunnel: TunnelId, code: Code) -> Control {
         tunnel,
         state: state.into(),
         code: code.row().wire,
+        standing: None,
     })
 }
 

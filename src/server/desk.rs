@@ -358,7 +358,7 @@ impl Desk {
                     to: Requester::Link { link, request },
                     outcome,
                 } => {
-                    state.post(link, control::reply(request, outcome));
+                    state.answer(now, link, control::reply(request, outcome));
                 }
                 Action::Release { visit, outcome } => state.release(visit, outcome),
                 Action::CutLink { link, code } => state.cut(link, code),
@@ -375,6 +375,7 @@ impl Desk {
                 Action::Tell { link, tunnel, code } => {
                     state.post(link, control::update(tunnel, code))
                 }
+                Action::Stand { link, tunnel } => state.stand(now, link, tunnel),
             }
         }
     }
@@ -396,7 +397,7 @@ impl Desk {
         let Some(view) = engine.tunnel(&id.to_string()) else {
             return false;
         };
-        let json = tunnel_json(engine, &view);
+        let json = tunnel_json(engine, &view, self.now());
         self.0.events.tell(EventJson::Tunnel(Box::new(json)));
         true
     }
@@ -422,6 +423,29 @@ impl State {
             entry
                 .link
                 .close(Code::Overloaded, "answers are not being read");
+        }
+    }
+
+    /// Answers a client; who opens a tunnel also hears how its clocks stand.
+    fn answer(&mut self, now: Now, link: LinkId, mut message: Control) {
+        if let Control::Bound(bound) = &mut message {
+            let standing = self.engine.standing(now, bound.tunnel);
+            bound.standing = standing.map(|standing| control::standing(now, &standing));
+        }
+        self.post(link, message);
+    }
+
+    /// Tells a client how the clocks of a tunnel stand. Answers come first: where many wait to be read,
+    /// this is left out, and told again after the next visit.
+    fn stand(&mut self, now: Now, link: LinkId, tunnel: TunnelId) {
+        let Some(standing) = self.engine.standing(now, tunnel) else {
+            return;
+        };
+        let message = control::still_open(tunnel, control::standing(now, &standing));
+        if let Some(entry) = self.links.get(&link)
+            && entry.outbox.capacity() > entry.outbox.max_capacity() / 2
+        {
+            let _ = entry.outbox.try_send(Post::Say(message));
         }
     }
 

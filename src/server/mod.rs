@@ -341,6 +341,7 @@ pub(crate) fn engine_settings(config: &ServerConfig, public_port: u16) -> Engine
             memory_per_user: config.dormant.memory_per_user,
         },
         idle: t.idle,
+        idle_max: t.idle_max,
         offline_max: t.offline_max,
         quarantine: t.quarantine,
         keep_alive: config.link.keep_alive,

@@ -107,6 +107,7 @@ fn bind(request: u64) -> Control {
         declared: false,
         labels: Vec::new(),
         public_port: None,
+        expires_in_ms: None,
     })
 }
 
@@ -172,6 +173,75 @@ async fn b27_tunnels_beyond_the_limit_are_refused_and_the_lists_stay_readable() 
     let text = serde_json::to_string(&tunnels).unwrap();
     let read: Vec<crate::admin::types::TunnelJson> = serde_json::from_str(&text).unwrap();
     assert_eq!(read.len(), 5);
+    world.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn who_asks_without_end_waits_and_nothing_is_lost() {
+    let world = World::new("").await;
+    let mut good = world.device().await;
+    let mut evil = world.device().await;
+    // What a returning client may ask at once, and a second more of it.
+    let begun = tokio::time::Instant::now();
+    for nonce in 0..2048 + 50 {
+        evil.say(Control::Ping(Ping { nonce })).await;
+    }
+    for nonce in 0..2048 + 50 {
+        let heard = evil.hear().await;
+        assert_eq!(heard, Some(Control::Pong(Ping { nonce })));
+    }
+    let took = begun.elapsed();
+    assert!(took >= Duration::from_millis(900), "{took:?}");
+    assert!(good.asks().await < Duration::from_secs(1));
+    world.server.stop().await;
+}
+
+#[tokio::test]
+async fn the_answer_to_a_bind_tells_how_the_clocks_stand_and_when_it_ends() {
+    let world = World::new("[tunnels]\nidle = \"1h\"\nidle_max = \"2h\"\n").await;
+    let mut device = world.device().await;
+    let Control::Bind(ask) = bind(1) else {
+        unreachable!("it is one");
+    };
+    let ask = Bind {
+        expires_at: Some(1),
+        expires_in_ms: Some(60_000),
+        ..ask
+    };
+    let mut ends = Vec::new();
+    for _ in 0..2 {
+        device.say(Control::Bind(ask.clone())).await;
+        let Some(Control::Bound(bound)) = device.hear().await else {
+            panic!("it opens");
+        };
+        let standing = bound.standing.expect("it says how the clocks stand");
+        assert!(standing.idle_left_ms.unwrap() <= 3_600_000);
+        assert_eq!(standing.offline_max_ms, 7 * 86_400_000);
+        ends.push(bound.expires_at.unwrap());
+        let left = ends[0] - standing.now;
+        assert!((0..=60_000).contains(&left), "{left}");
+    }
+    assert_eq!(ends[0], ends[1], "asking again moves nothing");
+    let shown = world.server.backend.tunnels(false).await.unwrap();
+    assert_eq!(shown[0].ends_next.why.as_deref(), Some("expires"));
+    assert_eq!(
+        shown[0].ends_next.at.map(|at| at.as_millis()),
+        Some(ends[0])
+    );
+
+    let never = Bind {
+        request: 3,
+        tunnel: TunnelId::random(),
+        idle_ms: Some(Bind::NEVER),
+        declared: true,
+        ..ask
+    };
+    device.say(Control::Bind(never)).await;
+    let Some(Control::Error(fault)) = device.hear().await else {
+        panic!("more than there may be");
+    };
+    assert_eq!(fault.code, Code::LimitReached.row().wire);
+    assert!(fault.detail.contains("2h"), "{}", fault.detail);
     world.server.stop().await;
 }
 

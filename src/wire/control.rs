@@ -5,7 +5,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use minicbor::bytes::ByteArray;
 use minicbor::{Decode, Decoder, Encode};
 
-use super::{CONTROL_MAX, WireError, get_varint, put_varint};
+use super::{CONTROL_MAX, Standing, WireError, get_varint, put_varint};
 use crate::names::{DeviceId, Generation, Pin, TunnelId};
 
 /// The newest protocol version this build speaks. Version 1 is the first.
@@ -221,6 +221,10 @@ pub struct Bind {
     /// The public port wished for (tcp, udp).
     #[n(9)]
     pub public_port: Option<u16>,
+    /// How long it shall live from its first opening, milliseconds: then the server's clock says when it
+    /// ends, and `expires_at` is only for servers that do not read this.
+    #[n(20)]
+    pub expires_in_ms: Option<u64>,
 }
 
 /// A tunnel is open.
@@ -251,6 +255,9 @@ pub struct Bound {
     /// What is in force.
     #[n(7)]
     pub hold_ms: u64,
+    /// How its clocks stand.
+    #[n(20)]
+    pub standing: Option<Standing>,
 }
 
 /// Ends a tunnel (in a Leave: all of them; the id is ignored).
@@ -287,6 +294,9 @@ pub struct Update {
     /// Why, as a number of the table of codes.
     #[n(2)]
     pub code: u32,
+    /// How its clocks stand, with `open`.
+    #[n(20)]
+    pub standing: Option<Standing>,
 }
 
 /// A number to give back.
@@ -483,6 +493,44 @@ mod tests {
             decoder.next_message(),
             Err(WireError::TooLong { .. })
         ));
+    }
+
+    /// What the first release sent and read of a Bind.
+    #[derive(Encode, Decode)]
+    #[cbor(map)]
+    struct OldBind {
+        #[n(0)]
+        request: u64,
+        #[n(1)]
+        tunnel: TunnelId,
+        #[n(3)]
+        kind: String,
+        #[n(4)]
+        expires_at: Option<i64>,
+        #[n(7)]
+        declared: bool,
+        #[n(8)]
+        labels: Vec<(String, String)>,
+    }
+
+    #[test]
+    fn a_bind_of_the_first_release_is_read_and_it_reads_ours() {
+        let old = OldBind {
+            request: 1,
+            tunnel: TunnelId::random(),
+            kind: "http".into(),
+            expires_at: Some(7),
+            declared: false,
+            labels: Vec::new(),
+        };
+        let ours: Bind = minicbor::decode(&minicbor::to_vec(&old).unwrap()).unwrap();
+        assert_eq!((ours.expires_at, ours.expires_in_ms), (Some(7), None));
+        let ours = Bind {
+            expires_in_ms: Some(60_000),
+            ..ours
+        };
+        let read: OldBind = minicbor::decode(&minicbor::to_vec(&ours).unwrap()).unwrap();
+        assert_eq!((read.request, read.expires_at), (1, Some(7)));
     }
 
     proptest! {

@@ -16,6 +16,7 @@ mod head;
 #[cfg(test)]
 pub(crate) mod memory;
 pub mod probe;
+mod standing;
 mod stream;
 pub mod token;
 mod varint;
@@ -31,6 +32,7 @@ pub use frame::{Frame, FrameDecoder, data_header, encode_frame};
 pub use head::{
     BytesHead, HttpHead, ResponseHead, StreamHead, decode_stream_head, encode_stream_head,
 };
+pub use standing::Standing;
 pub use stream::{RecvChunks, SendChunks, StreamCode, StreamError, poll_send_all, send_all};
 pub use varint::{VARINT_MAX, get_varint, put_varint};
 

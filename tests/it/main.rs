@@ -11,6 +11,7 @@
 
 mod doctor;
 mod draining;
+mod ends;
 mod figures;
 mod layers;
 mod main_job;

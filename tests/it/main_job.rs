@@ -108,8 +108,12 @@ async fn an_expired_tunnel_answers_410_within_a_second_of_its_time() {
         asked.since(due) < Duration::from_secs(2),
         "gone at {asked}, due at {due}"
     );
-    let shown = ctl(client.socket(), &["--json", "show", &slug_of(&tunnel)]).await;
-    assert_eq!(shown.json()["state"], "expired");
+    // The server tells its client in the same moment.
+    eventually("the client hears of it", || async {
+        let shown = ctl(client.socket(), &["--json", "show", &slug_of(&tunnel)]).await;
+        (shown.json()["state"] == "expired").then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]

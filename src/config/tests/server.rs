@@ -106,6 +106,7 @@ fn every_key_is_taken() {
         held_memory: 2 << 20,
         held_memory_total: 3 << 20,
         idle: None,
+        idle_max: None,
         offline_max: secs(5 * 86_400),
         quarantine: secs(0),
         origin_timeout: secs(7),
@@ -354,6 +355,21 @@ fn values_that_cannot_hold_are_refused() {
         ),
         (
             "tunnels",
+            "idle = \"never\"\nidle_max = \"2h\"",
+            "idle: is over idle_max; write \"2h\" or less",
+        ),
+        (
+            "tunnels",
+            "idle_max = \"0s\"",
+            "idle_max: 0 would refuse every idle time; leave it out for no maximum",
+        ),
+        (
+            "state",
+            "audit_keep = \"0s\"",
+            "audit_keep: 0 would keep nothing of what is over; write \"30d\", or \"never\" to prune nothing",
+        ),
+        (
+            "tunnels",
             "quarantine = \"61d\"",
             "quarantine: is too long; write \"60d\" or less",
         ),
@@ -433,6 +449,39 @@ fn unknown_keys_are_guessed() {
 }
 
 #[test]
+fn the_idle_time_that_nobody_asked_for_is_within_the_maximum() {
+    let tunnels = |rest: &str| good(&format!("[tunnels]\n{rest}")).tunnels;
+    assert_eq!(
+        tunnels("idle_max = \"2h\"").idle,
+        Some(Duration::from_secs(7200))
+    );
+    assert_eq!(
+        tunnels("idle_max = \"9d\"").idle,
+        Some(Duration::from_secs(86_400))
+    );
+    let both = tunnels("idle_max = \"9d\"\nidle = \"3h\"");
+    assert_eq!(
+        (both.idle, both.idle_max),
+        (
+            Some(Duration::from_secs(10_800)),
+            Some(Duration::from_secs(777_600))
+        )
+    );
+}
+
+#[test]
+fn what_is_over_is_kept_for_as_long_as_is_said() {
+    let keep = good("[state]\nended_keep = \"1d\"\naudit_keep = \"never\"").keep;
+    assert_eq!(
+        (keep.ended, keep.audit),
+        (Some(Duration::from_secs(86_400)), None)
+    );
+    let old = good("");
+    let new = good("[state]\naudit_keep = \"1d\"");
+    assert_eq!(old.reloaded(&new).keep, new.keep, "a reload is enough");
+}
+
+#[test]
 fn all_problems_are_told_at_once_with_their_lines() {
     let text = r#"
 domian = "t.example.com"
@@ -458,7 +507,7 @@ level = "loud"
   line 7: listen.advertise: \"t.example.com\" has no port; write \"t.example.com:443\"
   line 8: listen.advertise: \"10.0.0.1\" has no port; write \"10.0.0.1:443\"
   line 11: tunnels.hold: is over hold_max; write \"1m\" or less
-  line 12: tunnels.rate: is no key; here stand hold_max, hold, held_visits, held_visits_total, held_memory, held_memory_total, quarantine, idle, offline_max, origin_timeout, per_device
+  line 12: tunnels.rate: is no key; here stand hold_max, hold, held_visits, held_visits_total, held_memory, held_memory_total, quarantine, idle_max, idle, offline_max, origin_timeout, per_device
   line 14: log.level: \"loud\" is no level; write error, warn, info, debug or trace, or \"info,wormkey::edge=debug\""
     );
 }

@@ -44,6 +44,8 @@ async fn list_show_and_close_read_well() {
     blog.expires_at = Some(NOW.plus(Duration::from_secs(1800)));
     let mut shop = tunnel(2, "a-longer-name");
     shop.state = "offline".to_owned();
+    shop.ends_next.at = Some(NOW.plus(Duration::from_secs(3 * 86_400)));
+    shop.ends_next.why = Some("offline".to_owned());
     shop.host_in_use = Some("rewrite".to_owned());
     shop.labels.insert("team".to_owned(), "web".to_owned());
     let mut waiting = tunnel(3, "x");
@@ -66,18 +68,19 @@ tun_00000000000000000000000000000003  http://localhost:3000  open     after 1d i
     let shown = Shell::to(&daemon).run("show a-longer-name").await;
     let expected = "\
 a-longer-name
-  address   https://a-longer-name.t.example.com
-  leads to  http://localhost:3000
-  kind      http
-  state     offline
-  ends      after 1d idle
-  opened    22:13 (0s ago)
-  idle      closes after 1d without a visit
-  hold      visits wait 10s while the device is away
-  host      auto (now: rewrite)
-  visits    0 now, 0 since the daemon started
-  labels    team=web
-  id        tun_00000000000000000000000000000002
+  address    https://a-longer-name.t.example.com
+  leads to   http://localhost:3000
+  kind       http
+  state      offline
+  ends       after 1d idle
+  ends next  2023-11-17 22:13 (in 3d), because its client stays away
+  opened     22:13 (0s ago)
+  idle       closes after 1d without a visit
+  hold       visits wait 10s while the device is away
+  host       auto (now: rewrite)
+  visits     0 now, 0 since the daemon started
+  labels     team=web
+  id         tun_00000000000000000000000000000002
 ";
     assert_eq!(shown, ended(0, expected, ""));
 

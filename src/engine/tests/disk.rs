@@ -36,6 +36,11 @@ impl Disk {
         Ok(())
     }
 
+    /// A row that was always there.
+    pub(super) fn put(&mut self, row: TunnelRow) {
+        self.rows.tunnels.insert(row.id, row);
+    }
+
     /// What a server starts from.
     pub(super) fn snapshot(&self) -> Snapshot {
         let rows = self.rows.clone();

@@ -3,6 +3,7 @@
 
 mod disk;
 mod dormant;
+mod ending;
 mod enrolment;
 mod holding;
 mod leasing;
@@ -59,6 +60,8 @@ struct World {
     released: HashMap<VisitId, Result<Route, Refusal>>,
     cut: Vec<(LinkId, Code)>,
     told: Vec<(LinkId, TunnelId, Code)>,
+    /// Tunnels whose clients were told how their clocks stand.
+    stood: Vec<TunnelId>,
     cut_visits: HashSet<TunnelId>,
     given_up: Vec<TunnelId>,
     /// Visits that passed and did not end.
@@ -96,6 +99,7 @@ fn settings() -> EngineSettings {
             memory_per_user: u64::MAX,
         },
         idle: Some(DAY),
+        idle_max: None,
         offline_max: 7 * DAY,
         quarantine: 7 * DAY,
         keep_alive: secs(5),
@@ -142,6 +146,7 @@ impl World {
             released: HashMap::new(),
             cut: Vec::new(),
             told: Vec::new(),
+            stood: Vec::new(),
             cut_visits: HashSet::new(),
             given_up: Vec::new(),
             going_on: Vec::new(),
@@ -243,6 +248,10 @@ impl World {
             Action::Tell { link, tunnel, code } => {
                 assert!(self.up.contains(&link), "told over a dead link");
                 self.told.push((link, tunnel, code));
+            }
+            Action::Stand { link, tunnel } => {
+                assert!(self.up.contains(&link), "told over a dead link");
+                self.stood.push(tunnel);
             }
         }
     }
@@ -399,6 +408,7 @@ impl World {
             name: Some(slug(name)),
             kind: Kind::Http,
             expires_at: None,
+            expires_in: None,
             idle: None,
             hold: None,
             declared: false,

@@ -303,6 +303,7 @@ impl Storm {
             tunnel: TunnelId::from_bytes([tunnel; 16]),
             name: NAMES.get(name).map(|name| slug(name)),
             expires_at: (expires > 0).then(|| self.world.now.wall.plus(secs(expires * 70))),
+            expires_in: (expires % 2 == 1).then(|| secs(expires * 70)),
             idle: (idle > 0).then(|| Some(secs(idle * 40))),
             ..self.world.ask("app")
         };
