@@ -103,8 +103,8 @@ impl Client {
         if let Err(err) = self.book.put(row.clone()).await {
             return warn!(tunnel = %row.id, %err, "declared tunnel not stored");
         }
-        if bind && self.link_up() {
-            let _ = self.ask_bind(&row);
+        if bind {
+            self.tell_server(row.id);
         }
     }
 
@@ -117,7 +117,7 @@ impl Client {
             warn!(tunnel = %id, %err, "closing not stored");
         }
         // While the server is away this is remembered and done on return.
-        let _ = self.ask_close(id);
+        self.tell_server(id);
     }
 }
 

@@ -2,6 +2,7 @@
 //! visits to the origin. It alone maps a tunnel id to a target; the server never learns it.
 
 mod backend;
+mod backlog;
 mod book;
 mod declared;
 mod doctor;
@@ -40,10 +41,11 @@ use crate::tasks::Tasks;
 use crate::times::{Clock, WallTime};
 use crate::wire::{Control, Ping, Update};
 
+use backlog::Backlog;
 use book::Book;
 use requests::{Answer, Question, Requests};
 
-/// Messages waiting for a link to write them; one per tunnel it may have, and some.
+/// Messages waiting for a link to write them, beside the backlog of tunnels to be told of.
 const OUTBOX: usize = 2048;
 /// How long the server has to hear that the client drains.
 const HEARD_WITHIN: Duration = Duration::from_secs(1);
@@ -63,6 +65,8 @@ pub(crate) struct Client {
     book: Book,
     origins: Origins,
     requests: Requests,
+    /// Tunnels that the server is still to be told of.
+    backlog: Backlog,
     events: EventLog,
     tasks: Tasks,
     state_dir: PathBuf,
@@ -130,6 +134,7 @@ impl Running {
             book: Book::new(store, snapshot),
             origins,
             requests: Requests::default(),
+            backlog: Backlog::default(),
             events: EventLog::default(),
             tasks: tasks.clone(),
             state_dir: config.state_dir.clone(),
@@ -313,18 +318,42 @@ impl Client {
         self.events.tell(EventJson::Link(link));
     }
 
-    /// A link is up: takes back what lives, tells what was closed meanwhile.
-    async fn resume(&self) {
-        let rows = self.book.rows();
-        for row in &rows {
-            let sent = match row.state {
-                BookState::Opening | BookState::Open => self.ask_bind(row).map(drop),
-                BookState::Closing => self.ask_close(row.id).map(drop),
-                BookState::Closed | BookState::Expired => Ok(()),
+    /// A link is up: takes back what lives, tells what was closed meanwhile, one by one as the server
+    /// answers.
+    fn resume(&self) {
+        let telling = |row: &BookRow| match row.state {
+            BookState::Opening | BookState::Open | BookState::Closing => Some(row.id),
+            BookState::Closed | BookState::Expired => None,
+        };
+        self.backlog
+            .fill(self.book.rows().iter().filter_map(telling));
+    }
+
+    /// The next thing to tell the server of the backlog, when it has answered most of what it was asked.
+    async fn next_of_backlog(&self) -> Control {
+        loop {
+            let id = self.backlog.next(|| self.requests.open()).await;
+            let Some(row) = self.book.row(id) else {
+                continue;
             };
-            if let Err(err) = sent {
-                warn!(tunnel = %row.id, %err, "tunnel not taken back");
+            match row.state {
+                BookState::Opening | BookState::Open => {
+                    let (request, _) = self.requests.ask(Question::Bind(id));
+                    return session::bind_message(request, &row, Clock.now().wall);
+                }
+                BookState::Closing => {
+                    let (request, _) = self.requests.ask(Question::Close(id));
+                    return session::close_message(request, id);
+                }
+                BookState::Closed | BookState::Expired => {}
             }
+        }
+    }
+
+    /// Tells the server how a tunnel stands, now or when its turn comes; nobody waits for the answer.
+    fn tell_server(&self, id: TunnelId) {
+        if self.link().is_some() {
+            self.backlog.push(id);
         }
     }
 

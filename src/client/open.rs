@@ -166,7 +166,9 @@ impl Client {
             .book
             .end(id, BookState::Closing, Clock.now().wall)
             .await;
-        let _ = self.ask_close(id);
+        if self.ask_close(id).is_err() {
+            self.tell_server(id);
+        }
     }
 
     async fn bind_and_wait(&self, row: BookRow) -> Result<BookRow, ApiError> {
@@ -229,9 +231,12 @@ impl Client {
             let now = Clock.now().wall;
             let stored = self.book.end(row.id, BookState::Closing, now).await;
             // The server is told all the same: what it knows for closed stays so, whatever our disk says.
-            if let Ok(answer) = self.ask_close(row.id) {
+            match self.ask_close(row.id) {
                 // Late or lost, it is asked again at the next link.
-                let _ = answer_within(answer, CLOSED_WITHIN, "closing the tunnel").await;
+                Ok(answer) => {
+                    let _ = answer_within(answer, CLOSED_WITHIN, "closing the tunnel").await;
+                }
+                Err(_) => self.tell_server(row.id),
             }
             stored?;
         }

@@ -50,6 +50,11 @@ impl Requests {
         self.lock().remove(&request)
     }
 
+    /// How many have no answer yet.
+    pub(super) fn open(&self) -> usize {
+        self.lock().len()
+    }
+
     /// The link is gone: nobody answers any more.
     pub(super) fn link_lost(&self) {
         for (_, waiter) in self.lock().drain().map(|(_, v)| v) {

@@ -79,7 +79,7 @@ impl Session {
             accept(Arc::clone(client), self.link.clone(), streams.clone()),
         );
         client.look_towards(self.link.peer()).await;
-        client.resume().await;
+        client.resume();
         client.probes.linked();
         let ended = self.converse(client, &mut outbox, epoch).await;
         // Before the streams are waited for: who asks now must hear at once that nobody answers.
@@ -158,6 +158,8 @@ impl Session {
                     let Some(message) = message else { return Ended::Stopped };
                     self.tx.push(&message);
                 }
+                // After what people ask: they wait, and a thousand tunnels that come back do not.
+                message = client.next_of_backlog(), if !saying => self.tx.push(&message),
                 () = due(&mut beat), if !saying => if !minder.is_silent() {
                     self.tx.push(&Control::Ping(Ping { nonce: BEAT }));
                 },
@@ -201,6 +203,7 @@ impl Session {
             Some((Question::Bind(id), waiter)) if id == bound.tunnel => waiter,
             _ => return debug!(tunnel = %bound.tunnel, "an answer that nobody asked for"),
         };
+        client.backlog.answered();
         let answer = client.book.bound(&bound).await;
         if let Ok(Some(row)) = &answer {
             client.tell_tunnel(row);
@@ -214,6 +217,7 @@ impl Session {
         let Some((question, waiter)) = client.requests.take(request) else {
             return;
         };
+        client.backlog.answered();
         let now = Clock.now().wall;
         let answer: Answer = match question {
             Question::Close(id) => client
@@ -247,6 +251,7 @@ impl Session {
             });
         };
         let (question, waiter) = client.requests.take(request)?;
+        client.backlog.answered();
         let answer = Err(ApiError::new(code, detail.clone()));
         match question {
             Question::Bind(id) => client.bind_refused(id, code, &detail).await,

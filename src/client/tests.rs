@@ -1,13 +1,18 @@
 //! A client against a server that means it ill.
 
+use std::collections::{HashSet, VecDeque};
+
 use super::*;
-use crate::admin::types::JoinAsk;
+use crate::admin::types::{JoinAsk, OpenAsk};
 use crate::admin::{Caller, ClientBackend as _};
+use crate::engine::book::HostMode;
 use crate::link::{ControlRecv, ControlSend, Identity, Link, Listener};
-use crate::names::{DeviceId, Generation};
+use crate::names::{DeviceId, Generation, Slug};
 use crate::secret::Secret;
 use crate::wire::token::JoinToken;
-use crate::wire::{Capabilities, Enrolled, GoAway, LinkTerms, VERSION, Welcome};
+use crate::wire::{
+    Bind, Bound, Capabilities, Enrolled, GoAway, LinkTerms, Standing, VERSION, Welcome,
+};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -178,10 +183,10 @@ fn open_row() -> BookRow {
     BookRow {
         id: TunnelId::random(),
         name: None,
-        slug: Some(crate::names::Slug::parse("app").unwrap()),
+        slug: Some(Slug::parse("app").unwrap()),
         url: Some("https://app.t.wormkey.test".into()),
         target: "3000".parse().unwrap(),
-        host: crate::engine::book::HostMode::Auto,
+        host: HostMode::Auto,
         state: BookState::Open,
         expires_at: None,
         idle: None,
@@ -194,8 +199,69 @@ fn open_row() -> BookRow {
     }
 }
 
-fn bound(request: u64, tunnel: TunnelId) -> crate::wire::Bound {
-    crate::wire::Bound {
+/// How many tunnels of each state a server was told of.
+async fn serve_binds(session: Session, standing: Option<Standing>, wanted: usize) -> Vec<Bind> {
+    let (_link, mut tx, mut rx) = session;
+    let (mut binds, mut waiting) = (Vec::new(), VecDeque::new());
+    let mut most = 0;
+    while binds.len() < wanted {
+        // Answers only when nothing more comes: then the client has said all that it says unanswered.
+        let heard = tokio::time::timeout(Duration::from_millis(200), rx.recv()).await;
+        match heard {
+            Ok(Ok(Some(Control::Bind(bind)))) => waiting.push_back(bind),
+            Ok(Ok(Some(_))) => {}
+            Ok(other) => panic!("{other:?}"),
+            Err(_) => {
+                most = waiting.len().max(most);
+                for bind in waiting.drain(..) {
+                    let bound = bound_of(&bind, standing);
+                    tx.send(&Control::Bound(bound)).await.unwrap();
+                    binds.push(bind);
+                }
+            }
+        }
+    }
+    assert!(most <= 512, "{most} unanswered");
+    binds
+}
+
+fn bound_of(bind: &Bind, standing: Option<Standing>) -> Bound {
+    Bound {
+        request: bind.request,
+        tunnel: bind.tunnel,
+        slug: bind.name.clone().unwrap(),
+        url: format!("https://{}.t.wormkey.test", bind.name.as_ref().unwrap()),
+        expires_at: bind.expires_at,
+        created_at: 1_700_000_000_000,
+        idle_ms: 3_600_000,
+        hold_ms: 10_000,
+        standing,
+    }
+}
+
+fn row(n: usize, state: BookState) -> BookRow {
+    let name = Slug::parse(&format!("app-{n}")).unwrap();
+    BookRow {
+        id: TunnelId::random(),
+        slug: (state == BookState::Open).then(|| name.clone()),
+        name: Some(name),
+        url: None,
+        target: "3000".parse().unwrap(),
+        host: HostMode::Auto,
+        state,
+        expires_at: None,
+        idle: None,
+        hold: None,
+        declared: false,
+        labels: Vec::new(),
+        public_port: None,
+        created_at: Clock.now().wall,
+        ended_at: None,
+    }
+}
+
+fn bound(request: u64, tunnel: TunnelId) -> Bound {
+    Bound {
         request,
         tunnel,
         slug: "taken-over".into(),
@@ -292,5 +358,108 @@ async fn the_end_of_the_old_link_does_not_take_the_new_one_with_it() {
     let fresh = fresh.expect("it is welcome");
     assert_eq!(fresh.link.pin(), world.key.pin());
     drop(new);
+    world.client.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn five_thousand_tunnels_are_taken_back_without_one_left_out() {
+    const MANY: usize = 5000;
+    let world = World::new().await;
+    let (link, tx, rx) = world.joined(world.welcome()).await;
+    let puts = (0..MANY).map(|n| world.client.client.book.put(row(n, BookState::Open)));
+    futures_all(puts).await;
+    link.close(Code::Done, "again");
+    drop((tx, rx));
+    let (link, mut tx, rx) = world.arrive().await;
+    tx.send(&Control::Welcome(world.welcome())).await.unwrap();
+    let binds = serve_binds((link, tx, rx), None, MANY).await;
+    let ids: HashSet<TunnelId> = binds.iter().map(|bind| bind.tunnel).collect();
+    assert_eq!(ids.len(), MANY);
+    world.client.stop().await;
+}
+
+/// All of them, many at once: each waits for the disk.
+async fn futures_all<F>(futures: impl Iterator<Item = F>)
+where
+    F: Future<Output = Result<(), ApiError>>,
+{
+    let mut futures: Vec<_> = futures.map(Box::pin).collect();
+    std::future::poll_fn(|cx| {
+        futures.retain_mut(|f| match f.as_mut().poll(cx) {
+            std::task::Poll::Ready(done) => {
+                done.unwrap();
+                false
+            }
+            std::task::Poll::Pending => true,
+        });
+        if futures.is_empty() {
+            std::task::Poll::Ready(())
+        } else {
+            std::task::Poll::Pending
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_servers_clock_says_when_a_tunnel_ends_and_the_client_keeps_to_it() {
+    let world = World::new().await;
+    let session = world.joined(world.welcome()).await;
+    let (link, mut tx, mut rx) = session;
+    let ask = OpenAsk {
+        target: "3000".into(),
+        name: Some("app".into()),
+        expires: Some("30m".into()),
+        ..OpenAsk::default()
+    };
+    let caller = Caller { uid: 0, pid: None };
+    // The server's clock is a day behind ours: the tunnel is over by ours before it is open.
+    let server_now = Clock.now().wall.as_millis() - 86_400_000;
+    let expires_at = server_now + 1_800_000;
+    let standing = Standing {
+        now: server_now,
+        last_seen_at: Some(server_now - 5000),
+        idle_left_ms: Some(3_600_000),
+        offline_max_ms: 7 * 86_400_000,
+    };
+    let serve = async {
+        let Ok(Some(Control::Bind(bind))) = rx.recv().await else {
+            panic!("a Bind comes");
+        };
+        assert_eq!(bind.expires_in_ms, Some(1_800_000));
+        let bound = Bound {
+            expires_at: Some(expires_at),
+            ..bound_of(&bind, Some(standing))
+        };
+        tx.send(&Control::Bound(bound)).await.unwrap();
+    };
+    let (opened, ()) = tokio::join!(world.client.backend.open(caller, ask), serve);
+    let (opened, _) = opened.unwrap();
+    let at = Some(WallTime::from_millis(expires_at));
+    assert_eq!(opened.expires_at, at);
+    assert_eq!(opened.ends_next.at, at);
+    assert_eq!(opened.ends_next.why.as_deref(), Some("expires"));
+    let seen = opened.last_seen_at.map(WallTime::as_millis);
+    assert_eq!(seen, Some(server_now - 5000));
+
+    // The link goes: by the server's clock its time is not over, and it is taken back as it was.
+    link.close(Code::Done, "again");
+    drop((tx, rx));
+    let (_link, mut tx, mut rx) = world.arrive().await;
+    let now = Clock.now();
+    let early = world.client.client.book.expired(now.monotonic);
+    assert!(early.is_empty(), "half an hour is left of it");
+    tx.send(&Control::Welcome(world.welcome())).await.unwrap();
+    let Ok(Some(Control::Bind(bind))) = rx.recv().await else {
+        panic!("it is taken back");
+    };
+    assert_eq!(
+        (bind.expires_at, bind.expires_in_ms),
+        (Some(expires_at), None)
+    );
+    world.client.client.book.link(false, now.wall);
+    let due = now.monotonic + Duration::from_secs(1801);
+    let over = world.client.client.book.expired(due);
+    assert_eq!(over.len(), 1, "now it is over");
     world.client.stop().await;
 }

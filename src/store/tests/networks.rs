@@ -9,7 +9,7 @@ async fn few_networks_are_remembered_and_none_for_ever() {
     let dir = tempfile::tempdir().unwrap();
     let network = |n: u64, days: u64| NetworkRow {
         key: format!("10.0.{n}.1"),
-        websocket: n % 2 == 0,
+        websocket: n.is_multiple_of(2),
         used_at: days_ago(days),
     };
     let (store, _) = ClientStore::open_at(dir.path(), false, NOW).unwrap();
