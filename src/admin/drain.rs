@@ -1,12 +1,18 @@
 //! `/v1/drain` of both roles: asks the daemon to end in order, and tells how far it is.
 
+use std::time::Duration;
+
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
 
-use super::ask::Json;
+use super::ask::{Json, usage};
 use super::routes::{Answer, Hub};
-use super::{Caller, CommonBackend};
-use crate::times::WallTime;
+use super::{ApiError, Caller, CommonBackend};
+use crate::codes::Code;
+use crate::times::{WallTime, parse_duration};
+
+/// The longest grace that may be asked for.
+const GRACE_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// `POST /v1/drain`. The answer comes when the drain is over, just before the daemon ends. A second one
 /// ends the first at once.
@@ -16,6 +22,28 @@ pub struct DrainAsk {
     /// How long visits in flight have to finish, such as 30s; the role's own grace if absent.
     #[serde(default)]
     pub grace: Option<String>,
+}
+
+impl DrainAsk {
+    /// The grace, read.
+    pub fn grace(&self) -> Result<Option<Duration>, ApiError> {
+        let Some(text) = &self.grace else {
+            return Ok(None);
+        };
+        let grace = parse_duration(text).map_err(|err| usage(format!("grace: {err}")))?;
+        if grace > GRACE_MAX {
+            return Err(usage("grace: at most 24h"));
+        }
+        Ok(Some(grace))
+    }
+}
+
+/// What a caller hears of a daemon that cannot end by itself.
+pub fn not_by_itself() -> ApiError {
+    ApiError::new(
+        Code::Conflict,
+        "this daemon is part of another process, which has to be ended itself",
+    )
 }
 
 /// How a drain stands: `GET /v1/drain`, and the answer to the `POST`.

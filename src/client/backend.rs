@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::admin::checks::DoctorJson;
-use crate::admin::drain::{DrainAsk, DrainJson};
+use crate::admin::drain::{DrainAsk, DrainJson, not_by_itself};
 use crate::admin::types::{
     ClientStatusJson, EventJson, JoinAsk, JoinJson, LinkJson, OpenAsk, PacketsJson, ReloadJson,
     TunnelJson,
@@ -91,13 +91,22 @@ impl CommonBackend for Backend {
     }
 
     async fn drain(&self, caller: Caller, ask: DrainAsk) -> Result<DrainJson, ApiError> {
-        let client = &self.client;
-        let visits = || client.book.visits();
-        client.drains.drain(caller, ask, visits).await
+        let grace = ask.grace()?;
+        tracing::info!(uid = caller.uid, ?grace, "drain asked for");
+        if !self.client.drains.ask(grace).await {
+            return Err(not_by_itself());
+        }
+        Ok(self.drain_state())
     }
 
     fn drain_state(&self) -> DrainJson {
-        self.client.drains.stand(self.client.book.visits())
+        let stand = self.client.drains.stand();
+        DrainJson {
+            draining: stand.ends_by.is_some(),
+            visits: self.client.book.visits(),
+            ends_by: stand.ends_by,
+            finished: stand.finished,
+        }
     }
 
     fn events(&self, after: Option<u64>) -> (Vec<(u64, EventJson)>, EventStream) {

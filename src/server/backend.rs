@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::admin::checks::DoctorJson;
-use crate::admin::drain::{DrainAsk, DrainJson};
+use crate::admin::drain::{DrainAsk, DrainJson, not_by_itself};
 use crate::admin::figures::LinkPage;
 use crate::admin::types::{
     AuditJson, DeviceJson, EndsNextJson, EventJson, InviteAsk, InviteJson, ReloadJson,
@@ -176,11 +176,22 @@ impl CommonBackend for Backend {
     }
 
     async fn drain(&self, caller: Caller, ask: DrainAsk) -> Result<DrainJson, ApiError> {
-        self.parts.drains.drain(caller, ask, || self.visits()).await
+        let grace = ask.grace()?;
+        tracing::info!(uid = caller.uid, ?grace, "drain asked for");
+        if !self.parts.drains.ask(grace).await {
+            return Err(not_by_itself());
+        }
+        Ok(self.drain_state())
     }
 
     fn drain_state(&self) -> DrainJson {
-        self.parts.drains.stand(self.visits())
+        let stand = self.parts.drains.stand();
+        DrainJson {
+            draining: stand.ends_by.is_some(),
+            visits: self.visits(),
+            ends_by: stand.ends_by,
+            finished: stand.finished,
+        }
     }
 
     fn events(&self, after: Option<u64>) -> (Vec<(u64, EventJson)>, EventStream) {

@@ -6,13 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
-use crate::admin::drain::{DrainAsk, DrainJson};
-use crate::admin::{ApiError, Caller};
-use crate::codes::Code;
-use crate::times::{Clock, WallTime, parse_duration};
-
-/// The longest grace that may be asked for.
-const GRACE_MAX: Duration = Duration::from_secs(24 * 3600);
+use crate::times::{Clock, WallTime};
 
 /// Asks that nobody has taken yet; the second one says all that a third could.
 const ASKS: usize = 2;
@@ -30,11 +24,13 @@ struct Inner {
 
 /// How far it is.
 #[derive(Debug, Clone, Copy, Default)]
-struct Stand {
+pub(crate) struct Stand {
     /// Somebody will act on what is asked.
     heeded: bool,
-    ends_by: Option<WallTime>,
-    finished: Option<bool>,
+    /// When what is left will be cut, once it has begun.
+    pub(crate) ends_by: Option<WallTime>,
+    /// Whether all visits came to their end, once it is over.
+    pub(crate) finished: Option<bool>,
 }
 
 impl Drains {
@@ -76,51 +72,24 @@ impl Drains {
             .send_modify(|stand| stand.finished = Some(finished));
     }
 
-    // The admin API's side. `visits` counts those that go on.
+    // The side of who asks.
 
-    /// Asks, and waits until the drain is over.
-    pub(crate) async fn drain(
-        &self,
-        caller: Caller,
-        ask: DrainAsk,
-        visits: impl Fn() -> u64,
-    ) -> Result<DrainJson, ApiError> {
-        let grace = grace_of(&ask)?;
+    /// Asks, and waits until the drain is over. False when nobody acts on it: the daemon is a part of a
+    /// process that ends otherwise.
+    pub(crate) async fn ask(&self, grace: Option<Duration>) -> bool {
         let mut stand = self.0.stand.subscribe();
         if !stand.borrow().heeded {
-            return Err(ApiError::new(
-                Code::Conflict,
-                "this daemon is part of another process, which has to be ended itself",
-            ));
+            return false;
         }
-        tracing::info!(uid = caller.uid, ?grace, "drain asked for");
         // Full: two have asked already, and it ends at once anyway.
         let _ = self.0.ask.try_send(grace);
         // The sender is in here, so the wait only ends with the drain.
         let _ = stand.wait_for(|stand| stand.finished.is_some()).await;
-        Ok(self.stand(visits()))
+        true
     }
 
     /// How far it is.
-    pub(crate) fn stand(&self, visits: u64) -> DrainJson {
-        let stand = *self.0.stand.borrow();
-        DrainJson {
-            draining: stand.ends_by.is_some(),
-            visits,
-            ends_by: stand.ends_by,
-            finished: stand.finished,
-        }
+    pub(crate) fn stand(&self) -> Stand {
+        *self.0.stand.borrow()
     }
-}
-
-fn grace_of(ask: &DrainAsk) -> Result<Option<Duration>, ApiError> {
-    let Some(text) = &ask.grace else {
-        return Ok(None);
-    };
-    let usage = |detail: String| ApiError::new(Code::Usage, detail);
-    let grace = parse_duration(text).map_err(|err| usage(format!("grace: {err}")))?;
-    if grace > GRACE_MAX {
-        return Err(usage("grace: at most 24h".to_owned()));
-    }
-    Ok(Some(grace))
 }
