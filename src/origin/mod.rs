@@ -19,6 +19,7 @@
 mod body;
 mod dial;
 mod exchange;
+mod exposure;
 mod files;
 mod line;
 mod look;
@@ -41,6 +42,7 @@ use std::sync::Arc;
 use tracing::debug;
 
 pub use dial::DialError;
+pub use exposure::{Danger, Exposure, Sight};
 pub use look::Finding;
 pub use policy::OriginPolicy;
 pub use tls::OriginSetupError;
@@ -79,6 +81,11 @@ impl Origins {
     /// Does anything answer? At most two seconds; never an error.
     pub async fn look(&self, tunnel: &OriginTunnel) -> Finding {
         look::look(&self.pool, tunnel).await
+    }
+
+    /// Is there something that should not be public? At most two seconds; never an error.
+    pub async fn sight(&self, tunnel: &OriginTunnel) -> Sight {
+        exposure::look(&self.pool, tunnel).await
     }
 
     /// One probe of `--wait-for`: whether `path` answers below 500. At most two seconds.
