@@ -88,6 +88,7 @@ codes! {
     TimedOut = 61, "timed_out", 504, 9, "That took too long.", "Try again; `wormkeyctl status` shows what the daemon is doing.";
     DaemonUnreachable = 62, "daemon_unreachable", 503, 3, "The daemon is not running.", "Start wormkeyd, or name its socket with --socket.";
     BadConfiguration = 63, "bad_configuration", 422, 78, "The configuration is not valid.", "Mend the lines named; the old configuration stays in force.";
+    ExposedOrigin = 64, "exposed_origin", 403, 4, "What stands behind this tunnel should not be public, so it is kept back.", "Mend what the message names, or open it all the same with `--yes-expose` (`yes_expose = true` under [[tunnel]] and in the API).";
 
     // How a link or a stream ends.
     Done = 100, "done", 200, 0, "Closed on purpose.", "Nothing to do.";

@@ -18,7 +18,8 @@ pub struct TunnelJson {
     pub kind: String,
     /// Where it leads; null on the server, which never learns it.
     pub target: Option<String>,
-    /// `opening`, `open`, `held`, `offline`, `closing`, `closed`, `expired`.
+    /// `opening`, `open`, `held`, `offline`, `closing`, `closed`, `expired`; on a client also `withheld`,
+    /// while its origin should not be public.
     pub state: String,
     /// When it ends.
     pub expires_at: Option<WallTime>,
@@ -116,6 +117,9 @@ pub struct OpenAsk {
     /// Public port wished for (tcp, udp).
     #[serde(default)]
     pub public_port: Option<u16>,
+    /// Open it even if it should not be public.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub yes_expose: bool,
 }
 
 /// `POST /v1/join`.

@@ -182,14 +182,7 @@ impl ClientBackend for Backend {
             device: enrolment.as_ref().map(|e| e.device),
             link,
             tunnels: client.book.live_count() as u64,
-            problems: {
-                let problems = client.problems.lock();
-                let mut problems = problems
-                    .expect("nothing panics while it holds the problems")
-                    .clone();
-                problems.extend(client.broken_tunnels());
-                problems
-            },
+            problems: client.all_problems(),
         })
     }
 }

@@ -21,9 +21,13 @@ use crate::wire::{Bound, Standing};
 
 use super::ends::{self, Ahead, Seen, Terms};
 
+use super::guard::Guard;
+
 /// A tunnel that serves visits.
 pub(super) struct Live {
     pub(super) origin: Arc<OriginTunnel>,
+    /// Whether visits may go on to it.
+    pub(super) guard: Arc<Guard>,
     /// Fires when it ends: visits going on are cut.
     pub(super) ended: CancellationToken,
     pub(super) visits: AtomicU64,
@@ -46,6 +50,7 @@ impl Live {
                 row.target.clone(),
                 row.host.clone(),
             )),
+            guard: Arc::new(Guard::new(row)),
             ended: CancellationToken::new(),
             visits: AtomicU64::new(0),
             visits_total: AtomicU64::new(0),
@@ -340,6 +345,7 @@ impl Book {
     pub(super) fn json(&self, row: &BookRow, link_up: bool) -> TunnelJson {
         let state = self.lock();
         let live = state.live.get(&row.id);
+        let exposure = live.and_then(|live| live.guard.exposure());
         let terms = state.terms.get(&row.id);
         let seen = state.seen(live.map(Arc::as_ref));
         let open = row.state == BookState::Open;
@@ -356,6 +362,7 @@ impl Book {
             kind: row.kind().to_string(),
             target: Some(row.target.to_string()),
             state: match row.state {
+                BookState::Open if exposure.is_some() => "withheld",
                 BookState::Open if !link_up => "offline",
                 other => other.as_str(),
             }
@@ -381,7 +388,7 @@ impl Book {
             device: None,
             user: None,
             probe: live.and_then(|l| l.probe()),
-            warnings: Vec::new(),
+            warnings: exposure.iter().map(ToString::to_string).collect(),
         }
     }
 }
@@ -407,7 +414,8 @@ impl State {
                 && old.url == row.url
                 && old.slug == row.slug
         });
-        if same && self.live.contains_key(&row.id) {
+        if same && let (Some(live), Some(old)) = (self.live.get(&row.id), self.rows.get(&row.id)) {
+            live.guard.follow(old, row);
             return;
         }
         // A tunnel that now leads elsewhere serves new visits there; those going on finish where they are.
@@ -418,6 +426,13 @@ impl State {
             let seen = old.last_seen.load(Ordering::Relaxed);
             live.last_seen.store(seen, Ordering::Relaxed);
             *live.lock_ended() = *old.lock_ended();
+            if let Some(before) = self.rows.get(&row.id)
+                && before.target == row.target
+                && before.host == row.host
+            {
+                live.guard = Arc::clone(&old.guard);
+                live.guard.follow(before, row);
+            }
         }
         self.live.insert(row.id, Arc::new(live));
     }
@@ -507,6 +522,7 @@ mod tests {
             declared: false,
             labels: Vec::new(),
             public_port: None,
+            yes_expose: false,
             created_at: Clock.now().wall,
             ended_at: None,
         }

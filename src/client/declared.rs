@@ -75,6 +75,7 @@ impl Client {
                 let row = BookRow {
                     target: entry.target.clone(),
                     host: entry.host.clone(),
+                    yes_expose: entry.yes_expose,
                     ..there?
                 };
                 self.put_declared(row, false).await;
@@ -93,16 +94,19 @@ impl Client {
     }
 
     async fn put_declared(self: &Arc<Self>, row: BookRow, bind: bool) {
+        if let Err(err) = self.book.put(row.clone()).await {
+            return warn!(tunnel = %row.id, %err, "declared tunnel not stored");
+        }
         let (client, looked_at) = (Arc::clone(self), row.clone());
         // Aside: at boot the resolver may be slow to say that it is not there, and a start waits for nobody.
         self.tasks.spawn("declared target", async move {
             if let Err(e) = client.origins.check(&looked_at.target).await {
                 client.note_problem(format!("tunnel {}: {e}", super::name_of(&looked_at)));
+            } else if let Some(live) = client.book.live(looked_at.id) {
+                // What is found stands in the tunnel's state; an origin that is away is looked at later.
+                let _ = live.guard.admit(&client.origins, &live.origin).await;
             }
         });
-        if let Err(err) = self.book.put(row.clone()).await {
-            return warn!(tunnel = %row.id, %err, "declared tunnel not stored");
-        }
         if bind {
             self.tell_server(row.id);
         }
@@ -137,6 +141,7 @@ fn row_of(entry: &DeclaredTunnel) -> BookRow {
         declared: true,
         labels: entry.labels.clone(),
         public_port: entry.public_port,
+        yes_expose: entry.yes_expose,
         created_at: now,
         ended_at: None,
     }
@@ -162,7 +167,12 @@ fn step(entry: &DeclaredTunnel, there: Option<&BookRow>) -> Step {
         BookState::Expired | BookState::Closed | BookState::Closing => Step::Open,
         BookState::Opening | BookState::Open if !row.declared => Step::Taken,
         _ if !same_terms => Step::Reopen,
-        _ if row.target != entry.target || row.host != entry.host => Step::Repoint,
+        _ if row.target != entry.target
+            || row.host != entry.host
+            || row.yes_expose != entry.yes_expose =>
+        {
+            Step::Repoint
+        }
         _ => Step::Nothing,
     }
 }
@@ -185,6 +195,7 @@ mod tests {
             host: HostMode::Auto,
             labels: Vec::new(),
             public_port: None,
+            yes_expose: false,
         }
     }
 
@@ -209,6 +220,7 @@ mod tests {
         };
         check(|e| e.target = "4000".parse().unwrap(), Step::Repoint);
         check(|e| e.host = HostMode::Keep, Step::Repoint);
+        check(|e| e.yes_expose = true, Step::Repoint);
         check(|e| e.expires = None, Step::Reopen);
         check(|e| e.idle = Some(Duration::from_secs(60)), Step::Reopen);
         assert_eq!(step(&entry(), None), Step::Open);

@@ -7,6 +7,7 @@ mod book;
 mod declared;
 mod doctor;
 mod ends;
+mod guard;
 mod keeper;
 mod minder;
 mod open;
@@ -446,6 +447,21 @@ impl Client {
             streams.finished(SERVER_GRACE).await;
             session.link.close(Code::Done, "reconnected");
         });
+    }
+
+    /// Findings about the configuration, and the tunnels that the exposure guard withholds.
+    fn all_problems(&self) -> Vec<String> {
+        let mut problems = self
+            .problems
+            .lock()
+            .expect("nothing panics while it holds the problems")
+            .clone();
+        problems.extend(self.book.rows().iter().filter_map(|row| {
+            let exposure = self.book.live(row.id)?.guard.exposure()?;
+            Some(guard::problem(&name_of(row), &exposure))
+        }));
+        problems.extend(self.broken_tunnels());
+        problems
     }
 
     fn note_problem(&self, problem: String) {

@@ -11,10 +11,11 @@ use crate::admin::types::{OpenAsk, TunnelJson};
 use crate::codes::Code;
 use crate::engine::book::{BookRow, BookState};
 use crate::names::{Slug, Target, TunnelId};
-use crate::origin::{DialError, OriginTunnel};
+use crate::origin::{DialError, OriginTunnel, Sight};
 use crate::times::{Clock, parse_duration};
 
 use super::book::host_mode;
+use super::guard::{self, needs_guard};
 use super::requests::Answer;
 use super::{Client, name_of};
 
@@ -88,6 +89,7 @@ impl Wish {
             declared: false,
             labels: ask.labels.into_iter().collect(),
             public_port: ask.public_port,
+            yes_expose: ask.yes_expose,
             created_at: now,
             ended_at: None,
         };
@@ -120,10 +122,45 @@ impl Client {
         if let Some((path, within)) = &wish.wait_for {
             self.wait_for(&wish.row, path, *within).await?;
         }
+        let seen = self.guard(&wish.row).await?;
         self.link_within(LINK_WITHIN).await?;
-        let row = self.open_new(wish.row).await?;
+        let row = self.open_new(wish.row, seen).await?;
         self.probes.opened(row.id);
         Ok((self.with_findings(&row).await, true))
+    }
+
+    /// Refuses an origin that should not be public; whether it was there to be looked at.
+    async fn guard(&self, row: &BookRow) -> Result<bool, ApiError> {
+        if !needs_guard(row) {
+            return Ok(true);
+        }
+        match self.sight(row).await {
+            Sight::Harmless => Ok(true),
+            Sight::Unreachable(_) => Ok(false),
+            Sight::Exposed(exposure) => Err(guard::refusal(&exposure)),
+        }
+    }
+
+    /// Accepted once is accepted; else the origin may have become something else since.
+    async fn look_again(&self, there: &BookRow) -> Result<(), ApiError> {
+        let live = self.book.live(there.id);
+        let Some(live) = live.filter(|_| needs_guard(there)) else {
+            return Ok(());
+        };
+        match self.origins.sight(&live.origin).await {
+            Sight::Harmless => live.guard.pass(),
+            Sight::Unreachable(_) => {}
+            Sight::Exposed(exposure) => {
+                live.guard.withhold(exposure.clone());
+                return Err(guard::refusal(&exposure));
+            }
+        }
+        Ok(())
+    }
+
+    /// What the exposure guard sees at a tunnel's origin.
+    pub(super) async fn sight(&self, row: &BookRow) -> Sight {
+        self.origins.sight(&probe_tunnel(row)).await
     }
 
     /// The name is ours already: the same target is the same tunnel, another one is a conflict.
@@ -136,6 +173,12 @@ impl Client {
             let detail = format!("{} leads to {} already", name_of(&there), there.target);
             return Err(ApiError::new(Code::Conflict, detail));
         }
+        let mut there = there;
+        if wish.yes_expose && !there.yes_expose {
+            there.yes_expose = true;
+            self.book.put(there.clone()).await?;
+        }
+        self.look_again(&there).await?;
         let row = if there.state == BookState::Open {
             there
         } else {
@@ -144,7 +187,7 @@ impl Client {
         Ok((self.with_findings(&row).await, false))
     }
 
-    async fn open_new(&self, row: BookRow) -> Result<BookRow, ApiError> {
+    async fn open_new(&self, row: BookRow, seen: bool) -> Result<BookRow, ApiError> {
         let id = row.id;
         self.book.put(row.clone()).await?;
         let bound = self.bind_and_wait(row).await;
@@ -156,6 +199,9 @@ impl Client {
         {
             // Nobody was promised anything: it is taken back on both sides, so that trying again is clean.
             self.withdraw(id).await;
+        }
+        if seen && let Some(live) = self.book.live(id) {
+            live.guard.pass();
         }
         bound
     }

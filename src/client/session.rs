@@ -432,10 +432,18 @@ async fn serve(
     client: &Client,
     live: &Live,
     head: StreamHead,
-    tx: LinkSend,
-    rx: LinkRecv,
+    mut tx: LinkSend,
+    mut rx: LinkRecv,
 ) -> VisitReport {
     let tunnel = Arc::clone(&live.origin);
+    if let Err(code) = live.guard.admit(&client.origins, &tunnel).await {
+        tx.reset(code);
+        rx.stop(code);
+        return VisitReport {
+            error: Some(code),
+            ..VisitReport::default()
+        };
+    }
     match head {
         StreamHead::Http(head) => client.origins.http(tunnel, *head, tx, rx).await,
         StreamHead::Bytes(head) => client.origins.bytes(tunnel, head, tx, rx).await,
@@ -542,6 +550,7 @@ fn error_name(code: StreamCode) -> &'static str {
         StreamCode::OriginError => "origin_error",
         StreamCode::OriginTimeout => "origin_timeout",
         StreamCode::NotAllowed => "target_not_allowed",
+        StreamCode::Exposed => "exposed_origin",
         StreamCode::Cancelled => "cancelled",
         StreamCode::Overloaded => "overloaded",
         StreamCode::TunnelEnded => "tunnel_closed",

@@ -36,6 +36,7 @@ pub(super) enum Node {
     List(Vec<Entry>),
     Text(String),
     Integer(i64),
+    Switch(bool),
     Other(&'static str),
 }
 
@@ -47,6 +48,7 @@ impl Node {
             Self::List(_) => "a list",
             Self::Text(_) => "a text",
             Self::Integer(_) => "a number",
+            Self::Switch(_) => "true or false",
             Self::Other(what) => what,
         }
     }
@@ -204,7 +206,7 @@ impl Lines<'_> {
             DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix())
                 .map_or(Node::Other("too large a number"), Node::Integer),
             DeValue::Float(_) => Node::Other("a number with a point"),
-            DeValue::Boolean(_) => Node::Other("true or false"),
+            DeValue::Boolean(switch) => Node::Switch(switch),
             DeValue::Datetime(_) => Node::Other("a date"),
         }
     }

@@ -275,6 +275,11 @@ const CLIENT: &[Key] = &[
         "tunnel.public_port",
         "The port wished for, of tcp and udp targets, which are not served yet.",
     ),
+    key(
+        "tunnel.yes_expose",
+        "false",
+        "Whether it is public even if it should not be: the client looks for open databases, debug consoles and the like, and keeps them back.",
+    ),
 ];
 
 impl ServerConfig {

@@ -298,4 +298,6 @@ pub struct DeclaredTunnel {
     pub labels: Vec<(String, String)>,
     /// Wished-for public port.
     pub public_port: Option<u16>,
+    /// Public even if the exposure guard finds something.
+    pub yes_expose: bool,
 }

@@ -9,7 +9,7 @@ use super::file::{Document, Node, Place};
 use super::problem::ConfigError;
 use super::resolve::{admin, link, log, state};
 use super::section::{Findings, Fix, Section};
-use super::values::{duration, duration_or_never, path, text};
+use super::values::{duration, duration_or_never, path, switch, text};
 use super::{ClientConfig, DeclaredTunnel, OriginsConfig, ProbeConfig};
 use crate::engine::book::HostMode;
 use crate::names::{Kind, Slug, Target};
@@ -131,6 +131,7 @@ fn tunnel(section: &mut Section<'_>, name: Option<Slug>) -> Option<DeclaredTunne
     let public_port = section.get("public_port", |node| {
         super::values::count(1, 65_535)(node).map(|port| u16::try_from(port).unwrap_or(u16::MAX))
     });
+    let yes_expose = section.get("yes_expose", switch);
     let kind = target.as_ref().map(Target::kind);
     if public_port.is_some() && matches!(kind, Some(Kind::Http | Kind::Tls)) {
         section.object(
@@ -147,6 +148,7 @@ fn tunnel(section: &mut Section<'_>, name: Option<Slug>) -> Option<DeclaredTunne
         host: host.unwrap_or_default(),
         labels,
         public_port,
+        yes_expose: yes_expose.unwrap_or_default(),
     })
 }
 

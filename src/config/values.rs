@@ -18,6 +18,17 @@ pub(super) fn text(node: &Node) -> Result<String, Fix> {
     }
 }
 
+/// `true` or `false`.
+pub(super) fn switch(node: &Node) -> Result<bool, Fix> {
+    match node {
+        Node::Switch(switch) => Ok(*switch),
+        other => Err(format!(
+            "is {}; write true or false, without quotes",
+            other.what()
+        )),
+    }
+}
+
 /// `30s`, `8h`; zero is refused with the reason given.
 pub(super) fn duration(zero: &'static str) -> impl Fn(&Node) -> Result<Duration, Fix> {
     move |node| {

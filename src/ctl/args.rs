@@ -283,6 +283,9 @@ pub struct OpenFlags {
     /// The public port wished for; tcp and udp only, which are not served yet
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub public_port: Option<u16>,
+    /// Open it even if it should not be public, such as a database without a password
+    #[arg(long)]
+    pub yes_expose: bool,
     /// Stay, show visits as they end, and close the tunnel on Ctrl-C
     #[arg(long)]
     pub watch: bool,

@@ -33,6 +33,7 @@ pub(super) fn open_ask(
             .as_ref()
             .and_then(|_| flags.wait_timeout.clone()),
         public_port: flags.public_port,
+        yes_expose: flags.yes_expose,
     })
 }
 

@@ -162,6 +162,7 @@ fn given_up(code: StreamCode) -> Outside {
         | StreamCode::Internal
         | StreamCode::Unknown(_) => Outside::of(Code::OriginError),
         StreamCode::OriginTimeout => Outside::of(Code::OriginTimeout),
+        StreamCode::Exposed => Outside::of(Code::ExposedOrigin),
         StreamCode::Unsupported => Outside::of(Code::NotImplemented),
         StreamCode::Overloaded | StreamCode::TooSlow => Outside::retry(Code::Overloaded, RETRY),
         StreamCode::TunnelEnded => Outside::of(Code::TunnelClosed),
@@ -344,6 +345,7 @@ mod unit {
                 "origin_unreachable",
             ),
             (reset(StreamCode::NotAllowed), 502, "origin_unreachable"),
+            (reset(StreamCode::Exposed), 403, "exposed_origin"),
             (reset(StreamCode::OriginError), 502, "origin_error"),
             (reset(StreamCode::OriginTimeout), 504, "origin_timeout"),
             (Failure::Timeout, 504, "origin_timeout"),

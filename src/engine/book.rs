@@ -82,6 +82,8 @@ pub struct BookRow {
     pub labels: Vec<(String, String)>,
     /// Wished-for public port.
     pub public_port: Option<u16>,
+    /// Whoever opened it wants it public, whatever the exposure guard finds.
+    pub yes_expose: bool,
     /// When it was asked for, then when the server opened it.
     pub created_at: WallTime,
     /// When it was over.

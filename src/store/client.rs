@@ -19,6 +19,7 @@ pub(super) const SCHEMA: Schema = Schema {
     migrations: &[
         include_str!("migrations/client/0001_first.sql"),
         include_str!("migrations/client/0002_networks.sql"),
+        include_str!("migrations/client/0003_yes_expose.sql"),
     ],
 };
 

@@ -32,12 +32,14 @@ pub enum StreamCode {
     TunnelEnded,
     /// The reader was too slow for too long and others needed the window.
     TooSlow,
+    /// The client keeps the origin back, since it should not be public; nothing of the visit was sent on.
+    Exposed,
     /// A code of a newer peer.
     Unknown(u64),
 }
 
 impl StreamCode {
-    const TABLE: [(Self, u64); 12] = [
+    const TABLE: [(Self, u64); 13] = [
         (Self::Cancelled, 0x10),
         (Self::OriginUnreachable, 0x11),
         (Self::OriginError, 0x12),
@@ -50,6 +52,7 @@ impl StreamCode {
         (Self::Internal, 0x19),
         (Self::TunnelEnded, 0x1a),
         (Self::TooSlow, 0x1b),
+        (Self::Exposed, 0x1c),
     ];
 
     /// The number on the wire.

@@ -64,8 +64,9 @@ pub(in crate::store) fn put_tunnel(conn: &Connection, row: &BookRow) -> Result<(
     let (host_mode, host_value) = host_columns(&row.host);
     conn.prepare_cached(
         "INSERT INTO tunnels (id, name, slug, url, target, host_mode, host_value, state, expires_at,
-             idle_ms, idle_never, hold_ms, declared, labels, public_port, created_at, ended_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
+             idle_ms, idle_never, hold_ms, declared, labels, public_port, created_at, ended_at,
+             yes_expose)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
          ON CONFLICT (id) DO UPDATE SET name = excluded.name, slug = excluded.slug,
              url = excluded.url, target = excluded.target, host_mode = excluded.host_mode,
              host_value = excluded.host_value, state = excluded.state,
@@ -73,7 +74,7 @@ pub(in crate::store) fn put_tunnel(conn: &Connection, row: &BookRow) -> Result<(
              idle_never = excluded.idle_never, hold_ms = excluded.hold_ms,
              declared = excluded.declared, labels = excluded.labels,
              public_port = excluded.public_port, created_at = excluded.created_at,
-             ended_at = excluded.ended_at",
+             ended_at = excluded.ended_at, yes_expose = excluded.yes_expose",
     )?
     .execute(params![
         text(row.id),
@@ -93,6 +94,7 @@ pub(in crate::store) fn put_tunnel(conn: &Connection, row: &BookRow) -> Result<(
         row.public_port,
         row.created_at.as_millis(),
         row.ended_at.map(WallTime::as_millis),
+        i64::from(row.yes_expose),
     ])?;
     Ok(())
 }
@@ -129,6 +131,7 @@ fn read(row: &Row<'_>) -> Result<BookRow> {
         public_port: row.get("public_port")?,
         created_at: time(row, "created_at")?,
         ended_at: time_opt(row, "ended_at")?,
+        yes_expose: row.get("yes_expose")?,
     })
 }
 

@@ -238,6 +238,7 @@ fn book_row(n: u8, state: BookState) -> BookRow {
         labels: Vec::new(),
         public_port: None,
         created_at: NOW,
+        yes_expose: n % 2 == 1,
         ended_at: None,
     }
 }
