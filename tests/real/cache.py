@@ -64,6 +64,17 @@ def python():
     return _made_once("python", HERE / "requirements.txt", make) / "venv/bin/python"
 
 
+def zoo():
+    """A Python with `zoo.txt`, apart from the others, which are large."""
+
+    def make(folder, log):
+        venv.create(folder / "venv", with_pip=True, symlinks=True)
+        pip = [folder / "venv/bin/python", "-m", "pip", "install", "--quiet"]
+        _run([*pip, "-r", HERE / "zoo.txt"], log)
+
+    return _made_once("zoo", HERE / "zoo.txt", make) / "venv/bin/python"
+
+
 def _version(program):
     try:
         text = subprocess.run([program, "--version"], capture_output=True, text=True).stdout
