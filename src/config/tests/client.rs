@@ -36,6 +36,7 @@ fn declared_tunnels_take_open_s_flags() {
         hold = "5s"
         host = "app.internal:8080"
         public_port = 20001
+        yes_expose = true
         [tunnel.labels]
         team = "web"
         env = "test"
@@ -55,6 +56,7 @@ fn declared_tunnels_take_open_s_flags() {
     assert_eq!(db.hold, Some(Duration::from_secs(5)));
     assert_eq!(db.host, HostMode::Fixed("app.internal:8080".into()));
     assert_eq!(db.public_port, Some(20_001));
+    assert!(db.yes_expose && !blog.yes_expose);
     let labels = [("env", "test"), ("team", "web")];
     assert_eq!(db.labels, labels.map(|(k, v)| (k.into(), v.into())));
 }
@@ -101,6 +103,10 @@ fn declared_tunnels_are_checked() {
         (
             "name = \"a\"\ntarget = 1\npublic_port = 5",
             "line 4: tunnel.public_port: is for tcp:// and udp:// targets; leave it out",
+        ),
+        (
+            "name = \"a\"\ntarget = 1\nyes_expose = \"yes\"",
+            "line 4: tunnel.yes_expose: is a text; write true or false, without quotes",
         ),
         (
             "name = \"a\"\ntarget = \"tcp://1\"\npublic_port = 65536",

@@ -9,7 +9,7 @@
 //! - Bytes (`bytes`), where no HTTP is spoken, and in `tcp://`: a table of words and replies.
 //! - Files (`directory`): what a `file:` target would serve.
 //!
-//! `tls://` is looked at through TLS as HTTP. `udp://` is not looked at.
+//! `tls://` is looked at through TLS as HTTP. What speaks nothing but HTTP/2 is not looked at, nor is `udp://`.
 
 mod bytes;
 mod danger;
@@ -159,11 +159,14 @@ impl<'a> Looker<'a> {
         }
         match found {
             Ok(found) => Ok(found),
-            // Through `tls://` pass other protocols than TLS with a name of ours.
-            Err(Miss::Dial(DialError::Tls { .. })) if is_stream => Ok(Vec::new()),
-            Err(Miss::Dial(DialError::TooSlow { .. }) | Miss::NotHttp | Miss::Late) => {
-                Ok(Vec::new())
-            }
+            // It is there and does not let itself be looked at, such as one that speaks nothing but HTTP/2.
+            Err(
+                Miss::Dial(
+                    DialError::TooSlow { .. } | DialError::Tls { .. } | DialError::Handshake { .. },
+                )
+                | Miss::NotHttp
+                | Miss::Late,
+            ) => Ok(Vec::new()),
             Err(Miss::Dial(error)) => Err(error),
         }
     }

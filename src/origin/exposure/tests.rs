@@ -341,6 +341,16 @@ async fn an_origin_that_is_away_was_not_looked_at() {
     assert!(sight("udp://127.0.0.1:53").await.unwrap().is_empty());
 }
 
+#[tokio::test]
+async fn what_lets_nobody_look_is_not_taken_for_away() {
+    // No TLS there: to the looker that is what an origin without HTTP/1.1 in its ALPN is.
+    let plain = Server::repeating("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
+    for scheme in ["https+insecure", "tls"] {
+        let target = plain.target().replacen("http", scheme, 1);
+        assert!(sight(&target).await.unwrap().is_empty(), "{target}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_look_never_takes_more_than_two_seconds() {
     let silent =

@@ -41,6 +41,10 @@ def run(world):
     words = ["run", "--name", "ran", "--port", port, "--", sys.executable, "-c", served]
     with origins.plain() as origin:
         tunnel = world.open(origin.port)
+        # It lists a folder: refused by the exposure guard, and the command ends with the refusal.
+        command = typed(world, *words)
+        same(command.child.wait(20), 4, "the exit code of what should not be public")
+        words.insert(1, "--yes-expose")
         command = typed(world, *words)
         command.line(r"https://ran\.")
         same(world.curl(tunnel, host="ran.t.wormkey.test").status, 200, "a visit")
