@@ -1,5 +1,6 @@
 //! The accept loop and one HTTP/1.1 connection: who calls, whether a browser sent it, then the routes.
 
+use std::fs::File;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -47,6 +48,7 @@ pub async fn serve_server<B: ServerBackend>(socket: AdminSocket, backend: Arc<B>
 }
 
 async fn accept(socket: AdminSocket, router: &Router, tasks: &Tasks) {
+    let mut reserve = Reserve::new();
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     let stop = tasks.stopped();
     loop {
@@ -67,12 +69,40 @@ async fn accept(socket: AdminSocket, router: &Router, tasks: &Tasks) {
             Ok((stream, _)) => {
                 let connection = connection(stream, router.clone(), tasks.clone(), place);
                 tasks.spawn("admin-connection", connection);
+                reserve.fill();
             }
             Err(err) => {
-                warn!(%err, "admin socket cannot accept, trying again");
+                let given = reserve.give();
+                warn!(%err, given, "admin socket cannot accept, trying again");
                 drop(place);
-                tokio::time::sleep(ACCEPT_PAUSE).await;
+                if !given {
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    reserve.fill();
+                }
             }
+        }
+    }
+}
+
+/// A descriptor to give away when there is no other: the operator must get in when nobody else does.
+struct Reserve(Option<File>);
+
+impl Reserve {
+    fn new() -> Self {
+        let mut reserve = Self(None);
+        reserve.fill();
+        reserve
+    }
+
+    /// Whether there was one.
+    fn give(&mut self) -> bool {
+        self.0.take().is_some()
+    }
+
+    /// Takes one back as soon as there is one to have.
+    fn fill(&mut self) {
+        if self.0.is_none() {
+            self.0 = File::open("/dev/null").ok();
         }
     }
 }

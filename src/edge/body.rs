@@ -10,9 +10,10 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-use super::connection::Turn;
+use super::connection::{Patience, Turn};
 use super::serve::VisitLog;
-use super::stall::{Place, Reader, StallBoard};
+use super::stall::{Outlet, Place, Reader, StallBoard};
+use super::upload::Progress;
 use crate::http::clean_trailers;
 use crate::http::response::Body as Expected;
 use crate::wire::{BodyError, RecvChunks, StreamCode, WireBody};
@@ -100,8 +101,12 @@ pub(super) struct Ends {
     /// Stops the upload when the visitor goes away before the response is whole.
     pub(super) upload: CancellationToken,
     pub(super) board: Arc<StallBoard>,
-    /// Ends an HTTP/1 connection.
-    pub(super) abort: Option<CancellationToken>,
+    /// What it goes out on.
+    pub(super) outlet: Option<Outlet>,
+    /// The visitor may take an event stream as slowly as it likes.
+    pub(super) _patience: Option<Patience>,
+    /// The upload that still goes on; while both directions do, it may pause.
+    pub(super) progress: Option<Arc<Progress>>,
     pub(super) log: VisitLog,
     pub(super) status: http::StatusCode,
 }
@@ -120,16 +125,20 @@ pub(super) struct VisitBody<R: RecvChunks> {
 }
 
 impl<R: RecvChunks> VisitBody<R> {
-    pub(super) fn new(body: WireBody<R>, expected: Expected, ends: Ends) -> Self {
+    pub(super) fn new(body: WireBody<R>, expected: Expected, mut ends: Ends) -> Self {
         let is_bodiless = expected == Expected::None;
+        if let Some(progress) = &ends.progress {
+            progress.set_duplex(true);
+        }
         let source = Arc::new(Source::new(body));
         // From the start: a visitor with a closed HTTP/2 window is never even asked to take anything.
-        let place = (!is_bodiless).then(|| {
+        let outlet = ends.outlet.take().filter(|_| !is_bodiless);
+        let place = outlet.map(|outlet| {
             ends.board.enter(
                 ends.pass.route.link,
                 Arc::clone(&source) as Arc<dyn Reader>,
                 ends.pass.cut.clone(),
-                ends.abort.clone(),
+                outlet,
             )
         });
         Self {
@@ -207,6 +216,9 @@ impl<R: RecvChunks> Drop for VisitBody<R> {
         if !self.whole {
             self.ends.upload.cancel();
         }
+        if let Some(progress) = &self.ends.progress {
+            progress.set_duplex(false);
+        }
         self.source.give_up(StreamCode::Cancelled);
         self.ends
             .log
@@ -218,6 +230,7 @@ impl<R: RecvChunks> Drop for VisitBody<R> {
 struct Source<R> {
     body: Mutex<Option<WireBody<R>>>,
     moves: AtomicU64,
+    given: AtomicU64,
     gave: AtomicBool,
 }
 
@@ -226,6 +239,7 @@ impl<R: RecvChunks> Source<R> {
         Self {
             body: Mutex::new(Some(body)),
             moves: AtomicU64::new(0),
+            given: AtomicU64::new(0),
             // The first move is the visitor's.
             gave: AtomicBool::new(true),
         }
@@ -240,6 +254,10 @@ impl<R: RecvChunks> Source<R> {
             Some(body) => Pin::new(body).poll_frame(cx).map_err(Abort::Body),
             None => Poll::Ready(Some(Err(Abort::Cut))),
         };
+        if let Poll::Ready(Some(Ok(frame))) = &polled {
+            let size = frame.data_ref().map_or(0, Bytes::len) as u64;
+            self.given.fetch_add(size, Ordering::Relaxed);
+        }
         self.gave.store(polled.is_ready(), Ordering::Relaxed);
         self.moves.fetch_add(1, Ordering::Relaxed);
         polled
@@ -258,6 +276,10 @@ impl<R: RecvChunks> Reader for Source<R> {
             self.moves.load(Ordering::Relaxed),
             self.gave.load(Ordering::Relaxed),
         )
+    }
+
+    fn given(&self) -> u64 {
+        self.given.load(Ordering::Relaxed)
     }
 
     fn give_up(&self, code: StreamCode) {

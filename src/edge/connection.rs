@@ -6,7 +6,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use hyper::body::Incoming;
@@ -19,8 +19,10 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
+use super::frames::Frames;
 use super::guard::Guard;
 use super::ledger::Ledger;
+use super::outflow::{Outflow, Outgoing};
 use super::{Admit, Attach, Inner, OpenStream, serve};
 use crate::http::limits::{FIELDS_MAX, HEAD_MAX, IDLE_TIMEOUT};
 use crate::http::{HeadError, Scheme};
@@ -54,6 +56,9 @@ const H2_ERROR_RESETS: usize = 256;
 /// A visitor that is silent this long is asked for a sign of life, and has as long again.
 const H2_PING: Duration = Duration::from_secs(20);
 
+/// How long a connection that is in trouble has to get its GOAWAY out.
+const LAST_WORDS: Duration = Duration::from_millis(250);
+
 /// What is known of a connection before its first byte of HTTP.
 #[derive(Debug, Clone)]
 pub(super) struct Facts {
@@ -77,11 +82,64 @@ pub(super) struct Conn<S> {
     pub(super) abort: CancellationToken,
 }
 
-/// How many requests are under way, and how many there were: what idleness is judged by.
+/// What idleness and slowness are judged by.
 #[derive(Debug, Default)]
 pub(super) struct Activity {
+    /// Requests under way, and how many there were.
     busy: AtomicUsize,
     begun: AtomicU64,
+    /// Whether what was written last waits for the visitor to take it.
+    blocked: AtomicBool,
+    /// What is under way that may be as slow as it likes.
+    patient: AtomicUsize,
+    /// Responses that were given up while HTTP/2 keeps their stream.
+    given_up: AtomicUsize,
+}
+
+impl Activity {
+    /// The socket takes no more at the moment: what stands still stands behind that.
+    pub(super) fn is_blocked(&self) -> bool {
+        self.blocked.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_blocked(&self, blocked: bool) {
+        self.blocked.store(blocked, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_patient(&self) -> bool {
+        self.patient.load(Ordering::Relaxed) > 0
+    }
+
+    pub(super) fn give_up(&self) {
+        self.given_up.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn give_up_ended(&self) {
+        self.given_up.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Whether nothing is under way but what was given up.
+    pub(super) fn is_useless(&self) -> bool {
+        self.given_up.load(Ordering::Relaxed) >= self.busy.load(Ordering::Relaxed)
+    }
+}
+
+/// Until this is dropped the visitor may take what is sent as slowly as it likes: an upgraded
+/// connection, or an event stream.
+#[derive(Debug)]
+pub(super) struct Patience(Arc<Activity>);
+
+impl Patience {
+    pub(super) fn new(activity: &Arc<Activity>) -> Self {
+        activity.patient.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(activity))
+    }
+}
+
+impl Drop for Patience {
+    fn drop(&mut self) {
+        self.0.patient.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// Something is under way on a connection until this is dropped.
@@ -148,7 +206,7 @@ impl<S> Conn<S> {
 pub(super) async fn run<S, I>(edge: Arc<Inner<S>>, io: I, facts: Facts)
 where
     S: Admit + Attach + OpenStream,
-    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    I: Outgoing + AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let conn = Arc::new(Conn {
         edge,
@@ -157,12 +215,13 @@ where
         activity: Arc::default(),
         abort: CancellationToken::new(),
     });
+    let io = Outflow::new(io, Arc::clone(&conn.activity));
     match &conn.ledger {
         Some(ledger) => {
             let guard = Guard::new(io, conn.facts.scheme, Arc::clone(ledger));
             run_http1(&conn, guard).await;
         }
-        None => run_http2(&conn, io).await,
+        None => run_http2(&conn, Frames::new(io, conn.abort.child_token())).await,
     }
 }
 
@@ -196,12 +255,12 @@ where
     }
 }
 
-async fn run_http2<S, I>(conn: &Arc<Conn<S>>, io: I)
+async fn run_http2<S, I>(conn: &Arc<Conn<S>>, io: Frames<I>)
 where
     S: Admit + Attach + OpenStream,
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let service = service(conn);
+    let (service, trouble) = (service(conn), io.trouble());
     let connection = http2::Builder::new(OnTasks(conn.edge.connections.clone()))
         .timer(TokioTimer::new())
         .max_concurrent_streams(H2_STREAMS)
@@ -218,7 +277,8 @@ where
     let mut connection = pin!(connection);
     let (stop, draining) = (conn.edge.connections.stopped(), &conn.edge.draining);
     let mut idle = pin!(idle(&conn.activity));
-    let mut is_closing = false;
+    let mut last_words = pin!(last_words(&trouble));
+    let (mut is_closing, mut is_troubled) = (false, false);
     loop {
         tokio::select! {
             biased;
@@ -228,6 +288,13 @@ where
                 is_closing = true;
                 connection.as_mut().graceful_shutdown();
             }
+            () = trouble.cancelled(), if !is_troubled => {
+                debug!(peer = %conn.facts.peer, "too many useless frames, or half a head");
+                is_troubled = true;
+                is_closing = true;
+                connection.as_mut().graceful_shutdown();
+            }
+            () = last_words.as_mut() => return,
             ended = connection.as_mut() => return log_end(conn, ended),
             // After the connection: whatever it has to do makes it busy. A peer that does not even
             // answer GOAWAY has its last chance with the ping's timeout.
@@ -237,6 +304,12 @@ where
             }
         }
     }
+}
+
+/// Ends when a connection in trouble has had time for its GOAWAY.
+async fn last_words(trouble: &CancellationToken) {
+    trouble.cancelled().await;
+    tokio::time::sleep(LAST_WORDS).await;
 }
 
 /// Ends when nothing was under way for the idle time, or up to half of it more.

@@ -7,7 +7,7 @@ use http::{Request, Response, StatusCode};
 use hyper::upgrade::OnUpgrade;
 
 use super::body::EdgeBody;
-use super::connection::Conn;
+use super::connection::{Conn, Patience};
 use super::respond::Failure;
 use super::{Attach, EdgeSettings, OpenStream, upgrade};
 use crate::http::{Host, Scheme, head};
@@ -80,8 +80,9 @@ fn open<S: Attach>(conn: &Conn<S>, on: OnUpgrade, place: S::Place) {
     let stop = conn.edge.tasks.stopped();
     let inside = conn.edge.inside.clone();
     let slot = conn.facts.slot.clone();
+    let patience = Patience::new(&conn.activity);
     conn.edge.tasks.spawn("edge-door", async move {
-        let _slot = slot;
+        let _held = (slot, patience);
         let attached = async {
             if let Some(io) = upgrade::switched(on).await {
                 inside.attach(io, place).await;

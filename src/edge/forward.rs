@@ -4,19 +4,21 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::HeaderValue;
+use http::header::{self, HeaderValue};
 use http::{HeaderMap, Method, Response, StatusCode};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::debug;
 
 use super::body::{EdgeBody, Ends, VisitBody};
-use super::connection::Conn;
+use super::connection::{Conn, Patience};
 use super::respond::Failure;
 use super::serve::VisitLog;
-use super::upload::Upload;
+use super::stall::Outlet;
+use super::upload::{Manner, Progress, Upload};
 use super::{Admit, EdgeSettings, OpenError, OpenStream, Pass};
 use super::{held, upgrade};
 use crate::engine::Visit;
@@ -41,6 +43,8 @@ pub(super) struct Visiting {
     pub(super) label: String,
     pub(super) head: Head,
     pub(super) log: VisitLog,
+    /// Its place among the visits under way.
+    pub(super) place: Arc<OwnedSemaphorePermit>,
 }
 
 /// What stays the same when a visit is tried twice.
@@ -51,6 +55,7 @@ struct Errand<'a, S> {
     protocol: Option<String>,
     expects_continue: bool,
     is_extended: bool,
+    is_conversation: bool,
     timeout: Duration,
     body: Option<Incoming>,
     upgrade: Option<OnUpgrade>,
@@ -80,6 +85,7 @@ pub(super) async fn run<S: Admit + OpenStream>(
         protocol: head.protocol.clone(),
         expects_continue: head.expects_continue && has_body,
         is_extended,
+        is_conversation: is_conversation(&head),
         timeout: settings.origin_timeout,
         head: wire_head(conn, settings, visiting.id, head, has_body),
         body: has_body.then_some(body),
@@ -89,6 +95,7 @@ pub(super) async fn run<S: Admit + OpenStream>(
     let mut earlier: Option<(LinkId, Failure)> = None;
     loop {
         let admitted = conn.edge.inside.admit(visit.clone()).await;
+        let admitted = admitted.map(|pass| in_place(pass, &visiting.place));
         let pass = match (admitted, earlier.take()) {
             (Ok(pass), Some((link, failure)))
                 if pass.route.link == link && !matches!(failure, Failure::Open(_)) =>
@@ -130,13 +137,38 @@ pub(super) async fn once<S: Admit + OpenStream>(
         protocol: None,
         expects_continue: false,
         is_extended: false,
+        is_conversation: false,
         timeout,
         head: wire_head(conn, settings, visiting.id, head, false),
         body: None,
         upgrade: None,
         log: visiting.log,
     };
-    errand.go(pass).await
+    errand.go(in_place(pass, &visiting.place)).await
+}
+
+/// The visit keeps its place until it is over.
+fn in_place(pass: Pass, place: &Arc<OwnedSemaphorePermit>) -> Pass {
+    Pass {
+        guard: Box::new((pass.guard, Arc::clone(place))),
+        ..pass
+    }
+}
+
+/// gRPC's calls may rest as long as they like, also before they are answered. Only HTTP/2 carries them,
+/// where a call that rests costs a stream and no connection.
+fn is_conversation(head: &Head) -> bool {
+    let kind = head.fields.get(header::CONTENT_TYPE);
+    head.version >= 20 && kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+}
+
+fn is_event_stream(fields: &HeaderMap) -> bool {
+    let kind = fields.get(header::CONTENT_TYPE);
+    kind.is_some_and(|kind| {
+        kind.as_bytes()
+            .to_ascii_lowercase()
+            .starts_with(b"text/event-stream")
+    })
 }
 
 /// The one request that goes on: parsed values only, and what we alone know of the visitor.
@@ -245,7 +277,10 @@ impl<S: Admit + OpenStream> Errand<'_, S> {
                 &self.conn.edge.connections,
                 tx,
                 body,
-                self.expects_continue,
+                Manner {
+                    expects_continue: self.expects_continue,
+                    may_pause: self.is_conversation,
+                },
                 Arc::clone(&pass),
                 cancel.clone(),
             )),
@@ -263,7 +298,8 @@ impl<S: Admit + OpenStream> Errand<'_, S> {
             .final_head(&mut rx, &mut decoder, upload.as_mut())
             .await
             .map_err(|failure| self.blame(failure))?;
-        self.answer(head, WireBody::new(rx, decoder), pass, undone)
+        let progress = upload.map(|upload| upload.progress());
+        self.answer(head, WireBody::new(rx, decoder), pass, (undone, progress))
             .await
     }
 
@@ -283,7 +319,7 @@ impl<S: Admit + OpenStream> Errand<'_, S> {
         head: ResponseHead,
         mut body: WireBody<S::Rx>,
         pass: Arc<Pass>,
-        undone: DropGuard,
+        (undone, progress): (DropGuard, Option<Arc<Progress>>),
     ) -> Result<Response<EdgeBody<S::Rx>>, Failure> {
         let (status, mut fields) = (head.status, head.fields);
         let stated = response::clean(&self.method, status, &mut fields).map_err(Failure::Answer)?;
@@ -295,11 +331,19 @@ impl<S: Admit + OpenStream> Errand<'_, S> {
         if expected == Expected::None {
             read_end(&mut body).await;
         }
+        let is_patient = is_event_stream(&fields);
         let ends = Ends {
             pass,
             upload: undone.disarm(),
             board: Arc::clone(&self.conn.edge.stalls),
-            abort: self.conn.ledger.as_ref().map(|_| self.conn.abort.clone()),
+            outlet: Some(Outlet {
+                activity: Arc::clone(&self.conn.activity),
+                abort: self.conn.abort.clone(),
+                is_alone: self.conn.ledger.is_some(),
+                is_patient,
+            }),
+            _patience: is_patient.then(|| Patience::new(&self.conn.activity)),
+            progress,
             log: self.log.clone(),
             status,
         };
@@ -330,7 +374,7 @@ impl<S: Admit + OpenStream> Errand<'_, S> {
             tx.finish();
             let undone = CancellationToken::new().drop_guard();
             return self
-                .answer(head, WireBody::new(rx, decoder), pass, undone)
+                .answer(head, WireBody::new(rx, decoder), pass, (undone, None))
                 .await;
         }
         let on = self.upgrade.take().ok_or(Failure::NoSwitch)?;

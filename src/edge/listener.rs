@@ -1,11 +1,14 @@
 //! Accept loops. An accept error is logged and waited out, never fatal; a handshake runs in its own
-//! task under a deadline; over the bound of connections new ones are closed at once.
+//! task under a deadline; over the bound of connections new ones are closed at once, and the last few
+//! descriptors are not for visitors.
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsRawFd as _;
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::sys::resource::{Resource, getrlimit};
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::OwnedSemaphorePermit;
@@ -26,6 +29,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 /// Bytes that the kernel holds and has not sent: more is only delay, and memory for a visitor that stands
 /// still. What is on its way counts besides, so it costs no speed.
 const UNSENT: u32 = 128 * 1024;
+/// Descriptors that visitors never get: for the admin socket, the store and its files.
+const DESCRIPTORS_KEPT: u64 = 64;
 
 /// One line about failing accepts in this time; a stranger must not fill the log.
 const LOG_EVERY: Duration = Duration::from_secs(30);
@@ -64,6 +69,11 @@ async fn accept_all<S: Admit + Attach + OpenStream>(
     let mut failures = Failures::default();
     loop {
         match listener.accept().await {
+            Ok((tcp, peer)) if is_of_the_reserve(&tcp) => {
+                debug!(%peer, "short of descriptors, closed");
+                drop(tcp);
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
             Ok((tcp, peer)) => start(edge, tcp, peer, acceptor.cloned()),
             // That connection failed, not the listener.
             Err(error) if is_of_the_peer(&error) => {}
@@ -73,6 +83,16 @@ async fn accept_all<S: Admit + Attach + OpenStream>(
             }
         }
     }
+}
+
+/// The kernel gives the lowest number that is free: one this near to the limit means that hardly any is.
+/// Asked each time, because the limit of a running process can be changed.
+fn is_of_the_reserve(tcp: &TcpStream) -> bool {
+    let Ok((limit, _)) = getrlimit(Resource::RLIMIT_NOFILE) else {
+        return false;
+    };
+    let reserve = DESCRIPTORS_KEPT.min(limit / 4);
+    u64::try_from(tcp.as_raw_fd()).is_ok_and(|number| number + reserve >= limit)
 }
 
 fn is_of_the_peer(error: &io::Error) -> bool {

@@ -16,10 +16,13 @@ mod body;
 mod connection;
 mod door;
 mod forward;
+mod frames;
 mod guard;
 mod held;
 mod ledger;
 mod listener;
+mod outflow;
+mod pace;
 mod pages;
 mod redirect;
 mod reserved;
@@ -134,6 +137,8 @@ pub struct EdgeSettings {
     pub origin_timeout: Duration,
     /// The most connections at once, over all listeners; read once, at the start.
     pub connections_max: usize,
+    /// The most visits under way at once, over all connections; read once, at the start. Over it: 503.
+    pub visits_max: usize,
     /// The most visitors of one link that may stand still in the middle of a response.
     pub stalled_max: usize,
 }
@@ -146,6 +151,7 @@ impl EdgeSettings {
             public_https_port,
             origin_timeout: Duration::from_secs(60),
             connections_max: 16_384,
+            visits_max: 8_192,
             stalled_max: 128,
         }
     }
@@ -175,6 +181,7 @@ struct Inner<S> {
     draining: CancellationToken,
     slots: Arc<Semaphore>,
     slots_max: usize,
+    visits_free: Arc<Semaphore>,
     stalls: Arc<StallBoard>,
     visits: AtomicU64,
 }
@@ -197,6 +204,7 @@ impl<S: Admit + Attach + OpenStream> Edge<S> {
             inner: Arc::new(Inner {
                 slots: Arc::new(Semaphore::new(settings.connections_max)),
                 slots_max: settings.connections_max,
+                visits_free: Arc::new(Semaphore::new(settings.visits_max)),
                 settings: ArcSwap::from_pointee(settings),
                 inside,
                 connections,

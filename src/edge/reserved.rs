@@ -10,10 +10,7 @@ use super::body::EdgeBody;
 use super::connection::Conn;
 use super::forward::{self, Visiting};
 use super::respond::Failure;
-use super::serve::VisitLog;
 use super::{Admit, EdgeSettings, OpenStream};
-use crate::http::head::Head;
-use crate::names::VisitId;
 use crate::wire::probe::ProbeNonce;
 
 /// A client answers from memory.
@@ -23,24 +20,17 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 pub(super) async fn answer<S: Admit + OpenStream>(
     conn: &Arc<Conn<S>>,
     settings: &EdgeSettings,
-    id: VisitId,
-    label: String,
-    mut head: Head,
+    mut asking: Visiting,
     has_body: bool,
 ) -> Result<Response<EdgeBody<S::Rx>>, Failure> {
+    let head = &mut asking.head;
     let is_probe = ProbeNonce::of_path(&head.path).is_some();
     if !is_probe || head.method != Method::GET || has_body || head.protocol.is_some() {
         return Err(Failure::OurPath);
     }
-    let pass = conn.edge.inside.probe(id, &label);
-    let pass = pass.map_err(Failure::Refused)?;
     // Whoever asks, nothing about them is needed for the answer.
     head.fields.clear();
-    let probing = Visiting {
-        id,
-        label,
-        head,
-        log: VisitLog::silent(id),
-    };
-    forward::once(conn, settings, probing, pass, ANSWER_WITHIN).await
+    let pass = conn.edge.inside.probe(asking.id, &asking.label);
+    let pass = pass.map_err(Failure::Refused)?;
+    forward::once(conn, settings, asking, pass, ANSWER_WITHIN).await
 }

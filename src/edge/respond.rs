@@ -53,6 +53,10 @@ pub(super) enum Failure {
     Timeout,
     #[error("the request's body broke off")]
     BodyBroken,
+    #[error("the request's body comes too slowly")]
+    BodySlow,
+    #[error("too many visits are under way")]
+    Overloaded,
     #[error("the tunnel ended")]
     Cut,
     #[error("the link has been away for longer than visits wait for it")]
@@ -131,6 +135,8 @@ impl Failure {
             Self::Wire(_) | Self::Answer(_) | Self::NoSwitch => Outside::of(Code::OriginError),
             Self::Timeout => Outside::of(Code::OriginTimeout),
             Self::BodyBroken => Outside::of(Code::BadRequest),
+            Self::BodySlow => Outside::of(Code::RequestTimeout),
+            Self::Overloaded => Outside::retry(Code::Overloaded, RETRY),
             Self::Cut => Outside::of(Code::TunnelClosed),
             Self::Away => Outside::retry(Code::TunnelOffline, RETRY),
             Self::Panicked => Outside::of(Code::Internal),
@@ -208,6 +214,14 @@ fn takes_html(range: &str) -> bool {
         })
 }
 
+/// Whether what follows the request has no meaning, or nobody will wait for it.
+const fn ends_connection(failure: &Failure) -> bool {
+    matches!(
+        failure,
+        Failure::Head(_) | Failure::BodyBroken | Failure::BodySlow
+    )
+}
+
 /// Makes the answer. A head that was refused ends its connection: what follows it has no meaning.
 pub(super) fn respond<R: RecvChunks>(
     failure: &Failure,
@@ -243,7 +257,7 @@ pub(super) fn respond<R: RecvChunks>(
         headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     }
-    if is_http1 && matches!(failure, Failure::Head(_) | Failure::BodyBroken) {
+    if is_http1 && ends_connection(failure) {
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     let body = if asker.takes_html {

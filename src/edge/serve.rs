@@ -88,17 +88,22 @@ async fn visit<S: Admit + Attach + OpenStream>(
     let Some(label) = head.host.label_under(&settings.domain) else {
         return Err(Failure::UnknownHost);
     };
-    if probe::is_ours(&head.path) {
-        let label = label.to_owned();
-        return reserved::answer(conn, &settings, id, label, head, has_body).await;
-    }
-    conn.edge.visits.fetch_add(1, Ordering::Relaxed);
-    let visiting = forward::Visiting {
+    // Each visit may fill buffers of a known size, so this bounds memory too.
+    let place = Arc::clone(&conn.edge.visits_free)
+        .try_acquire_owned()
+        .map_err(|_| Failure::Overloaded)?;
+    let mut visiting = forward::Visiting {
         id,
         label: label.to_owned(),
         head,
         log: log.clone(),
+        place: Arc::new(place),
     };
+    if probe::is_ours(&visiting.head.path) {
+        visiting.log = VisitLog::silent(id);
+        return reserved::answer(conn, &settings, visiting, has_body).await;
+    }
+    conn.edge.visits.fetch_add(1, Ordering::Relaxed);
     forward::run(conn, &settings, visiting, body, upgrade).await
 }
 

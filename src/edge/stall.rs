@@ -1,6 +1,6 @@
 //! Visitors that stand still in the middle of a response hold flow-control window of their link. Each
-//! link has a budget of them; over it the one that stood longest is cut. Not a rate limit: a slow
-//! reader that moves is left alone.
+//! link has a budget of them; over it the one that stood longest is cut, and whoever takes less than the
+//! minimum rate is cut anyway. Not a throttle. Where the socket itself is blocked, `outflow` judges.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -11,6 +11,8 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
+use super::connection::Activity;
+use crate::http::limits::{RATE_BYTES, RATE_WINDOW};
 use crate::names::LinkId;
 use crate::wire::StreamCode;
 
@@ -20,13 +22,29 @@ const SWEEP: Duration = Duration::from_secs(1);
 /// So many sweeps without a move is standing still.
 const STALLED: u32 = 5;
 
+/// So many sweeps of waiting are one window of the minimum rate.
+const RATE_SWEEPS: u32 = (RATE_WINDOW.as_millis() / SWEEP.as_millis()) as u32;
+
 /// What the board may do with a response body.
 pub(super) trait Reader: Send + Sync {
     /// Changes with every poll; and whether the last poll gave something, so that the next move is the
     /// visitor's and not the origin's.
     fn moves(&self) -> (u64, bool);
+    /// How many bytes it gave in all.
+    fn given(&self) -> u64;
     /// Gives its stream back to the link.
     fn give_up(&self, code: StreamCode);
+}
+
+/// The connection that a response goes out on.
+pub(super) struct Outlet {
+    pub(super) activity: Arc<Activity>,
+    /// Ends the connection.
+    pub(super) abort: CancellationToken,
+    /// Whether the visit has the connection alone (HTTP/1).
+    pub(super) is_alone: bool,
+    /// Whether the visitor may be as slow as it likes.
+    pub(super) is_patient: bool,
 }
 
 struct Seat {
@@ -34,18 +52,25 @@ struct Seat {
     reader: Arc<dyn Reader>,
     /// Fires when the visit must end; a body that nobody polls cannot notice by itself.
     cut: CancellationToken,
-    /// Ends the connection, where the visit has it alone.
-    abort: Option<CancellationToken>,
+    outlet: Outlet,
     seen: u64,
     still: u32,
+    /// Sweeps in which only the visitor was waited for, and what had been given when they began.
+    waits: u32,
+    had: u64,
+    given_up: bool,
 }
 
 impl Seat {
-    fn give_up(&self, code: StreamCode) {
+    /// HTTP/2 keeps the stream until its visitor moves, so what is given up stays seated.
+    fn give_up(&mut self, code: StreamCode) {
         self.reader.give_up(code);
-        if let Some(abort) = &self.abort {
-            abort.cancel();
+        if self.outlet.is_alone {
+            self.outlet.abort.cancel();
+        } else if !self.given_up {
+            self.outlet.activity.give_up();
         }
+        self.given_up = true;
     }
 }
 
@@ -84,7 +109,7 @@ impl StallBoard {
         link: LinkId,
         reader: Arc<dyn Reader>,
         cut: CancellationToken,
-        abort: Option<CancellationToken>,
+        outlet: Outlet,
     ) -> Place {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let (seen, _) = reader.moves();
@@ -92,9 +117,12 @@ impl StallBoard {
             link,
             reader,
             cut,
-            abort,
+            outlet,
             seen,
             still: 0,
+            waits: 0,
+            had: 0,
+            given_up: false,
         };
         self.seats().insert(number, seat);
         Place {
@@ -122,7 +150,7 @@ impl StallBoard {
         let mut stalled: HashMap<LinkId, Vec<(u32, u64)>> = HashMap::new();
         for (number, seat) in seats.iter_mut() {
             let still = seat.look();
-            if still >= STALLED {
+            if still >= STALLED && !seat.given_up {
                 stalled.entry(seat.link).or_default().push((still, *number));
             }
         }
@@ -135,7 +163,7 @@ impl StallBoard {
             // Who stood longest goes first; of equals, who came first.
             of_link.sort_unstable_by_key(|(still, number)| (Reverse(*still), *number));
             for (_, number) in &of_link[..excess] {
-                if let Some(seat) = seats.remove(number) {
+                if let Some(seat) = seats.get_mut(number) {
                     seat.give_up(StreamCode::TooSlow);
                 }
             }
@@ -146,6 +174,12 @@ impl StallBoard {
 impl Seat {
     /// For how many sweeps it has stood still.
     fn look(&mut self) -> u32 {
+        if self.given_up {
+            if self.outlet.activity.is_useless() {
+                self.outlet.abort.cancel();
+            }
+            return self.still;
+        }
         let (moves, gave) = self.reader.moves();
         if moves != self.seen || !gave {
             self.seen = moves;
@@ -154,32 +188,61 @@ impl Seat {
             self.still = self.still.saturating_add(1);
             if self.cut.is_cancelled() {
                 self.give_up(StreamCode::TunnelEnded);
+            } else if self.is_too_slow() {
+                debug!(link = %self.link, "cutting a visitor that takes too little");
+                self.give_up(StreamCode::TooSlow);
             }
         }
         self.still
+    }
+
+    /// One more sweep without a move.
+    fn is_too_slow(&mut self) -> bool {
+        if self.outlet.is_patient || self.outlet.activity.is_blocked() {
+            return false;
+        }
+        self.waits += 1;
+        if self.waits < RATE_SWEEPS {
+            return false;
+        }
+        let given = self.reader.given();
+        let took = given - std::mem::replace(&mut self.had, given);
+        self.waits = 0;
+        took < RATE_BYTES
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.board.seats().remove(&self.number);
+        let seat = self.board.seats().remove(&self.number);
+        if let Some(seat) = seat
+            && seat.given_up
+            && !seat.outlet.is_alone
+        {
+            seat.outlet.activity.give_up_ended();
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::connection::Busy;
     use super::*;
     use crate::names::Generation;
 
     #[derive(Default)]
     struct Fake {
         moves: AtomicU64,
+        given: AtomicU64,
         code: Mutex<Option<StreamCode>>,
     }
 
     impl Reader for Fake {
         fn moves(&self) -> (u64, bool) {
             (self.moves.load(Ordering::Relaxed), true)
+        }
+        fn given(&self) -> u64 {
+            self.given.load(Ordering::Relaxed)
         }
         fn give_up(&self, code: StreamCode) {
             self.code.lock().unwrap().get_or_insert(code);
@@ -196,11 +259,82 @@ mod tests {
         LinkId(Generation { boot: 1, counter })
     }
 
+    fn outlet() -> Outlet {
+        Outlet {
+            activity: Arc::default(),
+            abort: CancellationToken::new(),
+            is_alone: false,
+            is_patient: false,
+        }
+    }
+
     fn sit(board: &Arc<StallBoard>, at: LinkId) -> (Arc<Fake>, Place, CancellationToken) {
-        let reader = Arc::new(Fake::default());
         let cut = CancellationToken::new();
-        let place = board.enter(at, Arc::clone(&reader) as _, cut.clone(), None);
+        let (reader, place) = sit_on(board, at, cut.clone(), outlet());
         (reader, place, cut)
+    }
+
+    fn sit_on(
+        board: &Arc<StallBoard>,
+        at: LinkId,
+        cut: CancellationToken,
+        outlet: Outlet,
+    ) -> (Arc<Fake>, Place) {
+        let reader = Arc::new(Fake::default());
+        let place = board.enter(at, Arc::clone(&reader) as _, cut, outlet);
+        (reader, place)
+    }
+
+    /// Gives so many bytes a second for a minute, with a second of standing still after each.
+    fn minute(board: &Arc<StallBoard>, reader: &Fake, rate: u64) -> Option<StreamCode> {
+        for _ in 0..60 {
+            reader.given.fetch_add(rate, Ordering::Relaxed);
+            board.sweep();
+        }
+        reader.code()
+    }
+
+    #[test]
+    fn b18_the_minimum_rate_is_240_bytes_a_second() {
+        let board = StallBoard::new(9);
+        let (enough, _a, _) = sit(&board, link(1));
+        assert_eq!(minute(&board, &enough, 240), None);
+        let (slow, _b, _) = sit(&board, link(1));
+        assert_eq!(minute(&board, &slow, 239), Some(StreamCode::TooSlow));
+    }
+
+    #[test]
+    fn b18_where_the_socket_is_blocked_or_patience_was_asked_for_nobody_is_cut() {
+        let board = StallBoard::new(9);
+        let blocked = outlet();
+        blocked.activity.set_blocked(true);
+        let patient = Outlet {
+            is_patient: true,
+            ..outlet()
+        };
+        for outlet in [blocked, patient] {
+            let cut = CancellationToken::new();
+            let (reader, _place) = sit_on(&board, link(1), cut, outlet);
+            assert_eq!(minute(&board, &reader, 0), None);
+        }
+    }
+
+    #[test]
+    fn a_connection_with_nothing_but_what_was_given_up_ends() {
+        let board = StallBoard::new(9);
+        let out = outlet();
+        let (activity, abort) = (Arc::clone(&out.activity), out.abort.clone());
+        let visits = [Busy::new(&activity), Busy::new(&activity)];
+        let (reader, place) = sit_on(&board, link(1), CancellationToken::new(), out);
+        assert_eq!(minute(&board, &reader, 0), Some(StreamCode::TooSlow));
+        assert!(!abort.is_cancelled(), "another visit is under way");
+        let [one, other] = visits;
+        drop(one);
+        board.sweep();
+        assert!(abort.is_cancelled());
+        drop(place);
+        assert!(!activity.is_useless(), "a stream that ends is forgotten");
+        drop(other);
     }
 
     #[test]

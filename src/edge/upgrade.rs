@@ -20,7 +20,7 @@ use tokio_util::io::{poll_read_buf, poll_write_buf};
 use tracing::debug;
 
 use super::body::EdgeBody;
-use super::connection::{Busy, Conn};
+use super::connection::{Busy, Conn, Patience};
 use super::serve::VisitLog;
 use super::{OpenStream, Pass};
 use crate::http::response;
@@ -75,7 +75,11 @@ impl<T: SendChunks, R: RecvChunks> Splice<T, R> {
     /// Runs in a task of its own once hyper hands the connection over.
     pub(super) fn start<S: OpenStream>(self, conn: &Conn<S>, on: OnUpgrade) {
         let stop = conn.edge.connections.stopped();
-        let held = (Busy::new(&conn.activity), conn.facts.slot.clone());
+        let held = (
+            Busy::new(&conn.activity),
+            Patience::new(&conn.activity),
+            conn.facts.slot.clone(),
+        );
         let cut = self.pass.cut.clone();
         conn.edge.connections.spawn("edge-splice", async move {
             let _held = held;

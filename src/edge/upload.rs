@@ -1,20 +1,22 @@
 //! The request body on its way to the link, in a task of its own: it may go on after the response has
 //! begun, and must not wait for a visitor that does not read.
 
+use std::future::Future as _;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame};
 use hyper::body::Incoming;
 use tokio::sync::{Notify, oneshot};
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::Pass;
+use super::pace::Pace;
 use super::respond::Failure;
 use crate::http::clean_trailers;
 use crate::http::limits::CONTINUE_TIMEOUT;
@@ -25,16 +27,25 @@ use crate::wire::{BodyError, SendChunks, StreamCode, send_body};
 /// A running upload, as the visit that waits for the answer sees it.
 pub(super) struct Upload {
     progress: Arc<Progress>,
-    /// Rings when the visitor's body broke off; gone when the upload ended otherwise.
-    broken: Option<oneshot::Receiver<()>>,
+    /// Says why the visitor's body is not whole; gone when the upload ended otherwise.
+    broken: Option<oneshot::Receiver<Failure>>,
     go: Option<oneshot::Sender<()>>,
     /// The hold was over while this was still under way.
     outlived_hold: bool,
 }
 
+/// What is known of an upload from its head.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Manner {
+    /// The visitor waits for a 100.
+    pub(super) expects_continue: bool,
+    /// The body is a conversation, that may rest: no minimum rate.
+    pub(super) may_pause: bool,
+}
+
 /// How an upload gets on.
 #[derive(Debug)]
-struct Progress {
+pub(super) struct Progress {
     start: Instant,
     /// Milliseconds after the start, of the last move.
     moved: AtomicU64,
@@ -44,9 +55,24 @@ struct Progress {
     moves: Notify,
     /// The client has all of it, or will get no more.
     over: CancellationToken,
+    /// Whether the answer is under way too: then pauses are part of the conversation.
+    duplex: AtomicBool,
+}
+
+/// Why a body is not whole.
+#[derive(Debug, thiserror::Error)]
+enum BodyTrouble {
+    #[error(transparent)]
+    Broken(#[from] hyper::Error),
+    #[error("the body comes too slowly")]
+    Slow,
 }
 
 impl Progress {
+    pub(super) fn set_duplex(&self, duplex: bool) {
+        self.duplex.store(duplex, Ordering::Relaxed);
+    }
+
     fn note(&self, waits_for_visitor: bool) {
         let since = now().saturating_duration_since(self.start).as_millis();
         self.moved
@@ -98,7 +124,7 @@ impl Upload {
         tasks: &Tasks,
         tx: T,
         body: Incoming,
-        waits: bool,
+        manner: Manner,
         pass: Arc<Pass>,
         cancel: CancellationToken,
     ) -> Self {
@@ -108,6 +134,7 @@ impl Upload {
             waits_for_visitor: AtomicBool::new(false),
             moves: Notify::new(),
             over: CancellationToken::new(),
+            duplex: AtomicBool::new(false),
         });
         let (tell, broken) = oneshot::channel();
         let (go, gone) = oneshot::channel();
@@ -115,8 +142,11 @@ impl Upload {
             body,
             ended: false,
             progress: Arc::clone(&progress),
+            pace: (!manner.may_pause).then(Pace::default),
+            timer: None,
         };
-        let (stop, go_first) = (tasks.stopped(), waits.then_some(gone));
+        let go_first = manner.expects_continue.then_some(gone);
+        let stop = tasks.stopped();
         let over = progress.over.clone().drop_guard();
         tasks.spawn("edge-upload", async move {
             let _over = over;
@@ -130,10 +160,15 @@ impl Upload {
             };
             match sent {
                 Some(Ok(_)) => {}
-                Some(Err(BodyError::Source(_))) => {
+                Some(Err(BodyError::Source(error))) => {
                     tx.reset(StreamCode::Cancelled);
+                    let slow = matches!(error.downcast_ref(), Some(BodyTrouble::Slow));
                     // Nobody listens any more once the answer has begun.
-                    let _ = tell.send(());
+                    let _ = tell.send(if slow {
+                        Failure::BodySlow
+                    } else {
+                        Failure::BodyBroken
+                    });
                 }
                 // The client wants no more of it, or the link is gone: its answer says the rest.
                 Some(Err(_)) | None => tx.reset(StreamCode::Cancelled),
@@ -145,6 +180,11 @@ impl Upload {
             go: Some(go),
             outlived_hold: false,
         }
+    }
+
+    /// How it gets on; the answer keeps it.
+    pub(super) fn progress(&self) -> Arc<Progress> {
+        Arc::clone(&self.progress)
     }
 
     /// The origin wants the body.
@@ -171,12 +211,15 @@ impl Upload {
         } = self;
         let breaks = async {
             let told = match broken {
-                Some(receiver) => receiver.await.is_ok(),
-                None => false,
+                Some(receiver) => receiver.await.ok(),
+                None => None,
             };
-            if !told {
-                *broken = None;
-                std::future::pending::<()>().await;
+            match told {
+                Some(failure) => failure,
+                None => {
+                    *broken = None;
+                    std::future::pending().await
+                }
             }
         };
         let late = async {
@@ -197,7 +240,7 @@ impl Upload {
         };
         tokio::select! {
             biased;
-            () = breaks => Failure::BodyBroken,
+            failure = breaks => failure,
             failure = late => failure,
         }
     }
@@ -226,22 +269,61 @@ struct UploadBody {
     body: Incoming,
     ended: bool,
     progress: Arc<Progress>,
+    pace: Option<Pace>,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl UploadBody {
+    /// The visitor has sent nothing just now. Ready when it has been too slow.
+    fn poll_slow(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(pace) = &mut self.pace else {
+            return Poll::Pending;
+        };
+        loop {
+            let due = pace.wait(now());
+            if now() >= due {
+                if pace.is_slow(now()) && !self.progress.duplex.load(Ordering::Relaxed) {
+                    return Poll::Ready(());
+                }
+                continue;
+            }
+            let timer = self
+                .timer
+                .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due)));
+            if timer.deadline() > due {
+                timer.as_mut().reset(due);
+            }
+            ready!(timer.as_mut().poll(cx));
+            timer.as_mut().reset(due);
+        }
+    }
 }
 
 impl Body for UploadBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BodyTrouble;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyTrouble>>> {
         if self.ended {
             return Poll::Ready(None);
         }
-        let mut polled = Pin::new(&mut self.body).poll_frame(cx);
+        let mut polled = Pin::new(&mut self.body)
+            .poll_frame(cx)
+            .map_err(BodyTrouble::Broken);
         self.progress.note(polled.is_pending());
+        if polled.is_pending() {
+            ready!(self.poll_slow(cx));
+            self.ended = true;
+            return Poll::Ready(Some(Err(BodyTrouble::Slow)));
+        }
         if let Poll::Ready(Some(Ok(frame))) = &mut polled {
+            let size = frame.data_ref().map_or(0, Bytes::len) as u64;
+            if let Some(pace) = &mut self.pace {
+                pace.got(now(), size);
+            }
             // Over HTTP/1, when the response has left before the body is whole, hyper 1.12 does not
             // tell the body's end before the next request comes; but the end can be seen.
             self.ended = frame.is_trailers() || self.body.is_end_stream();

@@ -34,3 +34,24 @@ pub const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How long the client may leave a visitor without its 100 (Continue) before we send it ourselves.
 pub const CONTINUE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The fewest bytes a second that a visitor sends of a body or takes of a response, while only the visitor
+/// is waited for; judged over [`RATE_WINDOW`] of such waiting. Our own back-pressure, an origin that takes
+/// its time, upgraded connections and event streams do not count.
+pub const RATE_MIN: u64 = 240;
+
+/// How long a visitor may stay below [`RATE_MIN`]. Over it: 408 for a body, the end for a response.
+pub const RATE_WINDOW: Duration = Duration::from_secs(20);
+
+/// What has to move in one [`RATE_WINDOW`].
+pub const RATE_BYTES: u64 = RATE_MIN * RATE_WINDOW.as_secs();
+
+/// Frames without use for a visit (HTTP/2: PING, SETTINGS, PRIORITY, empty DATA, CONTINUATION and such)
+/// that a connection may send at once, and then each second. Over it: GOAWAY and the end.
+pub const FRAMES_BURST: u32 = 5_000;
+
+/// See [`FRAMES_BURST`].
+pub const FRAMES_PER_SECOND: u32 = 1_000;
+
+/// How many of those frames one RST_STREAM counts for: it may have cost a visit to the origin.
+pub const RESET_COST: u32 = 10;

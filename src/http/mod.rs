@@ -5,12 +5,14 @@
 //!   what makes request smuggling possible is gone when a parser hands out its values.
 //! - [`head`] judges meaning, the same for every version, and gives the one canonical head.
 //! - [`response`] says what of an origin's response head may go out.
+//! - [`frames`] counts HTTP/2 frames that serve no visit.
 //! - [`limits`] has the documented numbers.
 
 mod authority;
 pub mod chunked;
 mod error;
 mod fields;
+pub mod frames;
 pub mod head;
 pub mod limits;
 pub mod raw;
