@@ -13,6 +13,7 @@ use crate::codes::Code;
 use crate::config::{ClientConfig, ConfigError, LogConfig, LogFormat, ServerConfig};
 use crate::names::Target;
 use crate::telemetry;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 /// The daemon of wormkey: a public address for a local service, for as long as you want.
 #[derive(Debug, Parser)]
@@ -65,13 +66,31 @@ pub struct DevArgs {
     pub port: u16,
 }
 
+/// More than all bounds on connections together.
+const DESCRIPTORS_MAX: u64 = 1 << 18;
+
 /// Runs `wormkeyd`.
 pub fn main() -> ExitCode {
+    raise_descriptors();
     match Args::parse().role {
         Role::Server(args) => server(&args),
         Role::Client(args) => client(&args),
         Role::Dev(args) => dev(args),
         Role::Generate { what, dir } => generate(&what, &dir),
+    }
+}
+
+/// The soft limit is there for programs that use `select`; each visitor takes a descriptor.
+fn raise_descriptors() {
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && soft < hard
+    {
+        // Refused, we live with what there is.
+        let _ = setrlimit(
+            Resource::RLIMIT_NOFILE,
+            hard.min(DESCRIPTORS_MAX.max(soft)),
+            hard,
+        );
     }
 }
 

@@ -297,7 +297,11 @@ impl<S: Admit + OpenStream> Errand<'_, S> {
         let head = waiting
             .final_head(&mut rx, &mut decoder, upload.as_mut())
             .await
-            .map_err(|failure| self.blame(failure))?;
+            .map_err(|failure| {
+                // The client gives up a request whose body broke off; the visitor hears of its own part.
+                let told = upload.as_mut().and_then(Upload::told);
+                self.blame(told.unwrap_or(failure))
+            })?;
         let progress = upload.map(|upload| upload.progress());
         self.answer(head, WireBody::new(rx, decoder), pass, (undone, progress))
             .await

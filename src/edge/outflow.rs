@@ -6,6 +6,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use nix::sys::socket::getsockopt;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -16,6 +17,9 @@ use tokio_rustls::server::TlsStream;
 use super::connection::Activity;
 use crate::http::limits::{RATE_BYTES, RATE_WINDOW};
 use crate::times::Clock;
+
+/// How often what is acknowledged is looked at; the grain of the window's beginning.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 /// A socket, as far as the time that its peer takes is concerned.
 pub(super) trait Outgoing {
@@ -75,6 +79,8 @@ pub(super) struct Outflow<I> {
     activity: Arc<Activity>,
     /// Since when something waits to be taken, and what was acknowledged then.
     waits: Option<(Instant, u64)>,
+    /// When to look at it again.
+    look: Option<Instant>,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
@@ -88,6 +94,7 @@ impl<I: Outgoing> Outflow<I> {
             io,
             activity,
             waits: None,
+            look: None,
             timer: None,
         }
     }
@@ -99,6 +106,7 @@ impl<I: Outgoing> Outflow<I> {
     /// Nothing waits any more.
     fn clear(&mut self) {
         if self.waits.take().is_some() {
+            self.look = None;
             self.activity.set_blocked(false);
         }
     }
@@ -114,16 +122,20 @@ impl<I: Outgoing> Outflow<I> {
         };
         loop {
             self.waits = Some((since, had));
-            ready!(self.poll_until(since + RATE_WINDOW, cx));
+            let look = (now() + LOOK_EVERY).min(since + RATE_WINDOW);
+            let look = *self.look.get_or_insert(look);
+            ready!(self.poll_until(look, cx));
+            self.look = None;
             let has = self.acknowledged();
-            if has.saturating_sub(had) < RATE_BYTES && !self.activity.is_patient() {
+            if has.saturating_sub(had) >= RATE_BYTES || self.activity.is_patient() {
+                (since, had) = (now(), has);
+            } else if now() >= since + RATE_WINDOW {
                 self.io.abandon();
                 return Poll::Ready(io::Error::new(
                     io::ErrorKind::TimedOut,
                     "the visitor takes too little of what is sent",
                 ));
             }
-            (since, had) = (now(), has);
         }
     }
 

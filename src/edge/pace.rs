@@ -1,5 +1,5 @@
-//! The minimum rate of a body: what a visitor sends while nothing but it is waited for. Pure; whoever
-//! waits tells it so, and when something came.
+//! The minimum rate of a body: what a visitor sends while nothing but it is waited for. A window ends as
+//! soon as enough has come for all of it. Pure; whoever waits tells it so, and when something came.
 
 use std::time::Duration;
 
@@ -29,19 +29,14 @@ impl Pace {
             self.waited += now.saturating_duration_since(since);
         }
         self.bytes = self.bytes.saturating_add(bytes);
-        if self.waited >= RATE_WINDOW && self.bytes >= RATE_BYTES {
+        if self.bytes >= RATE_BYTES {
             *self = Self::default();
         }
     }
 
-    /// At the end of a window: whether too little came in it. Begins the next.
-    pub(super) fn is_slow(&mut self, now: Instant) -> bool {
-        let bytes = self.bytes;
-        *self = Self {
-            since: Some(now),
-            ..Self::default()
-        };
-        bytes < RATE_BYTES
+    /// The window is over, and what came in it was too little; but it may be.
+    pub(super) fn forgive(&mut self) {
+        *self = Self::default();
     }
 }
 
@@ -57,7 +52,7 @@ mod tests {
             pace.wait(now);
             now += Duration::from_secs(1);
             pace.got(now, rate);
-            if now >= pace.wait(now) && pace.is_slow(now) {
+            if now >= pace.wait(now) {
                 return true;
             }
             pace.got(now, 0);
@@ -84,10 +79,9 @@ mod tests {
         let mut pace = Pace::default();
         let start = Instant::from_std(crate::times::Clock.now().monotonic);
         pace.got(start, 1 << 20);
-        let first = pace.wait(start);
-        assert!(!pace.is_slow(first));
-        let second = pace.wait(first);
-        assert_eq!(second.duration_since(start), 2 * RATE_WINDOW);
-        assert!(pace.is_slow(second));
+        assert_eq!(pace.wait(start).duration_since(start), RATE_WINDOW);
+        pace.forgive();
+        let later = start + RATE_WINDOW;
+        assert_eq!(pace.wait(later).duration_since(later), RATE_WINDOW);
     }
 }

@@ -201,14 +201,13 @@ impl Seat {
         if self.outlet.is_patient || self.outlet.activity.is_blocked() {
             return false;
         }
-        self.waits += 1;
-        if self.waits < RATE_SWEEPS {
-            return false;
-        }
         let given = self.reader.given();
-        let took = given - std::mem::replace(&mut self.had, given);
-        self.waits = 0;
-        took < RATE_BYTES
+        if given - self.had >= RATE_BYTES {
+            self.had = given;
+            self.waits = 0;
+        }
+        self.waits += 1;
+        self.waits > RATE_SWEEPS
     }
 }
 

@@ -161,7 +161,6 @@ impl Upload {
             match sent {
                 Some(Ok(_)) => {}
                 Some(Err(BodyError::Source(error))) => {
-                    tx.reset(StreamCode::Cancelled);
                     let slow = matches!(error.downcast_ref(), Some(BodyTrouble::Slow));
                     // Nobody listens any more once the answer has begun.
                     let _ = tell.send(if slow {
@@ -169,6 +168,8 @@ impl Upload {
                     } else {
                         Failure::BodyBroken
                     });
+                    // After the word: what the client says to this comes later than the reason for it.
+                    tx.reset(StreamCode::Cancelled);
                 }
                 // The client wants no more of it, or the link is gone: its answer says the rest.
                 Some(Err(_)) | None => tx.reset(StreamCode::Cancelled),
@@ -193,6 +194,11 @@ impl Upload {
             // An upload that is over needs no word.
             let _ = go.send(());
         }
+    }
+
+    /// Why the visitor's body is not whole, if that is known by now.
+    pub(super) fn told(&mut self) -> Option<Failure> {
+        self.broken.as_mut()?.try_recv().ok()
     }
 
     /// Ends when the visitor's body breaks off, when the answer has been due for `limit`, or when all
@@ -282,9 +288,10 @@ impl UploadBody {
         loop {
             let due = pace.wait(now());
             if now() >= due {
-                if pace.is_slow(now()) && !self.progress.duplex.load(Ordering::Relaxed) {
+                if !self.progress.duplex.load(Ordering::Relaxed) {
                     return Poll::Ready(());
                 }
+                pace.forgive();
                 continue;
             }
             let timer = self
