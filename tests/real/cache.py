@@ -1,5 +1,6 @@
 """Where the packages of the tests live: installed once, outside the repository, by manifest."""
 
+import contextlib
 import fcntl
 import hashlib
 import os
@@ -126,6 +127,66 @@ def kernel():
         package.unlink()
         (folder / "made").touch()
     return folder
+
+
+def _tools():
+    folder = ROOT / "tools"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def go_program(name, package, versions):
+    """A program in Go, built once, of the first version that can be had."""
+    built = _tools() / "bin" / name
+    if not built.exists():
+        go = program("go", "golang-go")
+        environment = {
+            **os.environ,
+            "GOBIN": str(built.parent),
+            "GOPATH": str(_tools() / "go"),
+            "GOFLAGS": "-modcacherw",
+        }
+        for version in versions:
+            with contextlib.suppress(RuntimeError):
+                _run([go, "install", f"{package}@{version}"], ROOT / f"{name}.log", env=environment)
+                break
+        shutil.rmtree(_tools() / "go", ignore_errors=True)
+    if not built.exists():
+        raise Unavailable(f"{name} could not be built; see {ROOT / f'{name}.log'}")
+    return built
+
+
+def cargo_program(name, version):
+    """A program from the Rust registry, built once."""
+    built = _tools() / "bin" / name
+    if not built.exists():
+        target = ROOT / f"{name}-build"
+        command = ["cargo", "install", "--debug", "--locked", "--version", version]
+        command += ["--root", _tools(), "--target-dir", target, name]
+        environment = {**os.environ, "CARGO_PROFILE_DEV_DEBUG": "0"}
+        _run(command, ROOT / f"{name}.log", env=environment)
+        shutil.rmtree(target, ignore_errors=True)
+    return built
+
+
+def crate(name, version):
+    """The folder of a crate's source, from whatever registry cargo is told to use. Not built."""
+    folder = ROOT / f"{name}-{version}"
+    if not (folder / "made").exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        wanted = folder / "wanted"
+        (wanted / "src").mkdir(parents=True)
+        (wanted / "src" / "lib.rs").touch()
+        (wanted / "Cargo.toml").write_text(
+            '[package]\nname = "wanted"\nversion = "0.0.0"\nedition = "2021"\n[workspace]\n'
+            f'[dependencies]\n{name} = "={version}"\n'
+        )
+        words = ["cargo", "vendor", "--quiet", "vendor"]
+        _run(words, ROOT / f"{name}.log", cwd=wanted)
+        shutil.copytree(wanted / "vendor" / name, folder / "source")
+        shutil.rmtree(wanted)
+        (folder / "made").touch()
+    return folder / "source"
 
 
 def program(name, package):
