@@ -6,6 +6,8 @@ use clap::CommandFactory as _;
 use super::Args;
 use crate::config::{ClientConfig, Key, ServerConfig};
 use crate::ctl::man::{Paragraph, Section, page, render};
+use crate::edge::{CONNECTIONS_MAX, VISITS_MAX};
+use crate::http::limits;
 
 /// Every page with the name of its file.
 pub(super) fn pages() -> [(&'static str, String); 3] {
@@ -14,6 +16,72 @@ pub(super) fn pages() -> [(&'static str, String); 3] {
         ("wormkey-server.toml.5", server_toml()),
         ("wormkey-client.toml.5", client_toml()),
     ]
+}
+
+/// What visitors may send, and how slowly. The same for every HTTP version.
+fn visitors_limits() -> Section {
+    let item = |what: &str, limit: String| Paragraph::item(what, limit);
+    let kib = |bytes: usize| bytes / 1024;
+    let seconds = |time: std::time::Duration| time.as_secs();
+    let body = vec![
+        Paragraph::text(
+            "The edge holds visitors to these, alike for HTTP/1.1 and HTTP/2. Each number itself still passes.",
+        ),
+        item(
+            "head",
+            format!(
+                "{} KiB in all, {} fields: 431.",
+                kib(limits::HEAD_MAX),
+                limits::FIELDS_MAX
+            ),
+        ),
+        item("target", format!("{} KiB: 414.", kib(limits::TARGET_MAX))),
+        item("method", format!("{} bytes: 501.", limits::METHOD_MAX)),
+        item(
+            "chunked body",
+            format!(
+                "{} KiB of chunk extensions, {} KiB of trailers: 400. The body itself has no limit.",
+                kib(limits::CHUNK_EXTENSIONS_MAX),
+                kib(limits::TRAILERS_MAX)
+            ),
+        ),
+        item(
+            "times",
+            format!(
+                "{} s for a TLS handshake, {} s for a head (408), {} s without a request.",
+                seconds(limits::HANDSHAKE_TIMEOUT),
+                seconds(limits::HEAD_TIMEOUT),
+                seconds(limits::IDLE_TIMEOUT)
+            ),
+        ),
+        item(
+            "rate",
+            format!(
+                "{} bytes a second over {} s in which only the visitor is waited for: below it a body gets 408 and a response is broken off. Upgraded connections, event streams and gRPC calls may rest; so may an upload while its answer is under way.",
+                limits::RATE_MIN,
+                seconds(limits::RATE_WINDOW)
+            ),
+        ),
+        item(
+            "HTTP/2 frames that serve no visit",
+            format!(
+                "{} at once and {} a second, a reset counted as {}: GOAWAY.",
+                limits::FRAMES_BURST,
+                limits::FRAMES_PER_SECOND,
+                limits::RESET_COST
+            ),
+        ),
+        item(
+            "in all",
+            format!(
+                "{CONNECTIONS_MAX} connections, over which new ones are closed, and {VISITS_MAX} visits under way: 503. The last descriptors of the process are kept for the admin socket.",
+            ),
+        ),
+    ];
+    Section {
+        title: "LIMITS FOR VISITORS",
+        body,
+    }
 }
 
 /// wormkeyd(8), from the definitions above and the table of codes.
@@ -90,7 +158,7 @@ fn wormkeyd() -> String {
     render(
         Args::command(),
         "8",
-        &[examples, files, signals, exit, also],
+        &[examples, files, signals, visitors_limits(), exit, also],
     )
 }
 

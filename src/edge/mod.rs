@@ -126,6 +126,12 @@ pub trait Attach: Clone + Send + Sync + 'static {
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static;
 }
 
+/// The most connections at once, unless told otherwise. Over it new ones are closed.
+pub const CONNECTIONS_MAX: usize = 16_384;
+
+/// The most visits under way at once, unless told otherwise. Over it: 503.
+pub const VISITS_MAX: usize = 8_192;
+
 /// What the edge is told by the operator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EdgeSettings {
@@ -150,8 +156,8 @@ impl EdgeSettings {
             domain,
             public_https_port,
             origin_timeout: Duration::from_secs(60),
-            connections_max: 16_384,
-            visits_max: 8_192,
+            connections_max: CONNECTIONS_MAX,
+            visits_max: VISITS_MAX,
             stalled_max: 128,
         }
     }

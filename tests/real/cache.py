@@ -3,13 +3,16 @@
 import contextlib
 import fcntl
 import hashlib
+import lzma
 import os
 import pathlib
 import re
 import shutil
 import subprocess
 import sys
+import urllib.request
 import venv
+import zipfile
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = pathlib.Path(
@@ -187,6 +190,73 @@ def crate(name, version):
         shutil.rmtree(wanted)
         (folder / "made").touch()
     return folder / "source"
+
+
+# What a Python 2.7 that stands beside the system is made of; the last Debian that had them.
+OLD_SUITE = "bullseye"
+OLD_PACKAGES = """python2.7 python2.7-minimal libpython2.7 libpython2.7-minimal libpython2.7-stdlib
+    python2.7-dev libpython2.7-dev libffi7 libssl1.1 libreadline8""".split()
+OLD_WHEELS = ["pip==20.3.4", "setuptools==44.1.1", "wheel==0.37.1"]
+AUTOBAHN_NEEDS = """autobahn==0.10.9 twisted<21 markupsafe<2 klein<20 jinja2<3 pyopenssl<22
+    service-identity<22 unittest2 werkzeug<2 incremental<22 zope.interface<6 cryptography<3.4
+    attrs<22""".split()
+
+
+def _old_packages(folder):
+    """Debian's packages of a suite that this machine need not have, from the mirror that it uses."""
+    words = ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages"]
+    said = subprocess.run(words, capture_output=True, text=True).stdout.split()
+    mirrors = [one for one in said if one.rstrip("/").endswith("/debian")]
+    if not mirrors:
+        raise Unavailable("apt uses no Debian mirror")
+    mirror = mirrors[0].rstrip("/")
+    index = f"{mirror}/dists/{OLD_SUITE}/main/binary-amd64/Packages.xz"
+    with urllib.request.urlopen(index, timeout=60) as answer:
+        text = lzma.decompress(answer.read()).decode()
+    for name in OLD_PACKAGES:
+        path = re.search(rf"^Package: {re.escape(name)}\n(?:.+\n)*?Filename: (.+)$", text, re.M)[1]
+        file = folder / f"{name}.deb"
+        with urllib.request.urlopen(f"{mirror}/{path}", timeout=60) as answer:
+            file.write_bytes(answer.read())
+        yield file
+
+
+def autobahn():
+    """The words that run Autobahn's `wstest`: it wants Python 2.7, from which all else is kept away."""
+    dpkg = program("dpkg-deb", "dpkg")
+    folder = ROOT / "autobahn"
+    log = ROOT / "autobahn.log"
+    home = folder / "root" / "usr"
+    environment = {
+        "LD_LIBRARY_PATH": str(home / "lib" / "x86_64-linux-gnu"),
+        "PYTHONHOME": str(home),
+        "PYTHONPATH": str(folder / "site"),
+        "C_INCLUDE_PATH": str(home / "include" / "python2.7"),
+        "PATH": os.environ.get("PATH", ""),
+        "HOME": str(folder),
+    }
+    if not (folder / "made").exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        for package in _old_packages(folder):
+            _run([dpkg, "-x", package, folder / "root"], log)
+        wheels = folder / "wheels"
+        _run([python(), "-m", "pip", "download", "--no-deps", "-d", wheels, *OLD_WHEELS], log)
+        packages = home / "lib" / "python2.7" / "dist-packages"
+        for wheel in wheels.glob("*.whl"):
+            with zipfile.ZipFile(wheel) as archive:
+                archive.extractall(packages)
+        kept = ("PIP_", "SSL_", "HTTP", "NO_PROXY", "http", "no_proxy", "REQUESTS_")
+        outside = {name: of for name, of in os.environ.items() if name.startswith(kept)}
+        install = [home / "bin" / "python2.7", "-m", "pip", "install", "--target", folder / "site"]
+        everything = {**outside, **environment}
+        _run([*install, *AUTOBAHN_NEEDS], log, env=everything)
+        _run([*install, "--no-deps", "autobahntestsuite==25.10.1"], log, env=everything)
+        (folder / "site" / "zope" / "__init__.py").touch()
+        (folder / "made").touch()
+    words = [f"{name}={of}" for name, of in environment.items()]
+    run = "import txaio; txaio.use_twisted(); from autobahntestsuite import wstest; wstest.run()"
+    return ["env", "-i", *words, str(home / "bin" / "python2.7"), "-c", run]
 
 
 def program(name, package):

@@ -161,6 +161,10 @@ def desync(world):
             kind = "refused" if refused else "forwarded"
             seen[tier, kind] = seen.get((tier, kind), 0) + 1
             said = f"{tier} {origin}: {case['name']}: {sent!r} -> {answer[:300]!r}, heard {canary.heard!r}"
+            if tier == "Compliant" and refused:
+                # A chain of codings, a fragment and an empty target are lawful, and refused here all the same.
+                strict = "#" in head or "  HTTP" in head or "transfer-encoding" in head.lower()
+                check(strict and code == 400, said)
             if tier == "Severe":
                 check(refused and not canary.heard, said)
             if refused:
@@ -184,6 +188,97 @@ def smugglex(world):
         check(found, f"smugglex says no result:\n{said[-3000:]}")
         check("true" not in found, said[-6000:])
         world.say(f"{len(found)} checks, no finding")
+
+
+# --- WebSocket ----------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def echo_server():
+    """Echoes every message; with compression, which the suite asks for too."""
+    from websockets.exceptions import ConnectionClosed
+    from websockets.sync.server import serve
+
+    def echo(socket):
+        with contextlib.suppress(ConnectionClosed):
+            for message in socket:
+                socket.send(message)
+
+    with serve(echo, "127.0.0.1", 0, max_size=None) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server.socket.getsockname()[1]
+        server.shutdown()
+
+
+@contextlib.contextmanager
+def without_tls(tunnel):
+    """A port that leads to the tunnel, for programs whose TLS is of another age."""
+
+    def pump(source, sink):
+        with contextlib.suppress(OSError):
+            while piece := source.recv(65536):
+                sink.sendall(piece)
+        with contextlib.suppress(OSError):
+            sink.shutdown(socket.SHUT_WR)
+
+    def serve(connection):
+        with tunnel.dial(timeout=None) as inner:
+            back = threading.Thread(target=pump, args=[inner, connection], daemon=True)
+            back.start()
+            pump(connection, inner)
+            back.join()
+
+    with origins.raw(serve) as port:
+        yield port
+
+
+def verdicts(world, words, names, url, name, cases):
+    reports = world.folder / f"autobahn-{name}"
+    spec = world.folder / f"autobahn-{name}.json"
+    server = {"agent": name, "url": url, "options": {"version": 18}}
+    spec.write_text(
+        json.dumps(
+            {
+                "options": {"failByDrop": False},
+                "outdir": str(reports),
+                "servers": [server],
+                "cases": cases,
+                "exclude-cases": [],
+                "exclude-agent-cases": {},
+            }
+        )
+    )
+    said = in_names(names, [*words, "-m", "fuzzingclient", "-s", str(spec)], 900)
+    index = reports / "index.json"
+    check(index.exists(), f"no report:\n{said[-3000:]}")
+    # Named by what the server calls itself.
+    agents = list(json.loads(index.read_text()).values())
+    check(agents, f"not one case was run:\n{said[-3000:]}")
+    found = agents[0]
+    return {case: (of["behavior"], of["behaviorClose"]) for case, of in found.items()}
+
+
+@bed("autobahn", "python", long=True)
+def autobahn(world):
+    """Every case has the same verdict through the tunnel as without it."""
+    words = cache.autobahn()
+    cases = ["1.*", "2.*", "3.*", "4.*", "5.*", "6.*", "7.*", "9.1.*", "9.2.*", "10.*", "12.1.*"]
+    with echo_server() as port:
+        tunnel = world.open(port)
+        names = world.folder / "hosts"
+        names.write_text(f"{tunnel.address} {tunnel.host}\n")
+        direct = verdicts(world, words, names, f"ws://127.0.0.1:{port}", "direct", cases)
+        with without_tls(tunnel) as relay:
+            url = f"ws://{tunnel.host}:{relay}"
+            through = verdicts(world, words, names, url, "tunnelled", cases)
+    check(len(direct) > 250, f"only {len(direct)} cases")
+    differ = {
+        case: (direct[case], through.get(case))
+        for case in direct
+        if direct[case] != through.get(case)
+    }
+    same(differ, {}, "cases with another verdict through the tunnel")
+    world.say(f"{len(direct)} cases, the same verdict for each")
 
 
 # --- TLS ----------------------------------------------------------------------------------------
