@@ -6,7 +6,6 @@ use clap::CommandFactory as _;
 use super::Args;
 use crate::config::{ClientConfig, Key, ServerConfig};
 use crate::ctl::man::{Paragraph, Section, page, render};
-use crate::edge::{CONNECTIONS_MAX, VISITS_MAX};
 use crate::http::limits;
 
 /// Every page with the name of its file.
@@ -74,7 +73,9 @@ fn visitors_limits() -> Section {
         item(
             "in all",
             format!(
-                "{CONNECTIONS_MAX} connections, over which new ones are closed, and {VISITS_MAX} visits under way: 503. The last descriptors of the process are kept for the admin socket.",
+                "{} connections, over which new ones are closed, and {} visits under way: 503. The last descriptors of the process are kept for the admin socket.",
+                limits::CONNECTIONS_MAX,
+                limits::VISITS_MAX
             ),
         ),
     ];

@@ -50,6 +50,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::stall::StallBoard;
 use crate::engine::{Refusal, Route, Visit};
+use crate::http::limits::{CONNECTIONS_MAX, VISITS_MAX};
 use crate::names::{Hostname, LinkId, VisitId};
 use crate::tasks::Tasks;
 use crate::wire::{RecvChunks, SendChunks, StreamHead};
@@ -125,12 +126,6 @@ pub trait Attach: Clone + Send + Sync + 'static {
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static;
 }
-
-/// The most connections at once, unless told otherwise. Over it new ones are closed.
-pub const CONNECTIONS_MAX: usize = 16_384;
-
-/// The most visits under way at once, unless told otherwise. Over it: 503.
-pub const VISITS_MAX: usize = 8_192;
 
 /// What the edge is told by the operator.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -55,3 +55,9 @@ pub const FRAMES_PER_SECOND: u32 = 1_000;
 
 /// How many of those frames one RST_STREAM counts for: it may have cost a visit to the origin.
 pub const RESET_COST: u32 = 10;
+
+/// The most connections at once, unless told otherwise. Over it new ones are closed.
+pub const CONNECTIONS_MAX: usize = 16_384;
+
+/// The most visits under way at once, unless told otherwise. Over it: 503.
+pub const VISITS_MAX: usize = 8_192;
