@@ -81,12 +81,14 @@ codes! {
     ServerUnreachable = 54, "server_unreachable", 502, 7, "The server cannot be reached.", "Check the network and the server; wormkeyd keeps trying.";
     VersionMismatch = 55, "version_mismatch", 426, 7, "Client and server are too far apart in version.", "Upgrade the older of the two.";
     TargetNotAllowed = 56, "target_not_allowed", 403, 4, "The client's settings do not allow this target.", "List it under [origins] in client.toml, then run `wormkeyctl reload`.";
-    UnsupportedKind = 57, "unsupported_kind", 501, 4, "This kind of tunnel is not served here.", "Use a target for HTTP: a port, http://, https://, unix: or file:.";
+    UnsupportedKind = 57, "unsupported_kind", 501, 4, "This kind of tunnel is not served here.", "For tcp and udp the operator sets [listen] tcp_ports; else upgrade the older of client and server, or use a target for HTTP.";
     LimitReached = 58, "limit_reached", 429, 4, "A limit of the server is reached.", "Ask for less, close something first, or have the operator raise the limit.";
     DiskFull = 59, "disk_full", 507, 1, "The state directory is full.", "Free some space; nothing that was acknowledged is lost.";
     Storage = 60, "storage", 500, 1, "The state database refused a write.", "Look at the daemon's log.";
     TimedOut = 61, "timed_out", 504, 9, "That took too long.", "Try again; `wormkeyctl status` shows what the daemon is doing.";
     DaemonUnreachable = 62, "daemon_unreachable", 503, 3, "The daemon is not running.", "Start wormkeyd, or name its socket with --socket.";
+    PortTaken = 65, "port_taken", 409, 6, "The public port is taken.", "Choose another port, or leave it out to get one.";
+    PortNotAllowed = 66, "port_not_allowed", 403, 4, "That is no public port of this server.", "Choose one of the range that the answer names, or leave it out to get one.";
     BadConfiguration = 63, "bad_configuration", 422, 78, "The configuration is not valid.", "Mend the lines named; the old configuration stays in force.";
     ExposedOrigin = 64, "exposed_origin", 403, 4, "What stands behind this tunnel should not be public, so it is kept back.", "Mend what the message names, or open it all the same with `--yes-expose` (`yes_expose = true` under [[tunnel]] and in the API).";
 

@@ -56,6 +56,7 @@ pub(crate) fn tunnel(number: u8, slug: &str) -> TunnelJson {
         visits: 0,
         visits_total: 0,
         public_port: None,
+        proxy_protocol: None,
         device: None,
         user: None,
         probe: None,

@@ -61,6 +61,9 @@ pub struct TunnelJson {
     /// Public port of tcp and udp tunnels.
     #[serde(default)]
     pub public_port: Option<u16>,
+    /// The PROXY header before each connection: `v1`, `v2`. Client only.
+    #[serde(default)]
+    pub proxy_protocol: Option<String>,
     /// `dev_…`; server only.
     #[serde(default)]
     pub device: Option<DeviceId>,
@@ -120,6 +123,9 @@ pub struct OpenAsk {
     /// Open it even if it should not be public.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub yes_expose: bool,
+    /// A PROXY header before each connection (tcp, tls): `v1`, `v2`.
+    #[serde(default)]
+    pub proxy_protocol: Option<String>,
 }
 
 /// `POST /v1/join`.

@@ -43,13 +43,16 @@ pub(super) struct Live {
 impl Live {
     fn new(row: &BookRow, authority: String, slug: Slug) -> Self {
         Self {
-            origin: Arc::new(OriginTunnel::new(
-                row.id,
-                slug,
-                authority,
-                row.target.clone(),
-                row.host.clone(),
-            )),
+            origin: Arc::new(
+                OriginTunnel::new(
+                    row.id,
+                    slug,
+                    authority,
+                    row.target.clone(),
+                    row.host.clone(),
+                )
+                .with_proxy_protocol(row.proxy_protocol),
+            ),
             guard: Arc::new(Guard::new(row)),
             ended: CancellationToken::new(),
             visits: AtomicU64::new(0),
@@ -264,6 +267,7 @@ impl Book {
             state: BookState::Open,
             expires_at: bound.expires_at.map(WallTime::from_millis),
             created_at: WallTime::from_millis(bound.created_at),
+            public_port: bound.public_port.or(row.public_port),
             ..row.clone()
         };
         {
@@ -385,6 +389,9 @@ impl Book {
             visits: count(|l| &l.visits),
             visits_total: count(|l| &l.visits_total),
             public_port: row.public_port,
+            proxy_protocol: row
+                .proxy_protocol
+                .map(|version| version.as_str().to_owned()),
             device: None,
             user: None,
             probe: live.and_then(|l| l.probe()),
@@ -413,6 +420,7 @@ impl State {
                 && old.host == row.host
                 && old.url == row.url
                 && old.slug == row.slug
+                && old.proxy_protocol == row.proxy_protocol
         });
         if same && let (Some(live), Some(old)) = (self.live.get(&row.id), self.rows.get(&row.id)) {
             live.guard.follow(old, row);
@@ -523,6 +531,7 @@ mod tests {
             labels: Vec::new(),
             public_port: None,
             yes_expose: false,
+            proxy_protocol: None,
             created_at: Clock.now().wall,
             ended_at: None,
         }

@@ -76,6 +76,7 @@ impl Client {
                     target: entry.target.clone(),
                     host: entry.host.clone(),
                     yes_expose: entry.yes_expose,
+                    proxy_protocol: entry.proxy_protocol,
                     ..there?
                 };
                 self.put_declared(row, false).await;
@@ -142,6 +143,7 @@ fn row_of(entry: &DeclaredTunnel) -> BookRow {
         labels: entry.labels.clone(),
         public_port: entry.public_port,
         yes_expose: entry.yes_expose,
+        proxy_protocol: entry.proxy_protocol,
         created_at: now,
         ended_at: None,
     }
@@ -159,7 +161,8 @@ fn step(entry: &DeclaredTunnel, there: Option<&BookRow>) -> Step {
     let same_terms = row.idle == Some(entry.idle)
         && row.hold == entry.hold
         && row.labels == entry.labels
-        && row.public_port == entry.public_port
+        // One that was not asked for was given.
+        && entry.public_port.is_none_or(|port| row.public_port == Some(port))
         && row.kind() == entry.target.kind()
         && same_expiry;
     match row.state {
@@ -169,7 +172,8 @@ fn step(entry: &DeclaredTunnel, there: Option<&BookRow>) -> Step {
         _ if !same_terms => Step::Reopen,
         _ if row.target != entry.target
             || row.host != entry.host
-            || row.yes_expose != entry.yes_expose =>
+            || row.yes_expose != entry.yes_expose
+            || row.proxy_protocol != entry.proxy_protocol =>
         {
             Step::Repoint
         }
@@ -196,6 +200,7 @@ mod tests {
             labels: Vec::new(),
             public_port: None,
             yes_expose: false,
+            proxy_protocol: None,
         }
     }
 

@@ -202,6 +202,7 @@ mod tests {
 
     fn row(port: u16) -> BookRow {
         BookRow {
+            proxy_protocol: None,
             id: TunnelId::random(),
             name: Slug::parse("app").ok(),
             slug: None,

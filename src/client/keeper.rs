@@ -183,6 +183,7 @@ async fn run(client: &Arc<Client>, session: Session, epoch: watch::Receiver<u64>
     client.set_current(Some(Current {
         link: session.link.clone(),
         outbox,
+        capabilities: session.welcome.capabilities,
     }));
     client.stand_up(&session.link, Some(generation.to_string()));
     session.run(client, inbox, epoch).await

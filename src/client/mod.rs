@@ -40,7 +40,7 @@ use crate::store::{ClientStore, StateLock};
 use crate::supervise::{Drains, SERVER_GRACE, SOFTWARE, prepare_state_dir};
 use crate::tasks::Tasks;
 use crate::times::{Clock, WallTime};
-use crate::wire::{Control, Ping, Update};
+use crate::wire::{Capabilities, Control, Ping, Update};
 
 use backlog::Backlog;
 use book::Book;
@@ -108,6 +108,8 @@ pub(crate) struct Client {
 struct Current {
     link: Link,
     outbox: mpsc::Sender<Control>,
+    /// What the server can do.
+    capabilities: Capabilities,
 }
 
 impl Running {
@@ -306,6 +308,15 @@ impl Client {
             .expect("nothing panics while it holds the link")
             .as_ref()
             .map(|c| c.link.clone())
+    }
+
+    /// What the server at the other end can do; nothing while there is none.
+    fn capabilities(&self) -> Capabilities {
+        self.current
+            .lock()
+            .expect("nothing panics while it holds the link")
+            .as_ref()
+            .map_or_else(Capabilities::default, |c| c.capabilities)
     }
 
     fn link_up(&self) -> bool {

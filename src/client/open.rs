@@ -9,10 +9,11 @@ use tokio::sync::oneshot;
 use crate::admin::ApiError;
 use crate::admin::types::{OpenAsk, TunnelJson};
 use crate::codes::Code;
-use crate::engine::book::{BookRow, BookState};
-use crate::names::{Slug, Target, TunnelId};
+use crate::engine::book::{BookRow, BookState, ProxyVersion};
+use crate::names::{Kind, Slug, Target, TunnelId};
 use crate::origin::{DialError, OriginTunnel, Sight};
 use crate::times::{Clock, parse_duration};
+use crate::wire::Capabilities;
 
 use super::book::host_mode;
 use super::guard::{self, needs_guard};
@@ -75,6 +76,14 @@ impl Wish {
         {
             return Err(usage("wait-for: a path starts with /".into()));
         }
+        let proxy_protocol = ask
+            .proxy_protocol
+            .as_deref()
+            .map(proxy_version)
+            .transpose()?;
+        if proxy_protocol.is_some() && !matches!(target.kind(), Kind::Tcp | Kind::Tls) {
+            return Err(usage("proxy_protocol is for tcp and tls targets".into()));
+        }
         let row = BookRow {
             id: TunnelId::random(),
             name,
@@ -90,6 +99,7 @@ impl Wish {
             labels: ask.labels.into_iter().collect(),
             public_port: ask.public_port,
             yes_expose: ask.yes_expose,
+            proxy_protocol,
             created_at: now,
             ended_at: None,
         };
@@ -124,6 +134,7 @@ impl Client {
         }
         let seen = self.guard(&wish.row).await?;
         self.link_within(LINK_WITHIN).await?;
+        self.server_carries(wish.row.kind())?;
         let row = self.open_new(wish.row, seen).await?;
         self.probes.opened(row.id);
         Ok((self.with_findings(&row).await, true))
@@ -163,6 +174,17 @@ impl Client {
         self.origins.sight(&probe_tunnel(row)).await
     }
 
+    /// Whether the server's release can carry a kind at all; what it allows it says itself.
+    fn server_carries(&self, kind: Kind) -> Result<(), ApiError> {
+        if self.capabilities().has(Capabilities::needed_for(kind)) {
+            return Ok(());
+        }
+        Err(ApiError::new(
+            Code::UnsupportedKind,
+            format!("{kind} tunnels need a newer server; ask its operator to upgrade wormkeyd"),
+        ))
+    }
+
     /// The name is ours already: the same target is the same tunnel, another one is a conflict.
     async fn same_again(
         &self,
@@ -171,6 +193,12 @@ impl Client {
     ) -> Result<(TunnelJson, bool), ApiError> {
         if wish.target != there.target {
             let detail = format!("{} leads to {} already", name_of(&there), there.target);
+            return Err(ApiError::new(Code::Conflict, detail));
+        }
+        if let (Some(wished), Some(had)) = (wish.public_port, there.public_port)
+            && wished != had
+        {
+            let detail = format!("{} has the public port {had} already", name_of(&there));
             return Err(ApiError::new(Code::Conflict, detail));
         }
         let mut there = there;
@@ -295,6 +323,15 @@ impl Client {
         self.tell_tunnel(&row);
         Ok(json)
     }
+}
+
+fn proxy_version(text: &str) -> Result<ProxyVersion, ApiError> {
+    text.parse().map_err(|()| {
+        ApiError::new(
+            Code::Usage,
+            format!("proxy_protocol: {text:?} is no version; write v1 or v2"),
+        )
+    })
 }
 
 /// A tunnel that exists only to be looked at.

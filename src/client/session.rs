@@ -1,5 +1,6 @@
 //! One link, from Welcome to its end: the control stream's conversation, and visits that arrive as streams.
 
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,12 +15,12 @@ use crate::admin::types::{EventJson, VisitJson};
 use crate::codes::Code;
 use crate::engine::book::{BookRow, BookState};
 use crate::link::{ControlRecv, ControlSend, Link, LinkError, LinkRecv, LinkSend};
-use crate::names::{DeviceId, TunnelId};
+use crate::names::{DeviceId, TunnelId, VisitId};
 use crate::origin::VisitReport;
 use crate::tasks::Tasks;
 use crate::times::{Clock, Now, WallTime};
 use crate::wire::{
-    Bind, Bound, BytesHead, Close, Closed, Control, Fault, GoAway, HttpHead, Ping, RecvChunks as _,
+    Bind, Bound, Close, Closed, Control, Fault, GoAway, HttpHead, Ping, RecvChunks as _,
     SendChunks as _, StreamCode, StreamHead, TimeNote, Update, Welcome,
 };
 
@@ -77,6 +78,11 @@ impl Session {
         streams.spawn(
             "visits",
             accept(Arc::clone(client), self.link.clone(), streams.clone()),
+        );
+        // Of the link, not of its visits: those on a retired link go on with it.
+        client.tasks.spawn(
+            "datagrams",
+            datagrams(self.link.clone(), client.tasks.clone()),
         );
         client.look_towards(self.link.peer()).await;
         client.resume();
@@ -375,6 +381,16 @@ pub(super) fn updated_state(update: &Update) -> Option<BookState> {
     }
 }
 
+/// Hands out the link's datagrams until it ends.
+async fn datagrams(link: Link, tasks: Tasks) {
+    let stop = tasks.stopped();
+    tokio::select! {
+        biased;
+        () = stop.cancelled() => {}
+        () = link.carry_datagrams() => {}
+    }
+}
+
 /// Takes in visits until the link ends.
 async fn accept(client: Arc<Client>, link: Link, tasks: Tasks) {
     let stop = tasks.stopped();
@@ -390,11 +406,21 @@ async fn accept(client: Arc<Client>, link: Link, tasks: Tasks) {
             Err(_) => return,
         };
         let client = Arc::clone(&client);
-        tasks.spawn("visit", async move { visit(client, head, tx, rx).await });
+        let link = link.clone();
+        tasks.spawn(
+            "visit",
+            async move { visit(client, link, head, tx, rx).await },
+        );
     }
 }
 
-async fn visit(client: Arc<Client>, head: StreamHead, mut tx: LinkSend, mut rx: LinkRecv) {
+async fn visit(
+    client: Arc<Client>,
+    link: Link,
+    head: StreamHead,
+    mut tx: LinkSend,
+    mut rx: LinkRecv,
+) {
     // Before anything is counted: what is asked of ourselves is no visit.
     if let StreamHead::Http(head) = &head
         && Probes::is_ours(head)
@@ -404,6 +430,7 @@ async fn visit(client: Arc<Client>, head: StreamHead, mut tx: LinkSend, mut rx: 
     let id = match &head {
         StreamHead::Http(head) => head.tunnel,
         StreamHead::Bytes(head) => head.tunnel,
+        StreamHead::Udp(head) => head.tunnel,
         StreamHead::Control => {
             tx.reset(StreamCode::Protocol);
             return rx.stop(StreamCode::Protocol);
@@ -417,7 +444,7 @@ async fn visit(client: Arc<Client>, head: StreamHead, mut tx: LinkSend, mut rx: 
     let begun = Clock.now();
     let count = Counted::new(Arc::clone(&live), begun);
     let line = line_of(&head, &live);
-    let work = serve(&client, &live, head, tx, rx);
+    let work = serve(&client, &link, &live, head, tx, rx);
     let report = tokio::select! {
         biased;
         () = live.ended.cancelled() => None,
@@ -430,6 +457,7 @@ async fn visit(client: Arc<Client>, head: StreamHead, mut tx: LinkSend, mut rx: 
 
 async fn serve(
     client: &Client,
+    link: &Link,
     live: &Live,
     head: StreamHead,
     mut tx: LinkSend,
@@ -447,6 +475,13 @@ async fn serve(
     match head {
         StreamHead::Http(head) => client.origins.http(tunnel, *head, tx, rx).await,
         StreamHead::Bytes(head) => client.origins.bytes(tunnel, head, tx, rx).await,
+        StreamHead::Udp(head) => match link.take_flow(head.flow, tx, rx) {
+            Some(flow) => client.origins.udp(tunnel, head, flow).await,
+            None => VisitReport {
+                error: Some(StreamCode::Protocol),
+                ..VisitReport::default()
+            },
+        },
         StreamHead::Control => VisitReport::default(),
     }
 }
@@ -464,7 +499,8 @@ fn line_of(head: &StreamHead, live: &Live) -> Line {
     let slug = live.origin.slug.to_string();
     match head {
         StreamHead::Http(head) => http_line(head, slug),
-        StreamHead::Bytes(head) => bytes_line(head, slug),
+        StreamHead::Bytes(head) => raw_line("BYTES", head.visit, head.peer, slug),
+        StreamHead::Udp(head) => raw_line("UDP", head.visit, head.peer, slug),
         StreamHead::Control => Line {
             id: String::new(),
             slug,
@@ -497,13 +533,13 @@ fn http_line(head: &HttpHead, slug: String) -> Line {
     }
 }
 
-fn bytes_line(head: &BytesHead, slug: String) -> Line {
+fn raw_line(kind: &str, visit: VisitId, peer: SocketAddr, slug: String) -> Line {
     Line {
-        id: head.visit.to_string(),
+        id: visit.to_string(),
         slug,
-        method: "BYTES".into(),
+        method: kind.to_owned(),
         path: String::new(),
-        peer: head.peer.ip().to_string(),
+        peer: peer.ip().to_string(),
     }
 }
 

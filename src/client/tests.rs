@@ -181,6 +181,7 @@ async fn a_server_that_reckons_with_more_signs_of_life_gets_them() {
 
 fn open_row() -> BookRow {
     BookRow {
+        proxy_protocol: None,
         id: TunnelId::random(),
         name: None,
         slug: Some(Slug::parse("app").unwrap()),
@@ -228,6 +229,7 @@ async fn serve_binds(session: Session, standing: Option<Standing>, wanted: usize
 
 fn bound_of(bind: &Bind, standing: Option<Standing>) -> Bound {
     Bound {
+        public_port: None,
         request: bind.request,
         tunnel: bind.tunnel,
         slug: bind.name.clone().unwrap(),
@@ -243,6 +245,7 @@ fn bound_of(bind: &Bind, standing: Option<Standing>) -> Bound {
 fn row(n: usize, state: BookState) -> BookRow {
     let name = Slug::parse(&format!("app-{n}")).unwrap();
     BookRow {
+        proxy_protocol: None,
         id: TunnelId::random(),
         slug: (state == BookState::Open).then(|| name.clone()),
         name: Some(name),
@@ -264,6 +267,7 @@ fn row(n: usize, state: BookState) -> BookRow {
 
 fn bound(request: u64, tunnel: TunnelId) -> Bound {
     Bound {
+        public_port: None,
         request,
         tunnel,
         slug: "taken-over".into(),

@@ -72,7 +72,7 @@ const SERVER: &[Key] = &[
     ),
     bare(
         "listen.tcp_ports",
-        "The public ports of tcp and udp tunnels, such as \"20000-20999\"; none if absent. Read and checked, not used yet.",
+        "The public ports of tcp and udp tunnels, such as \"20000-20999\"; none if absent. Open them in the firewall, too.",
     ),
     bare(
         "listen.advertise",
@@ -173,6 +173,27 @@ const SERVER: &[Key] = &[
         "How many open tunnels one device may have.",
     ),
     key(
+        "tunnels.tcp_connections",
+        "256",
+        "How many connections one tcp or tls tunnel may have at once, 512 at most: what one link carries.",
+    ),
+    key(
+        "tunnels.tcp_idle",
+        "\"2h\"",
+        "A connection of a tcp or tls tunnel that carries nothing for this long is cut; \"never\" for no limit.",
+    ),
+    key(
+        "tunnels.udp_flows",
+        "256",
+        "How many addresses may send to one udp tunnel at once, 512 at most; one host may have half of them.",
+    ),
+    key(
+        "tunnels.udp_idle",
+        "\"60s\"",
+        "How long an address that sends nothing, and gets nothing, is remembered; 10s at most when it was never \
+         answered.",
+    ),
+    key(
         "dormant.links",
         "4096",
         "How many links may sleep at once, that is, be kept for clients that are silent. Over it the one that \
@@ -246,7 +267,7 @@ const CLIENT: &[Key] = &[
     bare(
         "tunnel.target",
         "Where it leads, as in wormkeyctl open: 3000, host:port, http://…, https://…, https+insecure://…, \
-         unix:/path or file:/dir; needed.",
+         unix:/path, file:/dir, tcp://…, udp://… or tls://…; needed.",
     ),
     key(
         "tunnel.expires",
@@ -273,7 +294,11 @@ const CLIENT: &[Key] = &[
     ),
     bare(
         "tunnel.public_port",
-        "The port wished for, of tcp and udp targets, which are not served yet.",
+        "The public port wished for, of tcp and udp targets; one is chosen if absent.",
+    ),
+    bare(
+        "tunnel.proxy_protocol",
+        "\"v1\" or \"v2\": a PROXY header before each connection tells tcp and tls targets who visits.",
     ),
     key(
         "tunnel.yes_expose",

@@ -105,6 +105,14 @@ pub struct TunnelDefaults {
     pub origin_timeout: Duration,
     /// The most open tunnels of one device; 1000.
     pub per_device: usize,
+    /// Connections of one tcp or tls tunnel at once; 256.
+    pub tcp_connections: usize,
+    /// How long such a connection may carry nothing; None = for ever.
+    pub tcp_idle: Option<Duration>,
+    /// Flows of one udp tunnel at once; 256.
+    pub udp_flows: usize,
+    /// How long a flow may carry nothing; 60s.
+    pub udp_idle: Duration,
 }
 
 impl Default for TunnelDefaults {
@@ -123,6 +131,10 @@ impl Default for TunnelDefaults {
             quarantine: Duration::from_secs(7 * DAY),
             origin_timeout: Duration::from_secs(60),
             per_device: 1000,
+            tcp_connections: 256,
+            tcp_idle: Some(Duration::from_secs(2 * 3600)),
+            udp_flows: 256,
+            udp_idle: Duration::from_secs(60),
         }
     }
 }
@@ -300,4 +312,6 @@ pub struct DeclaredTunnel {
     pub public_port: Option<u16>,
     /// Public even if the exposure guard finds something.
     pub yes_expose: bool,
+    /// The PROXY header before each connection.
+    pub proxy_protocol: Option<crate::engine::book::ProxyVersion>,
 }

@@ -179,6 +179,8 @@ pub(super) fn admin(mut section: Section<'_>, default: PathBuf) -> AdminConfig {
 
 fn tunnels(mut section: Section<'_>) -> TunnelDefaults {
     const MANY: usize = 1_000_000;
+    // What one link carries at once.
+    const STREAMS: usize = 512;
     // The store knows ended tunnels for that long.
     const LONGEST_QUARANTINE: Duration = Duration::from_secs(60 * 86_400);
     // The largest upload that waits keeps a little over a mebibyte.
@@ -187,6 +189,7 @@ fn tunnels(mut section: Section<'_>) -> TunnelDefaults {
     let no_hold = "would refuse every visit that comes while a link is away; write \"1s\" or more";
     let no_idle = "would close every tunnel at once; write \"never\" for no limit";
     let no_away = "would close every tunnel whose client blinks; write \"7d\"";
+    let no_quiet = "would cut whatever pauses; write \"60s\" or more";
     let no_wait = "would give no origin any time; write \"60s\"";
     let hold_max = (section.get("hold_max", duration(no_hold))).unwrap_or(default.hold_max);
     let hold = (section.get("hold", duration(no_hold))).unwrap_or(default.hold.min(hold_max));
@@ -243,6 +246,13 @@ fn tunnels(mut section: Section<'_>) -> TunnelDefaults {
             .get("origin_timeout", duration(no_wait))
             .unwrap_or(default.origin_timeout),
         per_device: (section.get("per_device", count(1, MANY))).unwrap_or(default.per_device),
+        tcp_connections: (section.get("tcp_connections", count(1, STREAMS)))
+            .unwrap_or(default.tcp_connections),
+        tcp_idle: section
+            .get("tcp_idle", duration_or_never(no_quiet))
+            .unwrap_or(default.tcp_idle),
+        udp_flows: (section.get("udp_flows", count(1, STREAMS))).unwrap_or(default.udp_flows),
+        udp_idle: (section.get("udp_idle", duration(no_quiet))).unwrap_or(default.udp_idle),
     };
     section.finish();
     resolved

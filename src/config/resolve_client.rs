@@ -9,9 +9,9 @@ use super::file::{Document, Node, Place};
 use super::problem::ConfigError;
 use super::resolve::{admin, link, log, state};
 use super::section::{Findings, Fix, Section};
-use super::values::{duration, duration_or_never, path, switch, text};
+use super::values::{duration, duration_or_never, path, switch, text, word};
 use super::{ClientConfig, DeclaredTunnel, OriginsConfig, ProbeConfig};
-use crate::engine::book::HostMode;
+use crate::engine::book::{HostMode, ProxyVersion};
 use crate::names::{Kind, Slug, Target};
 
 /// More often would be a load.
@@ -139,6 +139,14 @@ fn tunnel(section: &mut Section<'_>, name: Option<Slug>) -> Option<DeclaredTunne
             "is for tcp:// and udp:// targets; leave it out",
         );
     }
+    let versions = [("v1", ProxyVersion::V1), ("v2", ProxyVersion::V2)];
+    let proxy_protocol = section.get("proxy_protocol", word(&versions));
+    if proxy_protocol.is_some() && matches!(kind, Some(Kind::Http | Kind::Udp)) {
+        section.object(
+            "proxy_protocol",
+            "is for tcp:// and tls:// targets; leave it out",
+        );
+    }
     Some(DeclaredTunnel {
         name: name?,
         target: target?,
@@ -149,6 +157,7 @@ fn tunnel(section: &mut Section<'_>, name: Option<Slug>) -> Option<DeclaredTunne
         labels,
         public_port,
         yes_expose: yes_expose.unwrap_or_default(),
+        proxy_protocol,
     })
 }
 

@@ -21,6 +21,10 @@ pub(super) const EXAMPLES: &[(&str, &str)] = &[
         "under a name of its own, for half an hour",
     ),
     (
+        "wormkeyctl open tcp 22",
+        "a public port that leads to this machine's SSH",
+    ),
+    (
         "wormkeyctl run --port 5173 -- npm run dev",
         "start a command, and close when it ends",
     ),
@@ -230,8 +234,8 @@ pub enum Generated {
 /// `open`.
 #[derive(Debug, ClapArgs)]
 pub struct OpenArgs {
-    /// Where it leads: 3000, host:port, http://…, https://…, https+insecure://…, unix:/path or
-    /// file:/dir; or two words such as http 3000. Servers do not serve tcp, tls and udp yet
+    /// Where it leads: 3000, host:port, http://…, https://…, https+insecure://…, unix:/path,
+    /// file:/dir, tcp://…, udp://… or tls://…; or two words such as http 3000 or tcp 22
     #[arg(required = true, num_args = 1..=2, value_name = "TARGET")]
     pub target: Vec<String>,
     /// How it is opened.
@@ -280,12 +284,15 @@ pub struct OpenFlags {
     /// A label, for people; may be given 16 times
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
     pub labels: Vec<(String, String)>,
-    /// The public port wished for; tcp and udp only, which are not served yet
+    /// The public port wished for, of tcp and udp; one is chosen if absent
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub public_port: Option<u16>,
     /// Open it even if it should not be public, such as a database without a password
     #[arg(long)]
     pub yes_expose: bool,
+    /// Tell the service who visits, with a PROXY header before each connection; tcp and tls only
+    #[arg(long, value_name = "VERSION", value_parser = ["v1", "v2"])]
+    pub proxy_protocol: Option<String>,
     /// Stay, show visits as they end, and close the tunnel on Ctrl-C
     #[arg(long)]
     pub watch: bool,

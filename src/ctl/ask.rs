@@ -34,6 +34,7 @@ pub(super) fn open_ask(
             .and_then(|_| flags.wait_timeout.clone()),
         public_port: flags.public_port,
         yes_expose: flags.yes_expose,
+        proxy_protocol: flags.proxy_protocol.clone(),
     })
 }
 
@@ -100,6 +101,12 @@ fn check(target: &Target, flags: &OpenFlags) -> Result<(), CtlError> {
         return Err(CtlError::usage(
             format!("--public-port is for tcp and udp; {target} has a name instead"),
             "leave it out, or write tcp://host:port",
+        ));
+    }
+    if flags.proxy_protocol.is_some() && !matches!(kind, Kind::Tcp | Kind::Tls) {
+        return Err(CtlError::usage(
+            format!("--proxy-protocol is for tcp and tls; {target} is neither"),
+            "leave it out: http services read X-Forwarded-For",
         ));
     }
     let http_only = [

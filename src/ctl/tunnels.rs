@@ -195,6 +195,13 @@ fn described(tunnel: &TunnelJson, times: &Times) -> Vec<(&'static str, Option<St
             )),
         ),
         ("port", tunnel.public_port.map(|port| port.to_string())),
+        (
+            "proxy",
+            tunnel
+                .proxy_protocol
+                .as_ref()
+                .map(|version| format!("PROXY {version} header")),
+        ),
         ("user", tunnel.user.clone()),
         ("device", tunnel.device.map(|id| id.to_string())),
         ("labels", Some(labels.join(", ")).filter(|l| !l.is_empty())),

@@ -25,14 +25,14 @@ use crate::engine::Visit;
 use crate::http::HeadError;
 use crate::http::head::Head;
 use crate::http::response::{self, Body as Expected};
-use crate::names::{LinkId, TunnelId, VisitId};
+use crate::names::{Kind, LinkId, TunnelId, VisitId};
 use crate::wire::{
     FrameDecoder, HttpHead, RecvChunks, ResponseHead, SendChunks, StreamHead, WireBody,
     read_response_head,
 };
 
 /// A link that was lost this moment is known to the engine a moment later.
-const LINK_NEWS: Duration = Duration::from_millis(50);
+pub(super) const LINK_NEWS: Duration = Duration::from_millis(50);
 
 /// How long the end of a stream may come after a head that has no body.
 const END_GRACE: Duration = Duration::from_millis(200);
@@ -72,6 +72,7 @@ pub(super) async fn run<S: Admit + OpenStream>(
 ) -> Result<Response<EdgeBody<S::Rx>>, Failure> {
     let visit = Visit {
         id: visiting.id,
+        kind: Kind::Http,
         label: visiting.label,
         peer: conn.facts.peer,
         bytes: held::bytes(conn.facts.is_h2, &visiting.head, &body),

@@ -5,12 +5,15 @@
 use hyper::body::{Body as _, Incoming};
 
 use super::connection::{H1_BUFFER, H2_STREAM_WINDOW};
-use super::guard;
+use super::{guard, hello, udp};
 use crate::http::head::Head;
 
 /// What a field costs beside its bytes, and a visit beside its head.
 const FIELD: usize = 64;
 const VISIT: usize = 2 * 1024;
+
+/// Few datagrams of the internet are larger.
+const DATAGRAM: usize = 1500;
 
 /// The most that it keeps.
 pub(super) fn bytes(is_h2: bool, head: &Head, body: &Incoming) -> u64 {
@@ -20,6 +23,16 @@ pub(super) fn bytes(is_h2: bool, head: &Head, body: &Incoming) -> u64 {
         ahead_of_h1(head)
     };
     (size_of_head(head) as u64).saturating_add(ahead)
+}
+
+/// The same for a connection of bytes: what was looked at of its TLS, at most.
+pub(super) const fn bytes_of_connection() -> u64 {
+    (VISIT + hello::LOOKED_AT) as u64
+}
+
+/// The same for a flow: the datagrams that wait for it.
+pub(super) const fn bytes_of_flow() -> u64 {
+    (VISIT + udp::WAITING * DATAGRAM) as u64
 }
 
 fn size_of_head(head: &Head) -> usize {

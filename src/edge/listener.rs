@@ -8,23 +8,32 @@ use std::os::fd::AsRawFd as _;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::{Bytes, BytesMut};
 use nix::sys::resource::{Resource, getrlimit};
 use socket2::SockRef;
+use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tracing::{debug, warn};
 
 use super::connection::{self, Facts};
+use super::hello::{self, Seen};
+use super::raw::{self, Arrival};
+use super::rewound::Rewound;
 use super::{Admit, Attach, Inner, OpenStream, tls};
 use crate::http::Scheme;
 use crate::http::limits::HANDSHAKE_TIMEOUT;
-use crate::names::Hostname;
+use crate::names::{Hostname, Kind};
 use crate::times::Clock;
 
 /// Long enough that a full table of descriptors costs no CPU, short enough to recover within a second.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
+/// The hellos of browsers fit.
+const HELLO_ROOM: usize = 2048;
 
 /// Bytes that the kernel holds and has not sent: more is only delay, and memory for a visitor that stands
 /// still. What is on its way counts besides, so it costs no speed.
@@ -95,7 +104,7 @@ fn is_of_the_reserve(tcp: &TcpStream) -> bool {
     u64::try_from(tcp.as_raw_fd()).is_ok_and(|number| number + reserve >= limit)
 }
 
-fn is_of_the_peer(error: &io::Error) -> bool {
+pub(super) fn is_of_the_peer(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::ConnectionAborted
@@ -106,13 +115,13 @@ fn is_of_the_peer(error: &io::Error) -> bool {
 
 /// Counts what it does not say.
 #[derive(Default)]
-struct Failures {
+pub(super) struct Failures {
     said: Option<Instant>,
     unsaid: u64,
 }
 
 impl Failures {
-    fn log(&mut self, error: &io::Error) {
+    pub(super) fn log(&mut self, error: &io::Error) {
         let now = Instant::from_std(Clock.now().monotonic);
         if self.said.is_some_and(|said| now < said + LOG_EVERY) {
             self.unsaid += 1;
@@ -173,10 +182,24 @@ async fn serve<S: Admit + Attach + OpenStream>(
         () = stop.cancelled() => return,
         // Nothing was asked for yet, so nothing is lost.
         () = draining.cancelled() => return,
-        handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(tcp)) => handshake,
+        handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, greet(&edge, tcp, &acceptor)) => handshake,
     };
     let stream = match handshake {
-        Ok(Ok(stream)) => stream,
+        Ok(Ok(Greeted::Ours(stream))) => *stream,
+        Ok(Ok(Greeted::Theirs(tcp, theirs))) => {
+            let Theirs { label, sni, first } = theirs;
+            let kind = Kind::Tls;
+            let arrival = Arrival {
+                tcp,
+                peer,
+                kind,
+                label,
+                sni: Some(sni),
+                first,
+                slot,
+            };
+            return raw::visit(&edge, arrival).await;
+        }
         Ok(Err(error)) => return debug!(%peer, %error, "handshake failed"),
         Err(_) => return debug!(%peer, "handshake too slow"),
     };
@@ -189,4 +212,53 @@ async fn serve<S: Admit + Attach + OpenStream>(
         slot,
     };
     connection::run(edge, stream, facts).await;
+}
+
+/// Whose the TLS of a connection is.
+enum Greeted {
+    /// Ours, and the handshake is done.
+    Ours(Box<TlsStream<Rewound<TcpStream>>>),
+    /// A tls tunnel's: not a byte was answered.
+    Theirs(TcpStream, Theirs),
+}
+
+/// A hello that asks for a tls tunnel.
+struct Theirs {
+    label: String,
+    sni: String,
+    first: Bytes,
+}
+
+/// Reads the visitor's hello, and answers it unless it is for a tls tunnel.
+async fn greet<S: Admit>(
+    edge: &Inner<S>,
+    mut tcp: TcpStream,
+    acceptor: &TlsAcceptor,
+) -> io::Result<Greeted> {
+    let mut first = BytesMut::with_capacity(HELLO_ROOM);
+    let seen = loop {
+        match hello::look(&first) {
+            Seen::Part => {}
+            seen => break seen,
+        }
+        if tcp.read_buf(&mut first).await? == 0 {
+            break Seen::Other;
+        }
+    };
+    let first = first.freeze();
+    if let Seen::Hello(Some(sni)) = seen
+        && let Some(label) = passed_label(edge, &sni)
+    {
+        return Ok(Greeted::Theirs(tcp, Theirs { label, sni, first }));
+    }
+    let stream = acceptor.accept(Rewound::new(first, tcp)).await?;
+    Ok(Greeted::Ours(Box::new(stream)))
+}
+
+/// The name of the tls tunnel that a name asked for leads to.
+fn passed_label<S: Admit>(edge: &Inner<S>, sni: &str) -> Option<String> {
+    let host = Hostname::parse(sni).ok()?;
+    let settings = edge.settings.load();
+    let label = host.label_under(&settings.domain)?;
+    edge.inside.passes_tls(label).then(|| label.to_owned())
 }

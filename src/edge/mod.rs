@@ -3,10 +3,11 @@
 //! server role implements.
 //!
 //! ```text
-//! listener ─▶ tls ─▶ guard (HTTP/1 bytes) ─▶ hyper ─▶ serve ─▶ forward ─▶ stream
+//! listener ─▶ hello ─▶ tls ─▶ guard (HTTP/1 bytes) ─▶ hyper ─▶ serve ─▶ forward ─▶ stream
 //!                                                       │         └─▶ upgrade (splice)
 //!                                                       ├─▶ door (the server's own)
 //!                                                       └─▶ respond (our own answers)
+//! public ports, and the hellos of tls tunnels ─▶ raw (TCP) · udp ─▶ stream · flow
 //! ```
 //!
 //! What hyper 1.12 cannot do, and so visitors do not get: interim heads other than 100 (they end
@@ -19,19 +20,23 @@ mod forward;
 mod frames;
 mod guard;
 mod held;
+mod hello;
 mod ledger;
 mod listener;
 mod outflow;
 mod pace;
 mod pages;
+mod raw;
 mod redirect;
 mod reserved;
 mod respond;
+mod rewound;
 mod serve;
 mod stall;
 #[cfg(test)]
 mod tests;
 pub mod tls;
+mod udp;
 mod upgrade;
 mod upload;
 
@@ -48,7 +53,9 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use self::raw::RawBoard;
 use self::stall::StallBoard;
+pub use self::udp::OpenFlow;
 use crate::engine::{Refusal, Route, Visit};
 use crate::http::limits::{CONNECTIONS_MAX, VISITS_MAX};
 use crate::names::{Hostname, LinkId, VisitId};
@@ -63,6 +70,10 @@ pub trait Admit: Clone + Send + Sync + 'static {
     /// `Engine::probe`: where the question goes that a client asks itself through its tunnel's name.
     /// No visit, and never held.
     fn probe(&self, probe: VisitId, label: &str) -> Result<Pass, Refusal>;
+    /// Whether the name leads to a tunnel that wants the very bytes of TLS: then it is not ours to open.
+    fn passes_tls(&self, _label: &str) -> bool {
+        false
+    }
 }
 
 /// An admitted visit: where it goes, and when to cut it. Dropping it ends the visit for the engine.
@@ -140,6 +151,14 @@ pub struct EdgeSettings {
     pub connections_max: usize,
     /// The most visits under way at once, over all connections; read once, at the start. Over it: 503.
     pub visits_max: usize,
+    /// The most connections of one tcp or tls tunnel at once.
+    pub raw_connections: usize,
+    /// How long such a connection may carry nothing; zero is for ever.
+    pub raw_idle: Duration,
+    /// The most flows of one udp tunnel at once; one visitor's host may have half of them.
+    pub udp_flows: usize,
+    /// How long a flow may carry nothing.
+    pub udp_idle: Duration,
     /// The most visitors of one link that may stand still in the middle of a response.
     pub stalled_max: usize,
 }
@@ -154,6 +173,10 @@ impl EdgeSettings {
             connections_max: CONNECTIONS_MAX,
             visits_max: VISITS_MAX,
             stalled_max: 128,
+            raw_connections: 256,
+            raw_idle: Duration::from_secs(2 * 3600),
+            udp_flows: 256,
+            udp_idle: Duration::from_secs(60),
         }
     }
 }
@@ -184,6 +207,7 @@ struct Inner<S> {
     slots_max: usize,
     visits_free: Arc<Semaphore>,
     stalls: Arc<StallBoard>,
+    raw: RawBoard,
     visits: AtomicU64,
 }
 
@@ -211,6 +235,7 @@ impl<S: Admit + Attach + OpenStream> Edge<S> {
                 connections,
                 draining: CancellationToken::new(),
                 stalls,
+                raw: RawBoard::default(),
                 visits: AtomicU64::new(0),
                 tasks,
             }),

@@ -15,6 +15,7 @@ use tokio::time::{Instant, Sleep};
 use tokio_rustls::server::TlsStream;
 
 use super::connection::Activity;
+use super::rewound::Rewound;
 use crate::http::limits::{RATE_BYTES, RATE_WINDOW};
 use crate::times::Clock;
 
@@ -62,6 +63,16 @@ impl<I: Outgoing> Outgoing for TlsStream<I> {
 
     fn abandon(&self) {
         self.get_ref().0.abandon();
+    }
+}
+
+impl<I: Outgoing> Outgoing for Rewound<I> {
+    fn acknowledged(&self) -> Option<u64> {
+        self.io().acknowledged()
+    }
+
+    fn abandon(&self) {
+        self.io().abandon();
     }
 }
 

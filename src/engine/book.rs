@@ -20,6 +20,35 @@ pub enum HostMode {
     Fixed(String),
 }
 
+/// Which header tells an origin who really visits (`--proxy-protocol`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ProxyVersion {
+    /// One line of text.
+    V1,
+    /// Binary.
+    V2,
+}
+
+impl ProxyVersion {
+    /// The text in settings, in JSON and on disk.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::V1 => "v1",
+            Self::V2 => "v2",
+        }
+    }
+}
+
+impl std::str::FromStr for ProxyVersion {
+    type Err = ();
+    fn from_str(text: &str) -> Result<Self, ()> {
+        [Self::V1, Self::V2]
+            .into_iter()
+            .find(|version| version.as_str() == text)
+            .ok_or(())
+    }
+}
+
 /// Where a client's tunnel stands, as the client knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum BookState {
@@ -80,10 +109,12 @@ pub struct BookRow {
     pub declared: bool,
     /// For people.
     pub labels: Vec<(String, String)>,
-    /// Wished-for public port.
+    /// The public port: as wished for, then as had.
     pub public_port: Option<u16>,
     /// Whoever opened it wants it public, whatever the exposure guard finds.
     pub yes_expose: bool,
+    /// The header before each connection (tcp, tls).
+    pub proxy_protocol: Option<ProxyVersion>,
     /// When it was asked for, then when the server opened it.
     pub created_at: WallTime,
     /// When it was over.

@@ -6,6 +6,7 @@ use std::time::Instant;
 use super::dormant::Sleepers;
 use super::hold::Held;
 use super::persist::{Pending, Restriction, RestrictionId};
+use super::ports::{Port, Seeking};
 use super::state::{Device, Invite, Tunnel, Who};
 use super::timers::{Timer, Timers};
 use super::{
@@ -37,6 +38,12 @@ pub struct Engine {
     pub(super) names: HashMap<Slug, TunnelId>,
     /// The latest ended owner of each name, while it is remembered.
     pub(super) former: HashMap<Slug, TunnelId>,
+    /// The one owner of each public port.
+    pub(super) ports: HashMap<Port, TunnelId>,
+    /// The latest ended owner of each public port, while it is remembered.
+    pub(super) former_ports: HashMap<Port, TunnelId>,
+    /// Tunnels that will open once their port is.
+    pub(super) seeking: HashMap<TunnelId, Seeking>,
     /// Ended tunnels of each user whose end is on disk, oldest first.
     pub(super) ended: HashMap<UserId, VecDeque<TunnelId>>,
     /// Live links only; a link that is not here is fenced.
@@ -82,6 +89,9 @@ impl Engine {
             tunnels: BTreeMap::new(),
             names: HashMap::new(),
             former: HashMap::new(),
+            ports: HashMap::new(),
+            former_ports: HashMap::new(),
+            seeking: HashMap::new(),
             ended: HashMap::new(),
             links: HashMap::new(),
             visits: HashMap::new(),
@@ -200,6 +210,7 @@ impl Engine {
                 let asked = self.revoke(now, from, &what);
                 self.answer(from, asked);
             }
+            Event::Listened { tunnel, open } => self.listened(now, tunnel, open),
             Event::Committed { ticket, result } => self.committed(now, ticket, result),
             Event::VisitEnded { visit } | Event::VisitGone { visit } => {
                 self.visit_over(now, visit);
@@ -234,6 +245,7 @@ impl Engine {
                 Timer::Forget(tunnel) => self.forget_tunnel(tunnel),
                 Timer::ForgetInvite(invite) => self.forget_invite(invite),
                 Timer::Hold(tunnel) => self.end_hold(tunnel),
+                Timer::Port(tunnel) => self.listen_again(now, tunnel),
                 Timer::Idle(tunnel) => self.look_at_idleness(now, at, tunnel),
                 Timer::Silence(device) => self.look_at_silence(now, device),
                 Timer::Seen => self.write_seen(now),

@@ -13,7 +13,10 @@ use crate::times::WallTime;
 pub struct Visit {
     /// Fresh from the edge.
     pub id: VisitId,
-    /// The first label under the tunnel domain, as the canonical host gives it.
+    /// How it came in; a tunnel takes visits of its own kind only.
+    pub kind: Kind,
+    /// The first label under the tunnel domain, as the canonical host gives it; the tunnel's id where a
+    /// port leads to it (tcp, udp).
     pub label: String,
     /// Who visits.
     pub peer: SocketAddr,
@@ -196,6 +199,13 @@ pub enum Event {
         /// `dev_…`, `inv_…`, or a device's name when only one has it.
         what: String,
     },
+    /// The answer to an [`Action::Listen`].
+    Listened {
+        /// Which tunnel's socket.
+        tunnel: TunnelId,
+        /// Whether it is open; not, when somebody else has the port.
+        open: bool,
+    },
     /// A commit came back.
     Committed {
         /// Which.
@@ -301,6 +311,52 @@ pub enum AskError {
         /// What was asked for.
         kind: Kind,
     },
+    /// The client's release cannot carry this kind.
+    #[error("{kind} tunnels need a newer client; upgrade wormkeyd on this machine")]
+    ClientTooOld {
+        /// What was asked for.
+        kind: Kind,
+    },
+    /// There is no range of public ports.
+    #[error(
+        "{kind} tunnels need public ports; the operator sets [listen] tcp_ports in server.toml"
+    )]
+    NoPorts {
+        /// What was asked for.
+        kind: Kind,
+    },
+    /// A port outside the range.
+    #[error("public ports are {first} to {last} here, and {port} is not among them")]
+    PortOutOfRange {
+        /// What was asked for.
+        port: u16,
+        /// Of the range.
+        first: u16,
+        /// Of the range.
+        last: u16,
+    },
+    /// Another tunnel, or another program, has the port.
+    #[error("the {kind} port {port} is taken")]
+    PortTaken {
+        /// Of which sort.
+        kind: Kind,
+        /// What was asked for.
+        port: u16,
+    },
+    /// The port was another user's a short while ago.
+    #[error("the {kind} port {port} was used by someone else until recently and is kept for them")]
+    PortInQuarantine {
+        /// Of which sort.
+        kind: Kind,
+        /// What was asked for.
+        port: u16,
+    },
+    /// All ports of the range are taken.
+    #[error("no {kind} port is free")]
+    NoFreePort {
+        /// Of which sort.
+        kind: Kind,
+    },
     /// The device has all the tunnels it may have.
     #[error("a device may have {max} tunnels here")]
     TooManyTunnels {
@@ -379,7 +435,13 @@ impl AskError {
             Self::HoldTooLong { .. } | Self::IdleTooLong { .. } | Self::TooManyTunnels { .. } => {
                 Code::LimitReached
             }
-            Self::Kind { .. } => Code::UnsupportedKind,
+            Self::Kind { .. } | Self::ClientTooOld { .. } | Self::NoPorts { .. } => {
+                Code::UnsupportedKind
+            }
+            Self::PortOutOfRange { .. } => Code::PortNotAllowed,
+            Self::PortTaken { .. } | Self::PortInQuarantine { .. } | Self::NoFreePort { .. } => {
+                Code::PortTaken
+            }
             Self::NotFound { .. } => Code::NotFound,
             Self::BadToken => Code::BadToken,
             Self::TokenExpired => Code::TokenExpired,
@@ -418,6 +480,21 @@ pub enum Action {
         visit: VisitId,
         /// Where to.
         outcome: Result<Route, Refusal>,
+    },
+    /// Open the public socket of a tunnel, and come back with [`Event::Listened`] before anything else
+    /// is told. Of a tunnel whose socket is open already there is nothing to do but to say so.
+    Listen {
+        /// Which tunnel's.
+        tunnel: TunnelId,
+        /// `Tcp` or `Udp`.
+        kind: Kind,
+        /// The port.
+        port: u16,
+    },
+    /// Close the public socket of a tunnel, so that its port is free at once.
+    Unlisten {
+        /// Which tunnel's.
+        tunnel: TunnelId,
     },
     /// End a link.
     CutLink {

@@ -8,7 +8,7 @@ use super::entry::{Asked, Engine, audit};
 use super::persist::Work;
 use super::state::Tunnel;
 use super::{Answer, AskError, BindAsk, Change, Requester, TunnelRow, TunnelState};
-use crate::names::{DeviceId, Kind, Slug, UserId};
+use crate::names::{DeviceId, Slug, UserId};
 use crate::times::Now;
 
 /// Labels of one tunnel, and bytes of a label's name or value.
@@ -34,8 +34,12 @@ impl Engine {
         if self.opening.contains_key(&ask.tunnel) {
             return self.join_opening(from, device, &ask).map(|()| None);
         }
+        let wished = ask.public_port.is_some();
         let row = self.judge(now, device, ask, proposals)?;
-        self.open(now, from, row);
+        match row.public_port {
+            Some(port) => self.seek_port(from, row, port, wished),
+            None => self.open(now, from, row),
+        }
         Ok(None)
     }
 
@@ -66,9 +70,6 @@ impl Engine {
     ) -> Result<TunnelRow, AskError> {
         let device = self.devices.get(&id).ok_or(AskError::NotEnrolled)?;
         let settings = &self.settings;
-        if ask.kind != Kind::Http {
-            return Err(AskError::Kind { kind: ask.kind });
-        }
         // Our clock says when a life that is asked for by its length ends.
         let expires_at = match ask.expires_in {
             Some(lives) => Some(now.wall.plus(lives)),
@@ -97,6 +98,7 @@ impl Engine {
         let user = device.row.user;
         Ok(TunnelRow {
             id: ask.tunnel,
+            public_port: self.choose_port(now, user, ask.kind, ask.tunnel, ask.public_port)?,
             slug: self.choose(now, user, ask.name, proposals)?,
             device: id,
             user,
@@ -107,8 +109,6 @@ impl Engine {
             hold: ask.hold.unwrap_or(settings.hold),
             declared: ask.declared,
             labels: ask.labels,
-            // A wished-for port means something only for kinds that have one.
-            public_port: None,
             created_at: now.wall,
             ended_at: None,
             last_seen_at: None,
@@ -169,13 +169,18 @@ impl Engine {
     }
 
     /// Reserves the name and asks for the commit.
-    fn open(&mut self, now: Now, from: Requester, row: TunnelRow) {
-        // On disk a name has one owner, too: the end of the last one has to get there first.
-        let former = self
-            .former
-            .get(&row.slug)
-            .and_then(|id| self.tunnels.get(id));
-        if let Some(unsaved) = former.and_then(|t| t.unsaved) {
+    pub(super) fn open(&mut self, now: Now, from: Requester, row: TunnelRow) {
+        // On disk a name has one owner, and so has a port: the end of the last one has to get there first.
+        let mut due = Vec::new();
+        let port = super::ports::port_of(&row);
+        let former_port = port.and_then(|port| self.former_ports.get(&port));
+        for former in [self.former.get(&row.slug), former_port] {
+            let former = former.and_then(|id| self.tunnels.get(id));
+            if let Some(unsaved) = former.and_then(|t| t.unsaved) {
+                due.push(unsaved);
+            }
+        }
+        for unsaved in due {
             self.hurry(unsaved);
         }
         self.names.insert(row.slug.clone(), row.id);
@@ -221,6 +226,7 @@ impl Engine {
     ) {
         self.end_opening(row);
         self.names.remove(&row.slug);
+        self.give_back_port(row);
         for from in waiting {
             self.answer(from, Err(error.clone()));
         }

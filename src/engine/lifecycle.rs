@@ -103,8 +103,9 @@ impl Engine {
         tunnel.row.state = ending.state;
         tunnel.row.ended_at = Some(ending.at(now, &tunnel.row));
         let (slug, device) = (tunnel.row.slug.clone(), tunnel.row.device);
-        let refusal = tunnel.over();
+        let (refusal, row) = (tunnel.over(), tunnel.row.clone());
         self.names.remove(&slug);
+        self.give_back_port(&row);
         self.stop_timers(id);
         self.refuse_held(id, &refusal);
         self.act(Action::CutVisits { tunnel: id });
@@ -116,6 +117,7 @@ impl Engine {
         }
         let detail = format!("{slug} {}", ending.why);
         self.former.insert(slug, id);
+        self.keep_port(&row);
         Some(audit(now, ending.who, action_of(ending.state), id, detail))
     }
 
@@ -174,6 +176,7 @@ impl Engine {
                 self.ended.remove(&tunnel.row.user);
             }
         }
+        self.forget_port(&tunnel.row);
         if self.former.get(&tunnel.row.slug) == Some(&id) {
             self.former.remove(&tunnel.row.slug);
         }
@@ -182,8 +185,10 @@ impl Engine {
     /// Puts a tunnel from the disk into memory as the snapshot has it.
     pub(super) fn load_tunnel(&mut self, now: Now, row: TunnelRow) {
         if row.state == TunnelState::Open {
+            let id = row.id;
             // What ended meanwhile is written like any other end; nobody waits for an answer.
             drop(self.install_tunnel(now, row));
+            self.listen_again(now, id);
             return;
         }
         let id = row.id;
@@ -194,7 +199,8 @@ impl Engine {
         if latest.is_none_or(|other| other.row.ended_at <= row.ended_at) {
             self.former.insert(row.slug.clone(), id);
         }
-        self.tunnels.insert(id, Tunnel::new(row));
+        self.tunnels.insert(id, Tunnel::new(row.clone()));
+        self.keep_port(&row);
         self.remember_ended(id);
     }
 
@@ -203,6 +209,9 @@ impl Engine {
     pub(super) fn install_tunnel(&mut self, now: Now, row: TunnelRow) -> Result<(), AskError> {
         let (id, owner, expires_at) = (row.id, row.device, row.expires_at);
         self.names.insert(row.slug.clone(), id);
+        if let Some(port) = super::ports::port_of(&row) {
+            self.ports.insert(port, id);
+        }
         self.tunnels.insert(id, Tunnel::new(row));
         let Some(device) = self.devices.get_mut(&owner).filter(|d| !d.is_revoked()) else {
             let ending = Ending::by_itself(TunnelState::Closed, "device revoked");

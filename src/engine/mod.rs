@@ -11,7 +11,7 @@
 //! | `routes`, `hold` | where a visit goes; which visits wait, and how long |
 //! | `links` | which link of a device is the live one, and whether it sleeps |
 //! | `dormant` | what links that sleep may cost |
-//! | `leases` | who gets which name |
+//! | `leases`, `ports` | who gets which name, and which public port |
 //! | `lifecycle`, `idle`, `ends` | when a tunnel ends, and what that means; what would end it next |
 //! | `enrol` | users, join tokens, devices |
 //! | `persist` | what waits for the disk, and what is tried again |
@@ -32,6 +32,7 @@ mod lifecycle;
 mod links;
 mod model;
 mod persist;
+mod ports;
 mod probe;
 mod refusal;
 mod routes;

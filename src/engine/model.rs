@@ -182,6 +182,8 @@ pub struct AuditRow {
 pub struct EngineSettings {
     /// Tunnels answer at `<slug>.<domain>`.
     pub domain: Hostname,
+    /// Public ports of tcp and udp tunnels, first and last; None = no such tunnels.
+    pub ports: Option<(u16, u16)>,
     /// The port visitors use, for urls; 443 is left out.
     pub public_port: u16,
     /// Hold when nothing is asked.

@@ -7,7 +7,7 @@ use super::entry::Engine;
 use super::hold::RETRY_IN;
 use super::routes::FOUND;
 use super::{Refusal, Route};
-use crate::names::VisitId;
+use crate::names::{Kind, VisitId};
 use crate::times::Now;
 
 /// Strangers may ask, too: no tunnel is asked more often than this, beyond a few at once.
@@ -40,7 +40,7 @@ impl Engine {
         if self.draining {
             return Err(Refusal::Draining);
         }
-        let Some(id) = self.open_tunnel(label) else {
+        let Some(id) = self.open_tunnel(Kind::Http, label) else {
             return Err(self.nothing_open(now, label));
         };
         let link = self.way(id);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::entry::Engine;
 use super::state::Tunnel;
 use super::{Admission, Refusal, Route, Visit};
-use crate::names::{LinkId, TunnelId, VisitId};
+use crate::names::{Kind, LinkId, TunnelId, VisitId};
 use crate::times::Now;
 
 /// Why a tunnel is there.
@@ -16,7 +16,7 @@ impl Engine {
         if self.draining {
             return Err(Refusal::Draining);
         }
-        let Some(id) = self.open_tunnel(&visit.label) else {
+        let Some(id) = self.open_tunnel(visit.kind, &visit.label) else {
             return Err(self.nothing_open(now, &visit.label));
         };
         // An id that is used twice would be counted twice and ended once.
@@ -27,8 +27,20 @@ impl Engine {
         }
     }
 
-    /// The open tunnel of a name. One whose first commit is under way has its name, and no route yet.
-    pub(super) fn open_tunnel(&self, label: &str) -> Option<TunnelId> {
+    /// The open tunnel of a name, or of an id where a port stands for it. One whose first commit is under
+    /// way has its name, and no route yet; one of another kind is none: what it carries is not that.
+    pub(super) fn open_tunnel(&self, kind: Kind, label: &str) -> Option<TunnelId> {
+        let id = if super::ports::has_port(kind) {
+            label.parse().ok()?
+        } else {
+            self.open_of_name(label)?
+        };
+        let tunnel = self.tunnels.get(&id)?;
+        (tunnel.is_open() && tunnel.row.kind == kind).then_some(id)
+    }
+
+    /// The open tunnel of a name, of whatever kind.
+    pub(super) fn open_of_name(&self, label: &str) -> Option<TunnelId> {
         let id = *self.names.get(label)?;
         self.tunnels.get(&id).filter(|t| t.is_open()).map(|_| id)
     }

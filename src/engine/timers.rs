@@ -27,6 +27,8 @@ pub(super) enum Timer {
     Idle(TunnelId),
     /// A device's link may have been silent long enough. Monotonic; may come early, never late.
     Silence(DeviceId),
+    /// The socket of a tunnel's port is to be tried again. Monotonic.
+    Port(TunnelId),
     /// What visits changed is to be written. Monotonic.
     Seen,
     /// What could not be written is to be tried again. Monotonic.

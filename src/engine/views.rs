@@ -70,7 +70,7 @@ impl Engine {
     pub fn tunnel(&self, key: &str) -> Option<TunnelView> {
         let id = key.parse::<TunnelId>().ok();
         let id = id
-            .or_else(|| self.open_tunnel(key))
+            .or_else(|| self.open_of_name(key))
             .or_else(|| self.former.get(key).copied())?;
         self.tunnels.get(&id).map(|tunnel| self.view(tunnel))
     }

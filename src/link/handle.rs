@@ -9,6 +9,7 @@ use quinn::{Connection, VarInt};
 use tokio::sync::{Mutex, Semaphore};
 use tokio::time::{sleep, timeout};
 
+use super::datagrams::Flows;
 use super::error::{AcceptFailure, LinkEnd, LinkError, OpenFailure};
 use super::heads::Heads;
 use super::kick;
@@ -36,6 +37,7 @@ const EXPORTER_LABEL: &[u8] = b"wormkey join";
 pub struct Link {
     live: Arc<Live>,
     streams: Arc<Streams>,
+    flows: Arc<Flows>,
 }
 
 /// A connection, and why we ended it if we did: QUIC remembers only that we did.
@@ -198,6 +200,7 @@ impl Link {
         let slots = usize::try_from(settings.streams).unwrap_or(usize::MAX);
         Self {
             live,
+            flows: Arc::default(),
             streams: Arc::new(Streams {
                 slots: Arc::new(Semaphore::new(slots.min(Semaphore::MAX_PERMITS))),
                 load: Load::new(settings.stream_window, settings.send_window),
@@ -220,6 +223,10 @@ impl Link {
 
     pub(super) fn live(&self) -> &Live {
         &self.live
+    }
+
+    pub(super) const fn flows(&self) -> &Arc<Flows> {
+        &self.flows
     }
 
     /// The current estimate of the round-trip time.

@@ -9,6 +9,7 @@
 //! | [`Dialer`] → [`Connected`] → [`Link`] | the client's end |
 //! | [`ControlSend`], [`ControlRecv`] | the control stream |
 //! | [`LinkSend`], [`LinkRecv`] | the two halves of a visit's stream |
+//! | [`LinkFlow`], [`Link::carry_datagrams`] | a visitor's datagrams, and who hands them out |
 //! | [`Link::rebind`], [`Link::kick`], [`Link::pulse`] | roaming: another socket, past CUBIC; what is heard |
 //! | [`senses::Senses`] | what the system tells a client: another network, a sleep that is over |
 //! | [`path`] | the way round blocked UDP |
@@ -18,6 +19,7 @@
 
 mod cid;
 mod control;
+mod datagrams;
 mod dialer;
 mod ear;
 pub mod enrol;
@@ -43,6 +45,7 @@ mod tls;
 mod transport;
 
 pub use control::{ControlRecv, ControlSend};
+pub use datagrams::LinkFlow;
 pub use dialer::{Connected, Dialer};
 pub use error::{AcceptFailure, EndCause, LinkEnd, LinkError, OpenFailure};
 pub use handle::{Link, LinkStats};

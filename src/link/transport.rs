@@ -25,6 +25,14 @@ const UNKNOWN_CLIENT: u32 = 1;
 /// Room in the connection's window for the control stream and what else the peer opens by itself.
 const OWN_STREAMS: u64 = 8;
 
+/// Datagrams that wait to be sent on one link.
+const DATAGRAMS_OUT: usize = 256 * 1024;
+
+/// Datagrams that wait for the link's reader, which wakes for each: what one pass over the socket brings,
+/// a few times over. The server's is small, because a peer that nobody knows yet can fill it.
+const SERVER_DATAGRAMS_IN: usize = 128 * 1024;
+const CLIENT_DATAGRAMS_IN: usize = 512 * 1024;
+
 /// What both ends of a link agree on or live with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LinkSettings {
@@ -84,9 +92,8 @@ fn shared(settings: &LinkSettings) -> TransportConfig {
         .max_idle_timeout(Some(idle(settings.idle_timeout)))
         // Every stream of ours has two directions.
         .max_concurrent_uni_streams(0u32.into())
-        // No datagrams ride on a link, so none need room.
-        .datagram_receive_buffer_size(None)
-        .datagram_send_buffer_size(0)
+        // Of udp tunnels. What waits to be sent: a burst of the largest payloads; of more, the oldest go.
+        .datagram_send_buffer_size(DATAGRAMS_OUT)
         // Handshake bytes that arrive out of order. Ours are under 3 KiB, a post-quantum hello included.
         .crypto_buffer_size(8 * 1024)
         // CUBIC, which is quinn's own choice, and a way past it after an outage.
@@ -101,6 +108,7 @@ fn idle(timeout: Duration) -> IdleTimeout {
 fn client_transport(settings: &LinkSettings) -> TransportConfig {
     let mut transport = shared(settings);
     transport
+        .datagram_receive_buffer_size(Some(CLIENT_DATAGRAMS_IN))
         .max_concurrent_bidi_streams(settings.streams.into())
         // The client's alone: it is the one behind a NAT, and one side keeps both alive.
         .keep_alive_interval(Some(settings.keep_alive));
@@ -109,7 +117,9 @@ fn client_transport(settings: &LinkSettings) -> TransportConfig {
 
 fn server_transport(settings: &LinkSettings) -> TransportConfig {
     let mut transport = shared(settings);
-    transport.max_concurrent_bidi_streams(UNKNOWN_CLIENT.into());
+    transport
+        .datagram_receive_buffer_size(Some(SERVER_DATAGRAMS_IN))
+        .max_concurrent_bidi_streams(UNKNOWN_CLIENT.into());
     transport
 }
 

@@ -164,10 +164,7 @@ impl Dialler {
             }
             _ => {
                 let by = Instant::now() + CONNECT_DEADLINE;
-                let addresses = timeout_at(by, self.resolve(target))
-                    .await
-                    .map_err(|_| too_slow(target))??;
-                self.allowed(addresses).map(|_| ())
+                self.addresses(target, by).await.map(|_| ())
             }
         }
     }
@@ -185,12 +182,22 @@ impl Dialler {
                 .await
                 .map_err(|_| too_slow(target))?,
             _ => {
-                let addresses = timeout_at(by, self.resolve(target))
-                    .await
-                    .map_err(|_| too_slow(target))??;
-                self.dial_tcp(target, self.allowed(addresses)?, by).await
+                let addresses = self.addresses(target, by).await?;
+                self.dial_tcp(target, addresses, by).await
             }
         }
+    }
+
+    /// The addresses of the target that may be dialled, found by `by`; never none.
+    pub(super) async fn addresses(
+        &self,
+        target: &Target,
+        by: Instant,
+    ) -> Result<Vec<SocketAddr>, DialError> {
+        let addresses = timeout_at(by, self.resolve(target))
+            .await
+            .map_err(|_| too_slow(target))??;
+        self.allowed(addresses)
     }
 
     async fn resolve(&self, target: &Target) -> Result<Vec<SocketAddr>, DialError> {

@@ -26,6 +26,7 @@ mod look;
 mod naming;
 mod policy;
 mod pool;
+mod proxy;
 mod raw;
 mod request;
 mod response;
@@ -33,6 +34,7 @@ mod socket;
 mod splice;
 mod tls;
 mod tunnel;
+mod udp;
 
 #[cfg(test)]
 mod tests;
@@ -51,7 +53,8 @@ pub use tunnel::{OriginTunnel, VisitReport};
 use self::pool::Pool;
 use crate::names::Target;
 use crate::tasks::Tasks;
-use crate::wire::{BytesHead, HttpHead, RecvChunks, SendChunks, StreamCode};
+use crate::wire::udp::Datagrams;
+use crate::wire::{BytesHead, HttpHead, RecvChunks, SendChunks, StreamCode, UdpHead};
 
 /// Every origin of this client: the policy, and the connections that are kept. Clones share both.
 #[derive(Clone)]
@@ -131,12 +134,30 @@ impl Origins {
         mut rx: R,
     ) -> VisitReport {
         let mut report = VisitReport::default();
-        let served = raw::serve(&self.pool, &tunnel, &mut tx, &mut rx, &mut report).await;
+        let served = raw::serve(&self.pool, &tunnel, &head, &mut tx, &mut rx, &mut report).await;
         if let Err(err) = served {
             let code = err.code();
             debug!(visit = %head.visit, slug = %tunnel.slug, ?code, err = %Chain(&err), "visit broke off");
             tx.reset(code);
             rx.stop(StreamCode::Cancelled);
+            report.error = Some(code);
+        }
+        report
+    }
+
+    /// Serves a flow of datagrams until it ends.
+    pub async fn udp<F: Datagrams>(
+        &self,
+        tunnel: Arc<OriginTunnel>,
+        head: UdpHead,
+        mut flow: F,
+    ) -> VisitReport {
+        let mut report = VisitReport::default();
+        let served = udp::serve(&self.pool, &tunnel, &head, &mut flow, &mut report).await;
+        if let Err(err) = served {
+            let code = err.code();
+            debug!(visit = %head.visit, slug = %tunnel.slug, ?code, err = %Chain(&err), "visit broke off");
+            flow.fail(code);
             report.error = Some(code);
         }
         report

@@ -8,10 +8,17 @@ use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use socket2::SockRef;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::client::TlsStream;
+
+/// A silent origin is asked for a sign of life after the first, and again after each of the second.
+const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(15));
+
+/// How long an origin may acknowledge nothing. Long: to the kernel one that has stopped reading for a
+/// while looks the same.
+const UNHEARD: Duration = Duration::from_secs(600);
 
 /// A connection to an origin, in clear or inside TLS.
 pub(super) enum OriginIo {
@@ -49,6 +56,18 @@ impl Socket {
         if let Self::Tcp(stream) = self {
             // A socket that cannot linger closes in the ordinary way.
             let _ = SockRef::from(&**stream).set_linger(Some(Duration::ZERO));
+        }
+    }
+
+    /// What long quiet connections need: a peer that is gone is noticed.
+    pub(super) fn keep_alive(&self) {
+        if let Self::Tcp(stream) = self {
+            let socket = SockRef::from(&**stream);
+            let (after, every) = KEEP_ALIVE;
+            let keep_alive = TcpKeepalive::new().with_time(after).with_interval(every);
+            // A socket without it carries bytes all the same.
+            let _ = socket.set_tcp_keepalive(&keep_alive);
+            let _ = socket.set_tcp_user_timeout(Some(UNHEARD));
         }
     }
 

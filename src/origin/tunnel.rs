@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::engine::book::HostMode;
+use crate::engine::book::{HostMode, ProxyVersion};
 use crate::engine::{HostMind, HostUse};
 use crate::names::{Slug, Target, TunnelId};
 use crate::wire::StreamCode;
@@ -18,6 +18,7 @@ pub struct OriginTunnel {
     pub public_authority: String,
     /// Where it leads.
     pub target: Target,
+    proxy_protocol: Option<ProxyVersion>,
     mind: Mutex<HostMind>,
 }
 
@@ -35,8 +36,19 @@ impl OriginTunnel {
             slug,
             public_authority,
             target,
+            proxy_protocol: None,
             mind: Mutex::new(HostMind::new(mode)),
         }
+    }
+
+    /// The same, with a header of the PROXY protocol before each connection of bytes.
+    pub const fn with_proxy_protocol(mut self, version: Option<ProxyVersion>) -> Self {
+        self.proxy_protocol = version;
+        self
+    }
+
+    pub(super) const fn proxy_protocol(&self) -> Option<ProxyVersion> {
+        self.proxy_protocol
     }
 
     /// What the origin hears as its host now: `keep`, `rewrite`, or the text that was given.

@@ -409,6 +409,7 @@ pub(super) fn tunnel_json(engine: &Engine, view: &TunnelView, now: Now) -> Tunne
         visits: view.visits as u64,
         visits_total: 0,
         public_port: row.public_port,
+        proxy_protocol: None,
         device: Some(row.device),
         user: engine.user_name(row.user).map(str::to_owned),
         probe: None,

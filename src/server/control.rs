@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use crate::codes::Code;
 use crate::engine::{Answer, AskError, BindAsk, Standing, TunnelView};
-use crate::names::{Slug, TunnelId};
+use crate::names::{Kind, Slug, TunnelId};
 use crate::times::{Now, WallTime};
-use crate::wire::{self, Bind, Bound, Closed, Control, Enrolled, Fault, Update};
+use crate::wire::{self, Bind, Bound, Capabilities, Closed, Control, Enrolled, Fault, Update};
 
 /// What a client's Bind asks for, or the refusal that it gets at once.
-pub(super) fn bind_ask(bind: Bind) -> Result<BindAsk, Box<Control>> {
+pub(super) fn bind_ask(bind: Bind, capabilities: Capabilities) -> Result<BindAsk, Box<Control>> {
     let request = bind.request;
     let refuse = |code, detail: String| Box::new(fault(Some(request), code, detail));
     let name = match bind.name.as_deref().map(Slug::parse) {
@@ -17,12 +17,16 @@ pub(super) fn bind_ask(bind: Bind) -> Result<BindAsk, Box<Control>> {
         Some(Ok(slug)) => Some(slug),
         Some(Err(e)) => return Err(refuse(Code::BadName, e.to_string())),
     };
-    let Ok(kind) = bind.kind.parse() else {
+    let Ok(kind) = bind.kind.parse::<Kind>() else {
         return Err(refuse(
             Code::UnsupportedKind,
             "this kind of tunnel is not known here".into(),
         ));
     };
+    if !capabilities.has(Capabilities::needed_for(kind)) {
+        let error = AskError::ClientTooOld { kind };
+        return Err(refuse(error.code(), error.to_string()));
+    }
     Ok(BindAsk {
         tunnel: bind.tunnel,
         name,
@@ -63,6 +67,7 @@ fn bound(request: u64, view: &TunnelView) -> Bound {
         idle_ms: row.idle.map_or(Bind::NEVER, millis),
         hold_ms: millis(row.hold),
         standing: None,
+        public_port: row.public_port,
     }
 }
 

@@ -28,6 +28,7 @@ use crate::wire::Control;
 use super::asks::Asks;
 use super::backend::tunnel_json;
 use super::control;
+use super::ports::Ports;
 use figures::Figures;
 
 /// The longest the driver sleeps: wall-clock deadlines must be met within a second even when the clock steps.
@@ -40,6 +41,7 @@ pub(crate) struct Desk(Arc<Inner>);
 struct Inner {
     clock: Clock,
     store: ServerStore,
+    ports: Ports,
     events: EventLog,
     boot: u64,
     next: AtomicU64,
@@ -95,7 +97,7 @@ pub(crate) enum Post {
 }
 
 impl Desk {
-    pub(crate) fn new(engine: Engine, store: ServerStore, boot: u64) -> Self {
+    pub(crate) fn new(engine: Engine, store: ServerStore, boot: u64, ports: Ports) -> Self {
         let state = State {
             engine,
             links: HashMap::new(),
@@ -107,6 +109,7 @@ impl Desk {
         Self(Arc::new(Inner {
             clock: Clock,
             store,
+            ports,
             events: EventLog::default(),
             boot,
             next: AtomicU64::new(1),
@@ -302,6 +305,14 @@ impl Desk {
         self.carry_out(&mut state, now);
     }
 
+    /// Carries out what follows from the state on disk: after this, public ports are open.
+    pub(super) fn settle(&self) {
+        let now = self.now();
+        let mut state = self.lock();
+        state.engine.handle_timeout(now);
+        self.carry_out(&mut state, now);
+    }
+
     /// Calls the engine when something is due; ends at the stop signal.
     pub(crate) async fn drive(self, stop: CancellationToken) {
         loop {
@@ -360,6 +371,11 @@ impl Desk {
                 } => {
                     state.answer(now, link, control::reply(request, outcome));
                 }
+                Action::Listen { tunnel, kind, port } => {
+                    let open = self.0.ports.listen(tunnel, kind, port);
+                    state.engine.handle(now, Event::Listened { tunnel, open });
+                }
+                Action::Unlisten { tunnel } => self.0.ports.close(tunnel),
                 Action::Release { visit, outcome } => state.release(visit, outcome),
                 Action::CutLink { link, code } => state.cut(link, code),
                 Action::CutVisits { tunnel } => {
@@ -565,7 +581,12 @@ mod tests {
         let config = ServerConfig::load(Some(&file)).unwrap();
         let settings = crate::server::engine_settings(&config, 443);
         World {
-            desk: Desk::new(Engine::new(settings, snapshot, now), store, 1),
+            desk: Desk::new(
+                Engine::new(settings, snapshot, now),
+                store,
+                1,
+                Ports::new("127.0.0.1".parse().unwrap()),
+            ),
             device,
             tunnel,
             _dir: dir,
@@ -603,6 +624,7 @@ mod tests {
     fn visit() -> Visit {
         Visit {
             id: VisitId::random(),
+            kind: Kind::Http,
             label: "app".into(),
             peer: "192.0.2.9:1".parse().unwrap(),
             bytes: 0,

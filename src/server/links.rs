@@ -87,8 +87,15 @@ async fn serve(arriving: Arriving, desk: Desk, greeting: Greeting) {
         rx,
         inbox,
         desk,
+        capabilities: hello.capabilities,
     };
-    let end = session.run(hello, &greeting).await;
+    let carried = session.link.clone();
+    let end = tokio::select! {
+        biased;
+        end = session.run(hello, &greeting) => end,
+        // It ends only with the link.
+        () = carried.carry_datagrams() => End::Gone,
+    };
     session.note(&end);
     drop(listed);
     session.finish(end).await;
@@ -136,6 +143,8 @@ struct Session {
     rx: ControlRecv,
     inbox: mpsc::Receiver<Post>,
     desk: Desk,
+    /// What the client can do.
+    capabilities: Capabilities,
 }
 
 impl Session {
@@ -316,7 +325,7 @@ impl Session {
         match message {
             Control::Bind(bind) => {
                 let request = bind.request;
-                match bind_ask(bind) {
+                match bind_ask(bind, self.capabilities) {
                     Ok(ask) => {
                         let proposals = slugs::propose();
                         self.desk.handle(Event::BindAsked {

@@ -8,6 +8,7 @@ mod desk;
 mod doctor;
 mod links;
 mod pace;
+mod ports;
 mod prune;
 mod slugs;
 #[cfg(test)]
@@ -85,7 +86,9 @@ impl Server {
         let now = Clock.now();
         let engine = Engine::new(engine_settings(&config, addr.port()), snapshot, now);
         let boot = u64::try_from(now.wall.as_millis()).unwrap_or(0);
-        let desk = Desk::new(engine, store.clone(), boot);
+        let ports = ports::Ports::new(addr.ip());
+        let desk = Desk::new(engine, store.clone(), boot, ports.clone());
+        desk.settle();
         let tasks = Tasks::new();
         tasks.spawn_critical("store", watch_store(store.clone(), tasks.stopped()));
         tasks.spawn_critical("engine", desk.clone().drive(tasks.stopped()));
@@ -99,6 +102,7 @@ impl Server {
             Inside::new(desk.clone(), Arc::clone(&listener)),
             tasks.clone(),
         );
+        tasks.spawn_critical("ports", ports.serve(edge.clone(), tasks.stopped()));
         edge.serve_https(https, tls::server_config(certificates.resolver())?);
         if let Some(http) = http {
             edge.serve_http(http);
@@ -327,6 +331,7 @@ pub(crate) fn engine_settings(config: &ServerConfig, public_port: u16) -> Engine
     let t = &config.tunnels;
     EngineSettings {
         domain: config.domain.clone(),
+        ports: config.tcp_ports,
         public_port,
         hold: t.hold,
         hold_max: t.hold_max,
@@ -353,6 +358,10 @@ pub(crate) fn engine_settings(config: &ServerConfig, public_port: u16) -> Engine
 pub(crate) fn edge_settings(config: &ServerConfig, public_port: u16) -> EdgeSettings {
     EdgeSettings {
         origin_timeout: config.tunnels.origin_timeout,
+        raw_connections: config.tunnels.tcp_connections,
+        raw_idle: config.tunnels.tcp_idle.unwrap_or_default(),
+        udp_flows: config.tunnels.udp_flows,
+        udp_idle: config.tunnels.udp_idle,
         ..EdgeSettings::new(config.domain.clone(), public_port)
     }
 }

@@ -9,12 +9,12 @@ use http::{Request, Response, StatusCode};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tracing::debug;
 
-use crate::edge::{Admit, Attach, OpenError, OpenStream, Pass};
+use crate::edge::{Admit, Attach, OpenError, OpenFlow, OpenStream, Pass};
 use crate::engine::{Refusal, Route, Visit};
 use crate::link::path::{self, BadUpgrade};
-use crate::link::{LinkRecv, LinkSend, Listener, OpenFailure};
+use crate::link::{LinkFlow, LinkRecv, LinkSend, Listener, OpenFailure};
 use crate::names::{LinkId, VisitId};
-use crate::wire::StreamHead;
+use crate::wire::{StreamHead, UdpHead};
 
 use super::desk::{Desk, Seat, Seated, Signals};
 
@@ -67,6 +67,10 @@ impl Admit for Inside {
     fn probe(&self, probe: VisitId, label: &str) -> Result<Pass, Refusal> {
         Admit::probe(&self.desk, probe, label)
     }
+
+    fn passes_tls(&self, label: &str) -> bool {
+        self.desk.read(|engine| engine.passes_tls(label))
+    }
 }
 
 impl OpenStream for Inside {
@@ -79,6 +83,29 @@ impl OpenStream for Inside {
         head: &StreamHead,
     ) -> impl Future<Output = Result<(LinkSend, LinkRecv), OpenError>> + Send {
         self.desk.open(link, head)
+    }
+}
+
+impl OpenFlow for Inside {
+    type Flow = LinkFlow;
+
+    fn open_flow(
+        &self,
+        link: LinkId,
+        head: UdpHead,
+    ) -> impl Future<Output = Result<LinkFlow, OpenError>> + Send {
+        let found = self.desk.link_for_visit(link);
+        async move {
+            let link = found.ok_or(OpenError::LinkGone)?;
+            link.open_flow(head).await.map_err(why_not)
+        }
+    }
+}
+
+const fn why_not(failure: OpenFailure) -> OpenError {
+    match failure {
+        OpenFailure::LinkGone => OpenError::LinkGone,
+        OpenFailure::NoStream => OpenError::NoStream,
     }
 }
 
@@ -176,10 +203,7 @@ impl OpenStream for Desk {
         let found = self.link_for_visit(link);
         async move {
             let link = found.ok_or(OpenError::LinkGone)?;
-            link.open(head).await.map_err(|e| match e {
-                OpenFailure::LinkGone => OpenError::LinkGone,
-                OpenFailure::NoStream => OpenError::NoStream,
-            })
+            link.open(head).await.map_err(why_not)
         }
     }
 }

@@ -6,7 +6,7 @@ use minicbor::bytes::ByteArray;
 use minicbor::{Decode, Decoder, Encode};
 
 use super::{CONTROL_MAX, Standing, WireError, get_varint, put_varint};
-use crate::names::{DeviceId, Generation, Pin, TunnelId};
+use crate::names::{DeviceId, Generation, Kind, Pin, TunnelId};
 
 /// The newest protocol version this build speaks. Version 1 is the first.
 pub const VERSION: u32 = 1;
@@ -19,8 +19,19 @@ pub struct Capabilities(#[n(0)] pub u64);
 impl Capabilities {
     /// Carries `bytes` streams.
     pub const BYTES: Self = Self(1);
+    /// Carries flows of datagrams.
+    pub const UDP: Self = Self(2);
     /// All that this build can do.
-    pub const OURS: Self = Self(Self::BYTES.0);
+    pub const OURS: Self = Self(Self::BYTES.0 | Self::UDP.0);
+
+    /// What both ends need for tunnels of a kind.
+    pub const fn needed_for(kind: Kind) -> Self {
+        match kind {
+            Kind::Http => Self(0),
+            Kind::Tcp | Kind::Tls => Self::BYTES,
+            Kind::Udp => Self::UDP,
+        }
+    }
 
     /// Whether all of `other` is in here.
     pub const fn has(self, other: Self) -> bool {
@@ -258,6 +269,9 @@ pub struct Bound {
     /// How its clocks stand.
     #[n(20)]
     pub standing: Option<Standing>,
+    /// Its public port (tcp, udp).
+    #[n(8)]
+    pub public_port: Option<u16>,
 }
 
 /// Ends a tunnel (in a Leave: all of them; the id is ignored).

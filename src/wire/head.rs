@@ -11,6 +11,7 @@ use crate::names::{TunnelId, VisitId};
 const CONTROL: u64 = 0;
 const HTTP: u64 = 1;
 const BYTES: u64 = 2;
+const UDP: u64 = 3;
 
 /// What a stream is for.
 #[derive(Debug, Clone, PartialEq)]
@@ -21,6 +22,8 @@ pub enum StreamHead {
     Http(Box<HttpHead>),
     /// One connection of bytes.
     Bytes(BytesHead),
+    /// One flow of datagrams.
+    Udp(UdpHead),
 }
 
 /// A visit's request, canonical: the edge has validated it and removed hop-by-hop fields.
@@ -94,6 +97,33 @@ pub struct BytesHead {
     pub sni: Option<String>,
 }
 
+/// One visitor's datagrams. They ride the link's own datagrams; the stream says that the flow is there,
+/// and its end is the flow's.
+#[derive(Debug, Clone, PartialEq, minicbor::Encode, minicbor::Decode)]
+#[cbor(map)]
+pub struct UdpHead {
+    /// Which tunnel.
+    #[n(0)]
+    pub tunnel: TunnelId,
+    /// The visit's id.
+    #[n(1)]
+    pub visit: VisitId,
+    /// The visitor's address.
+    #[n(2)]
+    #[cbor(encode_with = "encode_addr", decode_with = "decode_addr")]
+    pub peer: SocketAddr,
+    /// The public address the visitor sends to.
+    #[n(3)]
+    #[cbor(encode_with = "encode_addr", decode_with = "decode_addr")]
+    pub local: SocketAddr,
+    /// The number that its datagrams carry; the opener counts, and uses none twice.
+    #[n(4)]
+    pub flow: u64,
+    /// Milliseconds without a datagram after which the opener ends it; 0 = never.
+    #[n(5)]
+    pub idle_ms: u64,
+}
+
 /// A response head: any number of interim ones (1xx), then the final one.
 #[derive(Debug, Clone, PartialEq, minicbor::Encode, minicbor::Decode)]
 #[cbor(map)]
@@ -161,6 +191,7 @@ pub fn encode_stream_head(head: &StreamHead) -> Bytes {
         StreamHead::Control => (CONTROL, vec![0xa0]),
         StreamHead::Http(head) => (HTTP, minicbor::to_vec(head).unwrap_or_default()),
         StreamHead::Bytes(head) => (BYTES, minicbor::to_vec(head).unwrap_or_default()),
+        StreamHead::Udp(head) => (UDP, minicbor::to_vec(head).unwrap_or_default()),
     };
     let mut out = BytesMut::with_capacity(cbor.len() + 8);
     put_varint(&mut out, kind);
@@ -174,7 +205,7 @@ pub fn decode_stream_head(bytes: &[u8]) -> Result<Option<(StreamHead, usize)>, W
     let Some((kind, first)) = get_varint(bytes) else {
         return Ok(None);
     };
-    if kind > BYTES {
+    if kind > UDP {
         return Err(WireError::UnknownKind { kind });
     }
     let Some((length, second)) = get_varint(&bytes[first..]) else {
@@ -196,7 +227,8 @@ pub fn decode_stream_head(bytes: &[u8]) -> Result<Option<(StreamHead, usize)>, W
     let head = match kind {
         CONTROL => StreamHead::Control,
         HTTP => StreamHead::Http(Box::new(minicbor::decode(cbor).map_err(malformed)?)),
-        _ => StreamHead::Bytes(minicbor::decode(cbor).map_err(malformed)?),
+        BYTES => StreamHead::Bytes(minicbor::decode(cbor).map_err(malformed)?),
+        _ => StreamHead::Udp(minicbor::decode(cbor).map_err(malformed)?),
     };
     Ok(Some((head, start + size)))
 }

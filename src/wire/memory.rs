@@ -6,7 +6,8 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 
-use super::{RecvChunks, SendChunks, StreamCode, StreamError};
+use super::udp::{Datagrams, FlowEnd};
+use super::{QueueRecv, QueueSend, RecvChunks, SendChunks, StreamCode, StreamError, queue};
 
 #[derive(Debug, Default)]
 struct Shared {
@@ -155,5 +156,56 @@ impl Drop for MemoryRecv {
         if !ended {
             self.stop(StreamCode::Cancelled);
         }
+    }
+}
+
+/// One end of a flow in memory.
+#[derive(Debug)]
+pub(crate) struct MemoryFlow {
+    out: QueueSend,
+    queue: QueueRecv,
+    tx: MemorySend,
+    rx: MemoryRecv,
+}
+
+/// Both ends of a flow.
+pub(crate) fn flow() -> (MemoryFlow, MemoryFlow) {
+    let ends = || (queue(64, 1 << 20), pipe(1));
+    let (((out, far_queue), (tx, far_rx)), ((far_out, queue), (far_tx, rx))) = (ends(), ends());
+    let near = MemoryFlow { out, queue, tx, rx };
+    let far = MemoryFlow {
+        out: far_out,
+        queue: far_queue,
+        tx: far_tx,
+        rx: far_rx,
+    };
+    (near, far)
+}
+
+impl Datagrams for MemoryFlow {
+    fn send(&mut self, payload: Bytes) {
+        self.out.send(payload);
+    }
+
+    fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Bytes, FlowEnd>> {
+        if let Poll::Ready(Some(payload)) = self.queue.poll_recv(cx) {
+            return Poll::Ready(Ok(payload));
+        }
+        match self.rx.poll_recv(cx, &mut [Bytes::new()]) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Ok(_)) => Poll::Ready(Err(FlowEnd::Ended)),
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error.into())),
+        }
+    }
+
+    fn fail(&mut self, code: StreamCode) {
+        self.tx.reset(code);
+        self.rx.stop(code);
+    }
+}
+
+impl Drop for MemoryFlow {
+    fn drop(&mut self) {
+        self.tx.finish();
     }
 }

@@ -5,6 +5,7 @@
 //! stream  := varint kind, varint length, CBOR head, payload
 //! payload := kind http: frames { varint type, varint length, bytes }
 //!            kind bytes: raw
+//!            kind udp: nothing; its payloads are datagrams of the link
 //!            kind control: messages { varint length, CBOR }
 //! ```
 
@@ -16,9 +17,11 @@ mod head;
 #[cfg(test)]
 pub(crate) mod memory;
 pub mod probe;
+mod queue;
 mod standing;
 mod stream;
 pub mod token;
+pub mod udp;
 mod varint;
 
 pub use body::{
@@ -30,8 +33,9 @@ pub use control::{
 };
 pub use frame::{Frame, FrameDecoder, data_header, encode_frame};
 pub use head::{
-    BytesHead, HttpHead, ResponseHead, StreamHead, decode_stream_head, encode_stream_head,
+    BytesHead, HttpHead, ResponseHead, StreamHead, UdpHead, decode_stream_head, encode_stream_head,
 };
+pub use queue::{QueueRecv, QueueSend, queue};
 pub use standing::Standing;
 pub use stream::{RecvChunks, SendChunks, StreamCode, StreamError, poll_send_all, send_all};
 pub use varint::{VARINT_MAX, get_varint, put_varint};

@@ -37,6 +37,7 @@ fn declared_tunnels_take_open_s_flags() {
         host = "app.internal:8080"
         public_port = 20001
         yes_expose = true
+        proxy_protocol = "v2"
         [tunnel.labels]
         team = "web"
         env = "test"

@@ -69,6 +69,10 @@ fn every_key_is_taken() {
         quarantine = "0s"
         origin_timeout = "7s"
         per_device = 8
+        tcp_connections = 9
+        tcp_idle = "never"
+        udp_flows = 10
+        udp_idle = "11s"
         [dormant]
         links = 6
         links_per_user = 5
@@ -111,6 +115,10 @@ fn every_key_is_taken() {
         quarantine: secs(0),
         origin_timeout: secs(7),
         per_device: 8,
+        tcp_connections: 9,
+        tcp_idle: None,
+        udp_flows: 10,
+        udp_idle: secs(11),
     };
     assert_eq!(config.tunnels, tunnels);
     let dormant = DormantConfig {

@@ -9,6 +9,7 @@ mod holding;
 mod leasing;
 mod linking;
 mod living;
+mod ports;
 mod probing;
 mod storing;
 mod storms;
@@ -71,6 +72,9 @@ struct World {
     /// The newest link of each device that the engine was told of, while it is up.
     newest: BTreeMap<DeviceId, LinkId>,
     up: HashSet<LinkId>,
+    /// Public sockets that are open, and ports that other programs have.
+    sockets: HashMap<TunnelId, (Kind, u16)>,
+    strangers: HashSet<(Kind, u16)>,
     /// The latest wall time the engine saw since each tunnel is in force.
     latest_wall: HashMap<TunnelId, WallTime>,
 }
@@ -85,6 +89,7 @@ const DAY: Duration = secs(86_400);
 fn settings() -> EngineSettings {
     EngineSettings {
         domain: Hostname::parse("t.example.com").unwrap(),
+        ports: Some((20_000, 20_002)),
         public_port: 443,
         hold: secs(10),
         hold_max: secs(60),
@@ -153,6 +158,8 @@ impl World {
             closing: HashMap::new(),
             newest: BTreeMap::new(),
             up: HashSet::new(),
+            sockets: HashMap::new(),
+            strangers: HashSet::new(),
             latest_wall: HashMap::new(),
         }
     }
@@ -241,6 +248,10 @@ impl World {
                 self.cut.push((link, code));
             }
             Action::GiveUp { tunnel } => self.given_up.push(tunnel),
+            Action::Listen { tunnel, kind, port } => self.listen(tunnel, (kind, port)),
+            Action::Unlisten { tunnel } => {
+                self.sockets.remove(&tunnel);
+            }
             Action::CutVisits { tunnel } => {
                 self.latest_wall.remove(&tunnel);
                 self.cut_visits.insert(tunnel);
@@ -254,6 +265,21 @@ impl World {
                 self.stood.push(tunnel);
             }
         }
+    }
+
+    /// The system opens a socket, unless somebody has the port.
+    fn listen(&mut self, tunnel: TunnelId, port: (Kind, u16)) {
+        let taken = self.strangers.contains(&port)
+            || self
+                .sockets
+                .iter()
+                .any(|(of, had)| *had == port && *of != tunnel);
+        if !taken {
+            self.sockets.insert(tunnel, port);
+        }
+        let open = !taken;
+        self.engine
+            .handle(self.now, Event::Listened { tunnel, open });
     }
 
     /// Tries every commit that waits, in order, and tells the engine.
@@ -475,16 +501,22 @@ impl World {
     // Visits.
 
     fn visit(&mut self, label: &str) -> (VisitId, Result<Admission, Refusal>) {
+        self.visit_of(Kind::Http, label)
+    }
+
+    fn visit_of(&mut self, kind: Kind, label: &str) -> (VisitId, Result<Admission, Refusal>) {
         self.look();
         let visit = Visit {
             id: VisitId::from_bytes(bytes(self.number())),
+            kind,
             label: label.into(),
             peer: peer(),
             bytes: 0,
         };
         let admitted = self.engine.admit(self.now, &visit);
         if let Ok(Admission::Pass(route)) = &admitted {
-            assert_eq!(route.slug.as_str(), label);
+            let by_id = route.tunnel.to_string() == label;
+            assert!(by_id || route.slug.as_str() == label);
             assert_eq!(route.visit, visit.id);
             self.check_route(route);
             self.going_on.push(visit.id);
@@ -541,6 +573,7 @@ impl World {
         self.going_on.clear();
         self.newest.clear();
         self.up.clear();
+        self.sockets.clear();
         self.cut_visits.clear();
         self.latest_wall.clear();
         for tunnel in self.disk.open() {
@@ -560,6 +593,9 @@ impl World {
             if row.state == TunnelState::Open {
                 let other = owners.insert(row.slug.clone(), row.id);
                 assert_eq!(other, None, "{} has two owners", row.slug);
+                if let Some(socket) = self.sockets.get(&row.id) {
+                    assert_eq!(Some(socket.1), row.public_port, "another port");
+                }
                 assert!(self.disk.is_open(row.id), "{} is not on disk", row.id);
             }
             if let Some(link) = view.link {
@@ -632,6 +668,7 @@ impl World {
         }
         self.step(self.engine.settings().quarantine + 30 * DAY);
         self.wake();
+        assert!(self.sockets.is_empty(), "sockets without a tunnel");
         assert_eq!(self.engine.leftovers(), Vec::<&str>::new());
         assert_eq!(self.engine.poll_timeout(self.now), None);
     }
@@ -662,6 +699,9 @@ impl Engine {
             ("tunnels", self.tunnels.is_empty()),
             ("names", self.names.is_empty()),
             ("former", self.former.is_empty()),
+            ("ports", self.ports.is_empty()),
+            ("former ports", self.former_ports.is_empty()),
+            ("seeking", self.seeking.is_empty()),
             ("ended", self.ended.is_empty()),
             (
                 "invites",

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension as _, Result, Row, params};
 
-use crate::engine::book::{BookRow, BookState, Enrolment, HostMode};
+use crate::engine::book::{BookRow, BookState, Enrolment, HostMode, ProxyVersion};
 use crate::names::{Hostname, Pin, TunnelId};
 use crate::store::columns::{
     bad, list, list_text, millis, pairs_text, parsed, parsed_opt, span_opt, text, time, time_opt,
@@ -65,7 +65,7 @@ pub(in crate::store) fn put_tunnel(conn: &Connection, row: &BookRow) -> Result<(
     conn.prepare_cached(
         "INSERT INTO tunnels (id, name, slug, url, target, host_mode, host_value, state, expires_at,
              idle_ms, idle_never, hold_ms, declared, labels, public_port, created_at, ended_at,
-             yes_expose)
+             yes_expose, proxy_protocol)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
          ON CONFLICT (id) DO UPDATE SET name = excluded.name, slug = excluded.slug,
              url = excluded.url, target = excluded.target, host_mode = excluded.host_mode,
@@ -74,7 +74,8 @@ pub(in crate::store) fn put_tunnel(conn: &Connection, row: &BookRow) -> Result<(
              idle_never = excluded.idle_never, hold_ms = excluded.hold_ms,
              declared = excluded.declared, labels = excluded.labels,
              public_port = excluded.public_port, created_at = excluded.created_at,
-             ended_at = excluded.ended_at, yes_expose = excluded.yes_expose",
+             ended_at = excluded.ended_at, yes_expose = excluded.yes_expose,
+             proxy_protocol = excluded.proxy_protocol",
     )?
     .execute(params![
         text(row.id),
@@ -95,6 +96,7 @@ pub(in crate::store) fn put_tunnel(conn: &Connection, row: &BookRow) -> Result<(
         row.created_at.as_millis(),
         row.ended_at.map(WallTime::as_millis),
         i64::from(row.yes_expose),
+        row.proxy_protocol.map(ProxyVersion::as_str),
     ])?;
     Ok(())
 }
@@ -129,10 +131,17 @@ fn read(row: &Row<'_>) -> Result<BookRow> {
         declared: row.get("declared")?,
         labels: list(row, "labels")?,
         public_port: row.get("public_port")?,
+        proxy_protocol: proxy_protocol(row)?,
         created_at: time(row, "created_at")?,
         ended_at: time_opt(row, "ended_at")?,
         yes_expose: row.get("yes_expose")?,
     })
+}
+
+fn proxy_protocol(row: &Row<'_>) -> Result<Option<ProxyVersion>> {
+    let text: Option<String> = row.get("proxy_protocol")?;
+    text.map(|text| text.parse().map_err(|()| bad(row, "proxy_protocol", &text)))
+        .transpose()
 }
 
 fn idle(row: &Row<'_>) -> Result<Option<Option<Duration>>> {

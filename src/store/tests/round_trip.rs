@@ -1,7 +1,9 @@
 //! Every row comes back as it was written.
 
 use super::*;
-use crate::engine::book::{BookChange, BookRow, BookSnapshot, BookState, Enrolment, HostMode};
+use crate::engine::book::{
+    BookChange, BookRow, BookSnapshot, BookState, Enrolment, HostMode, ProxyVersion,
+};
 use crate::names::Hostname;
 use crate::store::ClientStore;
 
@@ -237,6 +239,7 @@ fn book_row(n: u8, state: BookState) -> BookRow {
         declared: false,
         labels: Vec::new(),
         public_port: None,
+        proxy_protocol: None,
         created_at: NOW,
         yes_expose: n % 2 == 1,
         ended_at: None,
@@ -272,6 +275,7 @@ fn book_rows() -> Vec<BookRow> {
         },
         BookRow {
             target: "tcp://[::1]:22".parse().unwrap(),
+            proxy_protocol: Some(ProxyVersion::V2),
             host: HostMode::Rewrite,
             ..over(4, BookState::Closed, 29)
         },
