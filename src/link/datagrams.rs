@@ -151,6 +151,12 @@ impl Link {
         Some(self.flow(left, tx, rx, queue))
     }
 
+    /// Flows that are open, for tests.
+    #[cfg(test)]
+    pub(super) fn flows_open(&self) -> usize {
+        self.flows().state().seats.len()
+    }
+
     fn flow(&self, left: Leaving, tx: LinkSend, rx: LinkRecv, queue: QueueRecv) -> LinkFlow {
         LinkFlow {
             connection: self.live().connection().clone(),

@@ -128,6 +128,6 @@ mod tests {
         assert_eq!(v4, expected.concat());
         let v6 = of(ProxyVersion::V2, "[2001:db8::1]:5000", "192.0.2.2:443");
         assert_eq!((v6.len(), v6[13], &v6[14..16]), (52, 0x21, &[0, 36][..]));
-        assert_eq!(&v6[42..44], &[192, 0][..]);
+        assert_eq!(&v6[44..46], &[192, 0][..]);
     }
 }

@@ -11,7 +11,8 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -44,6 +45,20 @@ impl Ca {
         std::fs::write(&this.leaf, leaf.pem()).unwrap();
         std::fs::write(&this.key, key.serialize_pem()).unwrap();
         this
+    }
+
+    /// For an origin that has the leaf.
+    pub(crate) fn server_config(&self) -> rustls::ServerConfig {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let chain = CertificateDer::pem_file_iter(&self.leaf).unwrap();
+        let chain = chain.map(|cert| cert.unwrap()).collect();
+        let key = PrivateKeyDer::from_pem_file(&self.key).unwrap();
+        rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(chain, key)
+            .unwrap()
     }
 
     pub(crate) fn leaf_file(&self) -> &Path {

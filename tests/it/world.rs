@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
@@ -205,11 +206,27 @@ impl World {
 
     /// With more in server.toml (whole tables).
     pub(crate) async fn with(more: &str) -> Self {
-        Self::at(DOMAIN, more).await
+        Self::with_listen(DOMAIN, "", more).await
     }
 
     /// Under another domain.
     pub(crate) async fn at(domain: &str, more: &str) -> Self {
+        Self::with_listen(domain, "", more).await
+    }
+
+    /// With a range of public ports of its own.
+    pub(crate) async fn with_ports() -> Self {
+        static WORLDS: AtomicU16 = AtomicU16::new(0);
+        let world = WORLDS.fetch_add(1, Ordering::Relaxed);
+        // Below the ports that the system gives to connections; other processes get other ranges.
+        let process = u16::try_from(std::process::id() % 30).unwrap();
+        let first = 20_000 + process * 400 + world % 20 * 20;
+        let ports = format!("tcp_ports = \"{first}-{}\"\n", first + 19);
+        Self::with_listen(DOMAIN, &ports, "").await
+    }
+
+    /// With more lines in `[listen]`, too.
+    async fn with_listen(domain: &str, listen: &str, more: &str) -> Self {
         let dir = tempfile::Builder::new()
             .prefix("wormkey-it-")
             .tempdir()
@@ -218,7 +235,7 @@ impl World {
         let base = dir.path().join("server");
         let server_toml = format!(
             "domain = \"{domain}\"\n\
-             [listen]\nhttps = \"127.0.0.1:PORT\"\nhttp = \"off\"\n\
+             [listen]\nhttps = \"127.0.0.1:PORT\"\nhttp = \"off\"\n{listen}\
              [tls]\nmode = \"files\"\ncert = {cert:?}\nkey = {key:?}\n\
              [state]\ndir = {state:?}\n[admin]\nsocket = {socket:?}\n{more}\n",
             cert = ca.leaf_file(),
@@ -252,6 +269,14 @@ impl World {
             clients: 0,
             dir,
         }
+    }
+
+    /// First and last of the public ports.
+    pub(crate) fn ports(&self) -> (u16, u16) {
+        let (_, rest) = self.server_toml.split_once("tcp_ports = \"").unwrap();
+        let (range, _) = rest.split_once('"').unwrap();
+        let (first, last) = range.split_once('-').unwrap();
+        (first.parse().unwrap(), last.parse().unwrap())
     }
 
     /// What stands in server.toml, with more behind it.

@@ -1,6 +1,7 @@
 //! Two endpoints on a network in memory, on paused time; and on loopback, where only the real thing will do.
 
 mod asleep;
+mod datagrams;
 mod handshake;
 mod health;
 mod hostile;
