@@ -8,6 +8,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use tokio::time::Instant;
 
@@ -64,22 +65,10 @@ pub(super) async fn serve<F: Datagrams>(
                 Err(FlowEnd::Ended) => return Ok(()),
                 Err(FlowEnd::Stream(error)) => return Err(Failure::Splice(SpliceError::Visitor(error))),
             },
-            readable = origin.socket.readable() => {
-                readable.map_err(|error| origin.failed(error))?;
-                for _ in 0..BURST {
-                    match origin.socket.try_recv(&mut room) {
-                        Ok(count) => {
-                            origin.answered = true;
-                            report.bytes_out += count as u64;
-                            flow.send(Bytes::copy_from_slice(&room[..count]));
-                        }
-                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                        Err(error) => {
-                            origin.refused(error).await?;
-                            break;
-                        }
-                    }
-                }
+            ready = origin.socket.ready(Interest::READABLE | Interest::ERROR) => {
+                ready.map_err(|error| origin.failed(error))?;
+                origin.look_for_errors().await?;
+                report.bytes_out += origin.answers(&mut room, flow).await?;
             }
             () = tokio::time::sleep(idle) => return Ok(()),
         }
@@ -131,6 +120,41 @@ impl Origin {
         })
     }
 
+    /// What came back as an error only: that nobody is there does not count as something to read.
+    async fn look_for_errors(&mut self) -> Result<(), Failure> {
+        let seen = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
+        // Tells the runtime that this was seen, or it would be told for ever.
+        let _ = self.socket.try_io(Interest::ERROR, seen);
+        match self.socket.take_error() {
+            Ok(Some(error)) => self.refused(error).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// Hands a few answers to the visitor; how many bytes.
+    async fn answers<F: Datagrams>(
+        &mut self,
+        room: &mut [u8],
+        flow: &mut F,
+    ) -> Result<u64, Failure> {
+        let mut bytes = 0;
+        for _ in 0..BURST {
+            match self.socket.try_recv(room) {
+                Ok(count) => {
+                    self.answered = true;
+                    bytes += count as u64;
+                    flow.send(Bytes::copy_from_slice(&room[..count]));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => {
+                    self.refused(error).await?;
+                    break;
+                }
+            }
+        }
+        Ok(bytes)
+    }
+
     async fn send(&mut self, payload: Bytes) -> Result<(), Failure> {
         self.last = payload;
         match self.socket.try_send(&self.last) {
@@ -166,5 +190,7 @@ async fn connected(address: SocketAddr) -> io::Result<UdpSocket> {
     };
     let socket = UdpSocket::bind(any).await?;
     socket.connect(address).await?;
+    // The runtime has to hear of its room first, or the first datagram would be taken for one too many.
+    socket.writable().await?;
     Ok(socket)
 }

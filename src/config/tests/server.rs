@@ -515,7 +515,7 @@ level = "loud"
   line 7: listen.advertise: \"t.example.com\" has no port; write \"t.example.com:443\"
   line 8: listen.advertise: \"10.0.0.1\" has no port; write \"10.0.0.1:443\"
   line 11: tunnels.hold: is over hold_max; write \"1m\" or less
-  line 12: tunnels.rate: is no key; here stand hold_max, hold, held_visits, held_visits_total, held_memory, held_memory_total, quarantine, idle_max, idle, offline_max, origin_timeout, per_device
+  line 12: tunnels.rate: is no key; here stand hold_max, hold, held_visits, held_visits_total, held_memory, held_memory_total, quarantine, idle_max, idle, offline_max, origin_timeout, per_device, tcp_connections, tcp_idle, udp_flows, udp_idle
   line 14: log.level: \"loud\" is no level; write error, warn, info, debug or trace, or \"info,wormkey::edge=debug\""
     );
 }

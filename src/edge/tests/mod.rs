@@ -6,6 +6,7 @@ mod doors;
 mod heads;
 mod held;
 mod http2;
+mod raw;
 mod reserved;
 mod times;
 mod tls;

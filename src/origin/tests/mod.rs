@@ -6,6 +6,7 @@ mod http2;
 mod look;
 mod pool;
 mod raw;
+mod udp;
 mod upgrade;
 
 use std::net::SocketAddr;
