@@ -190,7 +190,7 @@ def udp_echo(world):
         stack.callback(origin.close)
         for flow in flows:
             stack.enter_context(flow)
-            flow.settimeout(2)
+            flow.settimeout(0.5)
             flow.connect(at)
         lost = 0
         for turn in range(20):
