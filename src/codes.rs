@@ -61,6 +61,7 @@ codes! {
     OriginTimeout = 17, "origin_timeout", 504, 9, "The service behind the tunnel took too long.", "Look at the local service; the operator can raise [tunnels] origin_timeout.";
     Draining = 18, "draining", 503, 7, "The server is about to restart.", "Try again in a moment.";
     Overloaded = 19, "overloaded", 503, 7, "The server has too much to do.", "Try again later.";
+    ShareOver = 21, "share_over", 410, 5, "This share link has expired or is used up.", "Ask whoever gave it to you for a new one.";
     Internal = 20, "internal", 500, 1, "Something went wrong inside wormkey.", "Try again; the log of the daemon has the detail.";
 
     // What people at the admin API and devices on a link can get besides.

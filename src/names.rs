@@ -7,6 +7,8 @@ mod slug;
 mod target;
 
 pub use hostname::{Hostname, HostnameError};
-pub use ids::{DeviceId, Generation, IdError, InviteId, LinkId, Pin, TunnelId, UserId, VisitId};
+pub use ids::{
+    DeviceId, Generation, IdError, InviteId, LinkId, Pin, ShareId, TunnelId, UserId, VisitId,
+};
 pub use slug::{RESERVED_SLUGS, Slug, SlugError};
 pub use target::{Kind, Target, TargetError};

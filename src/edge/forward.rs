@@ -21,7 +21,7 @@ use super::stall::Outlet;
 use super::upload::{Manner, Progress, Upload};
 use super::{Admit, EdgeSettings, OpenError, OpenStream, Pass};
 use super::{held, upgrade};
-use crate::engine::Visit;
+use crate::engine::{HttpAsk, Visit};
 use crate::http::HeadError;
 use crate::http::head::Head;
 use crate::http::response::{self, Body as Expected};
@@ -71,6 +71,10 @@ pub(super) async fn run<S: Admit + OpenStream>(
     upgrade: Option<OnUpgrade>,
 ) -> Result<Response<EdgeBody<S::Rx>>, Failure> {
     let visit = Visit {
+        http: Some(HttpAsk::new(
+            visiting.head.method.clone(),
+            visiting.head.path.clone(),
+        )),
         id: visiting.id,
         kind: Kind::Http,
         label: visiting.label,

@@ -223,6 +223,7 @@ async fn carry<S: Admit + OpenStream>(
     moved: &Moved,
 ) -> Result<(), Broken> {
     let asked = Visit {
+        http: None,
         id,
         kind: arrival.kind,
         label: arrival.label.clone(),

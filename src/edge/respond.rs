@@ -153,6 +153,12 @@ fn refused(refusal: &Refusal) -> Outside {
         Refusal::HoldFull { .. } => Outside::retry(Code::Overloaded, RETRY),
         Refusal::Probed { retry_in, .. } => Outside::retry(Code::RateLimited, *retry_in),
         Refusal::Draining => Outside::retry(Code::Draining, RETRY),
+        Refusal::Suspended { .. } => Outside::of(Code::Suspended),
+        Refusal::Denied { .. } => Outside::of(Code::Forbidden),
+        Refusal::MethodNotAllowed { .. } => Outside::of(Code::MethodNotAllowed),
+        Refusal::Unauthorized { .. } => Outside::of(Code::Unauthorized),
+        Refusal::ShareOver { .. } => Outside::of(Code::ShareOver),
+        Refusal::Limited { retry_in, .. } => Outside::retry(Code::RateLimited, *retry_in),
     }
 }
 
@@ -248,9 +254,14 @@ pub(super) fn respond<R: RecvChunks>(
         // RFC 9110 asks for it; what the origin allows is not ours to know.
         let allowed = match failure {
             Failure::Door(_) => "GET",
+            Failure::Refused(Refusal::MethodNotAllowed { allowed, .. }) => allowed,
             _ => "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS",
         };
-        headers.insert(header::ALLOW, HeaderValue::from_static(allowed));
+        headers.insert(header::ALLOW, text(allowed));
+    }
+    if let Failure::Refused(Refusal::Unauthorized { realm }) = failure {
+        let challenge = format!("Basic realm=\"{realm}\", charset=\"UTF-8\"");
+        headers.insert(header::WWW_AUTHENTICATE, text(&challenge));
     }
     if outside.status == StatusCode::UPGRADE_REQUIRED {
         // RFC 9110 asks for this too.
@@ -295,12 +306,13 @@ pub(super) fn whole_seconds(duration: Duration) -> u64 {
 }
 
 fn text(text: &str) -> HeaderValue {
-    HeaderValue::from_str(text).expect("ids and policies are visible ASCII")
+    HeaderValue::from_str(text).expect("ids, names, methods and policies are visible ASCII")
 }
 
 #[cfg(test)]
 mod unit {
     use super::*;
+    use crate::engine::policy::RuleId;
     use crate::names::Slug;
 
     #[test]
@@ -346,6 +358,44 @@ mod unit {
                 "overloaded",
             ),
             (Failure::Refused(Refusal::Draining), 503, "draining"),
+            (
+                Failure::Refused(Refusal::Suspended { tunnel: slug() }),
+                403,
+                "suspended",
+            ),
+            (
+                Failure::Refused(Refusal::Denied {
+                    rule: RuleId::Allow,
+                }),
+                403,
+                "forbidden",
+            ),
+            (
+                Failure::Refused(Refusal::MethodNotAllowed {
+                    rule: RuleId::Method(Method::PUT),
+                    allowed: "GET".into(),
+                }),
+                405,
+                "method_not_allowed",
+            ),
+            (
+                Failure::Refused(Refusal::Unauthorized { realm: slug() }),
+                401,
+                "unauthorized",
+            ),
+            (
+                Failure::Refused(Refusal::ShareOver { tunnel: slug() }),
+                410,
+                "share_over",
+            ),
+            (
+                Failure::Refused(Refusal::Limited {
+                    rule: RuleId::Auth,
+                    retry_in,
+                }),
+                429,
+                "rate_limited",
+            ),
             (Failure::Open(OpenError::LinkGone), 502, "tunnel_offline"),
             (Failure::Open(OpenError::NoStream), 503, "overloaded"),
             (
@@ -373,7 +423,7 @@ mod unit {
             );
             assert_eq!(
                 outside.retry.is_some(),
-                status == 503 || code == "tunnel_offline",
+                status == 503 || status == 429 || code == "tunnel_offline",
                 "{failure}"
             );
         }

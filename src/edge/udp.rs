@@ -310,6 +310,7 @@ impl<S: Admit + OpenFlow> Flow<S> {
 
     fn visit(&self) -> Visit {
         Visit {
+            http: None,
             id: self.id,
             kind: Kind::Udp,
             label: self.tunnel.to_string(),

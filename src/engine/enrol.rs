@@ -88,6 +88,7 @@ impl Engine {
                     id: wish.user_id,
                     name: wish.user.clone(),
                     created_at: now.wall,
+                    suspended_at: None,
                 };
                 changes.push(Change::User(user.clone()));
                 lines.push(audit(now, who, "user.create", user.id, &*user.name));
@@ -226,6 +227,7 @@ impl Engine {
             name: new.name,
             created_at: now.wall,
             revoked_at: None,
+            suspended_at: None,
         };
         let changes = vec![
             Change::Invite(token.row.clone()),
@@ -288,6 +290,9 @@ impl Engine {
         if let Ok(id) = what.parse() {
             return self.revoke_invite(now, from, id);
         }
+        if let Ok(id) = what.parse() {
+            return self.revoke_share(now, from, id);
+        }
         let id = self.find_device(what)?;
         let link = self.devices.get(&id).and_then(|d| d.link.as_ref());
         if let Some(link) = link.map(|live| live.id) {
@@ -299,7 +304,7 @@ impl Engine {
         self.end_device(now, from, id, who, Departure::REVOKED)
     }
 
-    fn find_device(&self, what: &str) -> Result<DeviceId, AskError> {
+    pub(super) fn find_device(&self, what: &str) -> Result<DeviceId, AskError> {
         let not_found = || AskError::NotFound {
             what: shorten(what),
         };

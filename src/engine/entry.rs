@@ -4,8 +4,11 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::Instant;
 
 use super::dormant::Sleepers;
+use super::gate::{Owned, Owner, Stay};
 use super::hold::Held;
+use super::limits::Sources;
 use super::persist::{Pending, Restriction, RestrictionId};
+use super::policy::share::ShareRow;
 use super::ports::{Port, Seeking};
 use super::state::{Device, Invite, Tunnel, Who};
 use super::timers::{Timer, Timers};
@@ -13,7 +16,7 @@ use super::{
     Action, Admission, Answer, AskError, AuditRow, EngineSettings, Event, Refusal, Requester,
     Snapshot, Ticket, UserRow, Visit,
 };
-use crate::names::{DeviceId, InviteId, LinkId, Pin, Slug, TunnelId, UserId, VisitId};
+use crate::names::{DeviceId, InviteId, LinkId, Pin, ShareId, Slug, TunnelId, UserId, VisitId};
 use crate::times::{Now, WallTime};
 
 /// What is answered now; `Ok(None)`: later, by whatever commit it waits for.
@@ -54,6 +57,14 @@ pub struct Engine {
     pub(super) sleepers: Sleepers,
     /// Visits waiting.
     pub(super) held: Held,
+    /// What is known of each of both.
+    pub(super) stays: HashMap<VisitId, Stay>,
+    /// What is counted about devices and users over all their tunnels.
+    pub(super) owned: HashMap<Owner, Owned>,
+    /// What is counted about sources, whatever they visit.
+    pub(super) sources: Sources,
+    /// Share links of open tunnels.
+    pub(super) shares: BTreeMap<ShareId, ShareRow>,
     pub(super) visits_total: u64,
     pub(super) draining: bool,
     /// Before this nobody is given up for gone: clients get time to find a restarted server.
@@ -97,6 +108,10 @@ impl Engine {
             visits: HashMap::new(),
             sleepers: Sleepers::default(),
             held: Held::default(),
+            stays: HashMap::new(),
+            owned: HashMap::new(),
+            sources: Sources::default(),
+            shares: BTreeMap::new(),
             visits_total: 0,
             draining: false,
             settled_at: now.wall.plus(super::lifecycle::SETTLING),
@@ -129,6 +144,9 @@ impl Engine {
         }
         for tunnel in snapshot.tunnels {
             self.load_tunnel(now, tunnel);
+        }
+        for share in snapshot.shares {
+            self.remember_share(share);
         }
     }
 
@@ -180,6 +198,26 @@ impl Engine {
             }
             Event::CloseAsked { from, tunnel } => {
                 let asked = self.close(now, from, tunnel);
+                self.answer(from, asked);
+            }
+            Event::SetAsked { from, ask } => {
+                let asked = self.set(now, from, &ask);
+                self.answer(from, asked);
+            }
+            Event::ShareAsked { from, ask } => {
+                let asked = self.share(now, from, ask);
+                self.answer(from, asked);
+            }
+            Event::RedeemAsked { from, share } => {
+                let asked = self.redeem(now, from, share);
+                self.answer(from, asked);
+            }
+            Event::SuspendAsked { from, what } => {
+                let asked = self.suspend(now, from, &what);
+                self.answer(from, asked);
+            }
+            Event::ResumeAsked { from, what } => {
+                let asked = self.resume(now, from, &what);
                 self.answer(from, asked);
             }
             Event::LeaveAsked { from } => {

@@ -1,11 +1,20 @@
 //! Everything that can happen to the engine, and everything it can decide: two closed lists.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Actor, AuditRow, Change, EngineSettings, Refusal, TunnelView};
+use super::limits::Ceiling;
+use super::policy::share::ShareRow;
+use super::policy::{Policy, RuleId};
+use super::{
+    Actor, AuditRow, Bandwidth, Change, EngineSettings, HttpAsk, Refusal, SetAsk, ShareAsk,
+    TunnelView, Verification,
+};
 use crate::codes::Code;
-use crate::names::{DeviceId, InviteId, Kind, LinkId, Pin, Slug, TunnelId, UserId, VisitId};
+use crate::names::{
+    DeviceId, InviteId, Kind, LinkId, Pin, ShareId, Slug, TunnelId, UserId, VisitId,
+};
 use crate::times::WallTime;
 
 /// One visitor's request or connection, as the edge asks about it.
@@ -22,6 +31,8 @@ pub struct Visit {
     pub peer: SocketAddr,
     /// The most bytes of it that stay in memory while it waits.
     pub bytes: u64,
+    /// What is asked for, over HTTP.
+    pub http: Option<HttpAsk>,
 }
 
 /// Where an admitted visit goes.
@@ -35,6 +46,14 @@ pub struct Route {
     pub slug: Slug,
     /// The live link.
     pub link: LinkId,
+    /// What the tunnel lets through; the edge goes by its header rules and the like.
+    pub policy: Arc<Policy>,
+    /// The rule that let it pass.
+    pub rule: RuleId,
+    /// Rules that would have refused it if they were not shadows.
+    pub shadowed: Vec<RuleId>,
+    /// Bytes a second that it may move.
+    pub bandwidth: Bandwidth,
 }
 
 /// The answer to a visit that is not refused.
@@ -42,6 +61,8 @@ pub struct Route {
 pub enum Admission {
     /// Go on.
     Pass(Route),
+    /// Check the password outside, and ask again with [`super::Credentials::checked`].
+    Verify(Box<Verification>),
     /// Wait: an [`Action::Release`] of this visit comes, at the latest when the hold is over.
     /// A visitor that goes away meanwhile is told with [`Event::VisitGone`].
     Hold,
@@ -60,6 +81,11 @@ pub enum Requester {
         link: LinkId,
         /// Its number for the request; 0 for an enrolment.
         request: u64,
+    },
+    /// The edge, for a visitor who opens a share link.
+    Edge {
+        /// The role's number for it.
+        call: u64,
     },
     /// A call of the admin API.
     Admin {
@@ -93,6 +119,8 @@ pub struct BindAsk {
     pub labels: Vec<(String, String)>,
     /// Wished-for public port.
     pub public_port: Option<u16>,
+    /// What it lets through.
+    pub policy: Policy,
 }
 
 /// What happened.
@@ -169,6 +197,44 @@ pub enum Event {
         from: Requester,
         /// The tunnel.
         tunnel: TunnelId,
+    },
+    /// A client or the operator changes a tunnel's policy. In force for the next visit at once; visits that
+    /// go on and are no longer allowed are cut.
+    SetAsked {
+        /// Who waits. A link may only change its own device's.
+        from: Requester,
+        /// What for.
+        ask: SetAsk,
+    },
+    /// A client or the operator makes a share link.
+    ShareAsked {
+        /// Who waits. A link may only share its own device's.
+        from: Requester,
+        /// What for.
+        ask: ShareAsk,
+    },
+    /// A visitor opens a share link, whose token was checked by the role with
+    /// [`super::policy::share::proves`]: one use is taken, on disk, before the answer.
+    RedeemAsked {
+        /// Who waits; the edge.
+        from: Requester,
+        /// Which.
+        share: ShareId,
+    },
+    /// The operator keeps a user, a device or a tunnel from everything: links and visits are cut, names are
+    /// kept.
+    SuspendAsked {
+        /// Who waits.
+        from: Requester,
+        /// `usr_…`, `dev_…`, `tun_…`, or a name that only one of all has.
+        what: String,
+    },
+    /// The operator takes that back.
+    ResumeAsked {
+        /// Who waits.
+        from: Requester,
+        /// As when it was suspended.
+        what: String,
     },
     /// A client gives up its tunnels and its enrolment.
     LeaveAsked {
@@ -255,6 +321,14 @@ pub enum Answer {
     },
     /// It works no more.
     Revoked,
+    /// The share link works.
+    Shared(Box<ShareRow>),
+    /// The visitor may come in, until the share link's time is over.
+    Redeemed(Box<ShareRow>),
+    /// It is kept from everything.
+    Suspended,
+    /// It is not any more.
+    Resumed,
 }
 
 /// Why what was asked is not done.
@@ -363,6 +437,37 @@ pub enum AskError {
         /// The ceiling.
         max: usize,
     },
+    /// A ceiling of the server.
+    #[error("{what}: at most {max} here")]
+    LimitReached {
+        /// Of what.
+        what: Ceiling,
+        /// The most, as people write it.
+        max: String,
+    },
+    /// The server takes no tunnel that lets strangers in.
+    #[error(
+        "this server wants every tunnel to keep strangers out; use --auth or --share required (http), --allow (others)"
+    )]
+    AuthForced,
+    /// Too many tries.
+    #[error("too many tries; wait {}", crate::times::show_duration(*.retry_in))]
+    TooOften {
+        /// When to try again.
+        retry_in: Duration,
+    },
+    /// A policy that the tunnel cannot have.
+    #[error("{why}")]
+    Policy {
+        /// One sentence.
+        why: String,
+    },
+    /// The share link is used up, or its time is over.
+    #[error("the share link is over")]
+    ShareOver,
+    /// The operator has suspended the one who asks.
+    #[error("the operator has suspended this")]
+    Suspended,
     /// More labels, or longer ones, than allowed.
     #[error("at most 16 labels of at most 64 bytes each")]
     Labels,
@@ -432,9 +537,15 @@ impl AskError {
             Self::AlreadyExpired | Self::Labels | Self::BadName { .. } | Self::NoUses => {
                 Code::Usage
             }
-            Self::HoldTooLong { .. } | Self::IdleTooLong { .. } | Self::TooManyTunnels { .. } => {
-                Code::LimitReached
-            }
+            Self::HoldTooLong { .. }
+            | Self::IdleTooLong { .. }
+            | Self::TooManyTunnels { .. }
+            | Self::LimitReached { .. }
+            | Self::AuthForced => Code::LimitReached,
+            Self::TooOften { .. } => Code::RateLimited,
+            Self::Policy { .. } => Code::Usage,
+            Self::ShareOver => Code::ShareOver,
+            Self::Suspended => Code::Suspended,
             Self::Kind { .. } | Self::ClientTooOld { .. } | Self::NoPorts { .. } => {
                 Code::UnsupportedKind
             }
@@ -508,6 +619,11 @@ pub enum Action {
         /// Which.
         tunnel: TunnelId,
     },
+    /// End these visits: their tunnel's policy no longer allows them.
+    CutSome {
+        /// Which.
+        visits: Vec<VisitId>,
+    },
     /// The link of a tunnel has been away for longer than visits wait for it: those that have no answer
     /// yet are given up. Those that have one go on, for the link may come back.
     GiveUp {
@@ -520,7 +636,7 @@ pub enum Action {
         link: LinkId,
         /// Which tunnel.
         tunnel: TunnelId,
-        /// `TunnelExpired`, `TunnelClosed`.
+        /// `TunnelExpired`, `TunnelClosed`, `Suspended`; `Done`: open again.
         code: Code,
     },
     /// Tell a client how the clocks of its open tunnel stand. It may be lost.
@@ -538,6 +654,7 @@ impl Requester {
     pub const fn actor(self, device: Option<DeviceId>) -> Actor {
         match (self, device) {
             (Self::Admin { uid, .. }, _) => Actor::Operator { uid },
+            (Self::Edge { .. }, _) => Actor::Visitor,
             (Self::Link { .. }, Some(device)) => Actor::Device(device),
             (Self::Link { .. }, None) => Actor::Newcomer,
         }

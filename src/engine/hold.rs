@@ -43,6 +43,10 @@ impl Held {
         Some(tunnel)
     }
 
+    pub(super) fn contains(&self, visit: &VisitId) -> bool {
+        self.visits.contains_key(visit)
+    }
+
     /// Those that somebody waits for, once for each who does.
     pub(super) fn tunnels(&self) -> impl Iterator<Item = TunnelId> + '_ {
         self.visits.values().map(|(tunnel, _)| *tunnel)
@@ -73,6 +77,7 @@ impl Engine {
         let (all, bytes) = (self.held.len(), visit.bytes);
         let kept = self.held.bytes_of(id).saturating_add(bytes);
         let kept_in_all = self.held.bytes().saturating_add(bytes);
+        let enough = self.owners_wait_enough(id);
         let tunnel = self.tunnels.get_mut(&id).expect(FOUND);
         let slug = tunnel.row.slug.clone();
         if tunnel.hold_over {
@@ -82,7 +87,8 @@ impl Engine {
             });
         }
         let bounds = &self.settings;
-        let is_full = tunnel.held.len() >= bounds.held_visits
+        let is_full = enough
+            || tunnel.held.len() >= bounds.held_visits
             || all >= bounds.held_visits_total
             || kept > bounds.held_memory
             || kept_in_all > bounds.held_memory_total;
@@ -137,6 +143,7 @@ impl Engine {
     /// Everyone who waited is turned away.
     pub(super) fn refuse_held(&mut self, id: TunnelId, refusal: &Refusal) {
         for visit in self.take_held(id) {
+            self.left(visit);
             self.act(Action::Release {
                 visit,
                 outcome: Err(refusal.clone()),

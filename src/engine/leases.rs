@@ -2,11 +2,14 @@
 //! effect when it is on disk, and is undone when it cannot be written.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::entry::{Asked, Engine, audit};
+use super::limits::Ceiling;
 use super::persist::Work;
-use super::state::Tunnel;
+use super::setting::over;
+use super::state::{Device, Tunnel};
 use super::{Answer, AskError, BindAsk, Change, Requester, TunnelRow, TunnelState};
 use crate::names::{DeviceId, Slug, UserId};
 use crate::times::Now;
@@ -26,6 +29,9 @@ impl Engine {
         let device = self.asker(from)?;
         if self.devices.get(&device).is_none_or(|d| d.is_revoked()) {
             return Err(AskError::Revoked);
+        }
+        if self.device_is_suspended(device) {
+            return Err(AskError::Suspended);
         }
         if let Some(tunnel) = self.tunnels.get(&ask.tunnel) {
             return take_back(tunnel, device, &ask)
@@ -70,6 +76,10 @@ impl Engine {
     ) -> Result<TunnelRow, AskError> {
         let device = self.devices.get(&id).ok_or(AskError::NotEnrolled)?;
         let settings = &self.settings;
+        if !settings.limits.kinds.is_empty() && !settings.limits.kinds.contains(&ask.kind) {
+            return Err(AskError::Kind { kind: ask.kind });
+        }
+        self.may_have(ask.kind, &ask.policy)?;
         // Our clock says when a life that is asked for by its length ends.
         let expires_at = match ask.expires_in {
             Some(lives) => Some(now.wall.plus(lives)),
@@ -96,6 +106,7 @@ impl Engine {
             return Err(AskError::Busy);
         }
         let user = device.row.user;
+        self.may_have_another(device, user)?;
         Ok(TunnelRow {
             id: ask.tunnel,
             public_port: self.choose_port(now, user, ask.kind, ask.tunnel, ask.public_port)?,
@@ -104,7 +115,7 @@ impl Engine {
             user,
             kind: ask.kind,
             state: TunnelState::Open,
-            expires_at,
+            expires_at: self.expiry(now, expires_at)?,
             idle,
             hold: ask.hold.unwrap_or(settings.hold),
             declared: ask.declared,
@@ -114,6 +125,9 @@ impl Engine {
             last_seen_at: None,
             idle_spent: Duration::ZERO,
             away_since: None,
+            policy: Arc::new(ask.policy),
+            policy_version: 1,
+            suspended_at: None,
         })
     }
 
@@ -136,6 +150,26 @@ impl Engine {
         }
     }
 
+    /// Whether a device, and its user, may have one more tunnel.
+    fn may_have_another(&self, device: &Device, user: UserId) -> Result<(), AskError> {
+        let limits = &self.settings.limits;
+        let count = |d: &Device| d.tunnels.len() + d.opening;
+        let own = self.devices.values().filter(|d| d.row.user == user);
+        for (what, most, has) in [
+            (Ceiling::DeviceTunnels, limits.device.tunnels, count(device)),
+            (
+                Ceiling::UserTunnels,
+                limits.user.tunnels,
+                own.map(count).sum(),
+            ),
+        ] {
+            if let Some(most) = most.filter(|most| has >= *most) {
+                return Err(over(what, most));
+            }
+        }
+        Ok(())
+    }
+
     fn choose(
         &self,
         now: Now,
@@ -153,7 +187,7 @@ impl Engine {
 
     fn free_for(&self, now: Now, user: UserId, slug: &Slug) -> Result<(), AskError> {
         let slug = slug.clone();
-        if slug.is_reserved() {
+        if slug.is_reserved() || self.settings.limits.reserved.contains(&slug) {
             return Err(AskError::NameReserved { slug });
         }
         if self.names.contains_key(&slug) {

@@ -107,6 +107,7 @@ impl Engine {
         self.names.remove(&slug);
         self.give_back_port(&row);
         self.stop_timers(id);
+        self.forget_shares(id);
         self.refuse_held(id, &refusal);
         self.act(Action::CutVisits { tunnel: id });
         if let Some(device) = self.devices.get_mut(&device) {
@@ -250,6 +251,9 @@ impl Engine {
     /// New settings hold for what comes; rows keep what they have. Times that stand in no row are
     /// counted anew.
     pub(super) fn reloaded(&mut self, settings: EngineSettings) {
+        if self.settings.limits != settings.limits {
+            self.forget_rates();
+        }
         self.settings = settings;
         let tunnels: Vec<_> = self.tunnels.keys().copied().collect();
         for id in tunnels {

@@ -29,6 +29,10 @@ impl Engine {
         let device = self.devices.get(&id).ok_or(Some(Code::UnknownDevice))?;
         if device.is_revoked() {
             Err(Some(Code::Revoked))
+        } else if self.device_is_suspended(id) {
+            Err(Some(Code::Suspended))
+        } else if self.too_many_links(id) {
+            Err(Some(Code::LimitReached))
         } else if device.link.as_ref().is_some_and(|live| live.id == link) {
             Err(None)
         } else if device.newest.is_some_and(|newest| link.0 <= newest) {
@@ -36,6 +40,17 @@ impl Engine {
         } else {
             Ok(())
         }
+    }
+
+    /// Whether the user of a device that has no link has as many as a user may.
+    fn too_many_links(&self, id: DeviceId) -> bool {
+        let (device, most) = (self.devices.get(&id), self.settings.limits.user.links);
+        let Some((device, most)) = device.filter(|d| d.link.is_none()).zip(most) else {
+            return false;
+        };
+        let others = self.devices.values();
+        let linked = others.filter(|d| d.row.user == device.row.user && d.link.is_some());
+        linked.count() >= most
     }
 
     fn take_over(&mut self, now: Now, link: LinkId, id: DeviceId, peer: SocketAddr) {

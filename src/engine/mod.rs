@@ -15,8 +15,13 @@
 //! | `lifecycle`, `idle`, `ends` | when a tunnel ends, and what that means; what would end it next |
 //! | `enrol` | users, join tokens, devices |
 //! | `persist` | what waits for the disk, and what is tried again |
+//! | [`policy`], [`limits`] | what a tunnel lets through, and how much of it |
+//! | `gate` | whether a visit may come in, and what is counted about it |
+//! | `setting`, `sharing`, `suspend` | changes of a policy, share links, what the operator keeps from everything |
+//! | `asks` | what those two are asked with |
 //! | `backoff`, `hostmode`, [`book`], [`watch`] | the client's few pure decisions |
 
+mod asks;
 mod backoff;
 pub mod book;
 mod dormant;
@@ -24,25 +29,32 @@ mod ends;
 mod enrol;
 mod entry;
 mod event;
+mod gate;
 mod hold;
 mod hostmode;
 mod idle;
 mod leases;
 mod lifecycle;
+pub mod limits;
 mod links;
 mod model;
 mod persist;
+pub mod policy;
 mod ports;
 mod probe;
 mod refusal;
 mod routes;
+mod setting;
+mod sharing;
 mod state;
+mod suspend;
 #[cfg(test)]
 mod tests;
 mod timers;
 mod views;
 pub mod watch;
 
+pub use asks::{Bandwidth, Checked, Credentials, HttpAsk, SetAsk, ShareAsk, Verification};
 pub use backoff::Backoff;
 pub use dormant::DormantCaps;
 pub use ends::{EndsNext, EndsWhy, Standing};

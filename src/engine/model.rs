@@ -1,8 +1,13 @@
 //! The rows the engine keeps in memory and the store keeps on disk, and what a commit changes.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::DormantCaps;
+use super::limits::LimitSettings;
+use super::policy::Policy;
+use super::policy::share::ShareRow;
+
 use crate::names::{DeviceId, Hostname, InviteId, Kind, LinkId, Pin, Slug, TunnelId, UserId};
 use crate::times::WallTime;
 
@@ -15,6 +20,8 @@ pub struct UserRow {
     pub name: String,
     /// When the first invite named it.
     pub created_at: WallTime,
+    /// Since when the operator keeps it from everything.
+    pub suspended_at: Option<WallTime>,
 }
 
 /// A client machine.
@@ -32,6 +39,8 @@ pub struct DeviceRow {
     pub created_at: WallTime,
     /// When it was revoked or left; it never comes back.
     pub revoked_at: Option<WallTime>,
+    /// Since when the operator keeps it from everything.
+    pub suspended_at: Option<WallTime>,
 }
 
 /// A join token's row.
@@ -112,6 +121,12 @@ pub struct TunnelRow {
     pub idle_spent: Duration,
     /// Since when the client is gone, while it is.
     pub away_since: Option<WallTime>,
+    /// What it lets through.
+    pub policy: Arc<Policy>,
+    /// Counts the changes of the policy.
+    pub policy_version: u64,
+    /// Since when the operator keeps visits from it.
+    pub suspended_at: Option<WallTime>,
 }
 
 /// Everything the engine starts from.
@@ -125,6 +140,8 @@ pub struct Snapshot {
     pub invites: Vec<InviteRow>,
     /// Open tunnels, and ended ones still in quarantine.
     pub tunnels: Vec<TunnelRow>,
+    /// Share links that may still work, of open tunnels.
+    pub shares: Vec<ShareRow>,
 }
 
 /// One row put on disk as it is now (insert or replace by id).
@@ -140,6 +157,8 @@ pub enum Change {
     Tunnel(TunnelRow),
     /// An ended tunnel that need not be on disk any more.
     Forget(TunnelId),
+    /// A share link.
+    Share(ShareRow),
     /// Only a tunnel's `last_seen_at`, `idle_spent` and `away_since`: no promise changes, no audit.
     Seen(TunnelRow),
 }
@@ -156,6 +175,8 @@ pub enum Actor {
     Device(DeviceId),
     /// Someone over a link who is no device yet.
     Newcomer,
+    /// Someone at the edge, with a share link.
+    Visitor,
     /// The engine itself: expiry, idleness, absence.
     Engine,
 }
@@ -212,6 +233,8 @@ pub struct EngineSettings {
     pub keep_alive: Duration,
     /// The most open tunnels of one device.
     pub tunnels_per_device: usize,
+    /// Limits, ceilings and the like.
+    pub limits: LimitSettings,
 }
 
 impl EngineSettings {

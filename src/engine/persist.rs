@@ -4,13 +4,14 @@
 use std::time::Duration;
 
 use super::entry::{Asked, Engine};
+use super::policy::share::ShareRow;
 use super::timers::Timer;
 use super::{
     Action, Answer, AskError, AuditRow, Change, DeviceRow, Event, InviteRow, Requester, Ticket,
     TunnelRow, UserRow,
 };
 use crate::codes::Code;
-use crate::names::{DeviceId, InviteId, TunnelId};
+use crate::names::{DeviceId, InviteId, ShareId, TunnelId, UserId};
 use crate::times::Now;
 
 /// Grants under way at once, over all devices.
@@ -56,6 +57,10 @@ pub(super) enum Work {
         row: InviteRow,
         from: Requester,
     },
+    /// A share link begins to work.
+    Share { row: ShareRow, from: Requester },
+    /// A use of a share link is taken; it is reserved.
+    Redeem { row: ShareRow, from: Requester },
     /// Restrictions are acknowledged.
     Restrict(Vec<RestrictionId>),
     /// Nothing; if it failed, it is written later.
@@ -72,6 +77,8 @@ pub(super) enum RowKey {
     Tunnel(TunnelId),
     Device(DeviceId),
     Invite(InviteId),
+    User(UserId),
+    Share(ShareId),
 }
 
 /// A restriction that is in force, and not on disk yet.
@@ -112,6 +119,8 @@ impl Engine {
     pub(super) fn waits_for(&self, event: &Event) -> Option<Ticket> {
         match event {
             Event::CloseAsked { tunnel, .. } => self.opening.get(tunnel),
+            Event::SetAsked { ask, .. } => self.opening.get(&ask.tunnel),
+            Event::ShareAsked { ask, .. } => self.opening.get(&ask.tunnel),
             Event::EnrollAsked { pin, .. } => self.enrolling.get(pin),
             Event::InviteAsked { user, .. } => self.founding.get(user),
             _ => None,
@@ -127,6 +136,8 @@ impl Engine {
         if pending.parked.len() < WAITING {
             pending.parked.push(event);
         } else if let Event::CloseAsked { from, .. }
+        | Event::SetAsked { from, .. }
+        | Event::ShareAsked { from, .. }
         | Event::EnrollAsked { from, .. }
         | Event::InviteAsked { from, .. } = event
         {
@@ -149,6 +160,12 @@ impl Engine {
             }
             (Work::Invite { user, row, from }, Ok(())) => self.invited(user, row, from),
             (Work::Invite { user, from, .. }, Err(e)) => self.not_invited(user, from, e),
+            (Work::Share { row, from }, Ok(())) => self.shared(row, from),
+            (Work::Redeem { row, from }, Ok(())) => {
+                self.answer(from, Ok(Some(Answer::Redeemed(Box::new(row)))));
+            }
+            (Work::Share { from, .. }, Err(e)) => self.answer(from, Err(e)),
+            (Work::Redeem { row, from }, Err(e)) => self.not_redeemed(&row, from, e),
             (Work::Restrict(ids), Ok(())) => self.restricted(&ids),
             (Work::Restrict(ids), Err(e)) => self.not_restricted(now, &ids, &e),
             (Work::Seen(_), Ok(())) => {}
@@ -238,6 +255,8 @@ impl Engine {
             RowKey::Tunnel(id) => self.tunnels.get(&id).map(|t| Change::Tunnel(t.row.clone())),
             RowKey::Device(id) => self.devices.get(&id).map(|d| Change::Device(d.row.clone())),
             RowKey::Invite(id) => self.invites.get(&id).map(|i| Change::Invite(i.row.clone())),
+            RowKey::User(id) => self.users.get(&id).map(|u| Change::User(u.clone())),
+            RowKey::Share(id) => self.shares.get(&id).map(|s| Change::Share(s.clone())),
         }
     }
 
@@ -251,8 +270,11 @@ impl Engine {
                 self.answer(from, Ok(Some(answer)));
             }
             for row in restriction.rows {
-                self.set_unsaved(row, None);
-                self.saved(row);
+                // What came after it is still to be written.
+                if self.unsaved(row) == Some(*id) {
+                    self.set_unsaved(row, None);
+                    self.saved(row);
+                }
             }
         }
     }
@@ -280,14 +302,29 @@ impl Engine {
             RowKey::Tunnel(id) => self.tunnels.get_mut(&id).map(|t| &mut t.unsaved),
             RowKey::Device(id) => self.devices.get_mut(&id).map(|d| &mut d.unsaved),
             RowKey::Invite(id) => self.invites.get_mut(&id).map(|i| &mut i.unsaved),
+            RowKey::User(_) | RowKey::Share(_) => None,
         };
         if let Some(slot) = slot {
             *slot = unsaved;
         }
     }
 
+    /// The latest restriction of a row that is not on disk yet.
+    pub(super) fn unsaved(&self, row: RowKey) -> Option<RestrictionId> {
+        match row {
+            RowKey::Tunnel(id) => self.tunnels.get(&id)?.unsaved,
+            RowKey::Device(id) => self.devices.get(&id)?.unsaved,
+            RowKey::Invite(id) => self.invites.get(&id)?.unsaved,
+            RowKey::User(_) | RowKey::Share(_) => {
+                let mut all = self.restrictions.iter().rev();
+                all.find(|(_, r)| r.rows.contains(&row)).map(|(id, _)| *id)
+            }
+        }
+    }
+
     fn saved(&mut self, row: RowKey) {
         match row {
+            RowKey::Tunnel(id) if self.tunnels.get(&id).is_some_and(|t| t.is_open()) => {}
             RowKey::Tunnel(id) => {
                 // The disk does not grow without end either. Lost, it is pruned with all of its age.
                 if let Some(oldest) = self.remember_ended(id) {
@@ -295,7 +332,9 @@ impl Engine {
                     self.persist(changes, Vec::new(), Work::Seen(Vec::new()));
                 }
             }
+            RowKey::Device(id) if self.devices.get(&id).is_some_and(|d| !d.is_revoked()) => {}
             RowKey::Device(id) => self.dismiss(id),
+            RowKey::User(_) | RowKey::Share(_) => {}
             RowKey::Invite(id) => self.remember_invite_for_a_while(id),
         }
     }

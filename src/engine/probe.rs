@@ -1,12 +1,14 @@
 //! A client's question to itself through its tunnel's public name. It goes the way of a visit and is
 //! none: nothing is counted, nobody is held, and no clock of idleness starts anew.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::entry::Engine;
 use super::hold::RETRY_IN;
+use super::policy::RuleId;
 use super::routes::FOUND;
-use super::{Refusal, Route};
+use super::{Bandwidth, Refusal, Route};
 use crate::names::{Kind, VisitId};
 use crate::times::Now;
 
@@ -44,6 +46,12 @@ impl Engine {
             return Err(self.nothing_open(now, label));
         };
         let link = self.way(id);
+        // A password must not break the question; suspension is an answer to it.
+        if self.tunnels.get(&id).is_some_and(|t| self.is_suspended(t)) {
+            return Err(Refusal::Suspended {
+                tunnel: self.tunnels[&id].row.slug.clone(),
+            });
+        }
         let tunnel = self.tunnels.get_mut(&id).expect(FOUND);
         let slug = tunnel.row.slug.clone();
         let Some(link) = link else {
@@ -63,6 +71,10 @@ impl Engine {
             tunnel: id,
             slug,
             link,
+            policy: Arc::default(),
+            rule: RuleId::Default,
+            shadowed: Vec::new(),
+            bandwidth: Bandwidth::UNLIMITED,
         })
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::policy::RuleId;
 use crate::names::Slug;
 
 /// Why the engine turned a visit away. The edge maps it to a status in one place (`edge/respond.rs`).
@@ -50,4 +51,44 @@ pub enum Refusal {
     /// The server takes nothing new.
     #[error("draining")]
     Draining,
+    /// The operator keeps visits from it.
+    #[error("{tunnel} is suspended")]
+    Suspended {
+        /// Its name.
+        tunnel: Slug,
+    },
+    /// A rule says no.
+    #[error("denied by rule {rule}")]
+    Denied {
+        /// Which.
+        rule: RuleId,
+    },
+    /// A rule says no to this method.
+    #[error("method not allowed by rule {rule}; allowed are {allowed}")]
+    MethodNotAllowed {
+        /// Which.
+        rule: RuleId,
+        /// The methods that are, as in an `Allow` field.
+        allowed: String,
+    },
+    /// The visitor has to say who they are.
+    #[error("{realm} asks for credentials")]
+    Unauthorized {
+        /// What for.
+        realm: Slug,
+    },
+    /// The share link is used up or its time is over.
+    #[error("the share link for {tunnel} is over")]
+    ShareOver {
+        /// The tunnel's name.
+        tunnel: Slug,
+    },
+    /// Too much, too often.
+    #[error("over {rule}")]
+    Limited {
+        /// Over which limit.
+        rule: RuleId,
+        /// When to try again.
+        retry_in: Duration,
+    },
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::entry::Engine;
+use super::gate::Judged;
 use super::state::Tunnel;
 use super::{Admission, Refusal, Route, Visit};
 use crate::names::{Kind, LinkId, TunnelId, VisitId};
@@ -17,13 +18,27 @@ impl Engine {
             return Err(Refusal::Draining);
         }
         let Some(id) = self.open_tunnel(visit.kind, &visit.label) else {
-            return Err(self.nothing_open(now, &visit.label));
+            let refusal = self.nothing_open(now, &visit.label);
+            return Err(self.nobody_there(now, visit, refusal));
         };
         // An id that is used twice would be counted twice and ended once.
         self.visit_over(now, visit.id);
+        let by = match self.judge_visit(now, id, visit)? {
+            Judged::In(rule, shadowed) => (rule, shadowed),
+            Judged::Verify(verification) => {
+                return Ok(Admission::Verify(Box::new(verification)));
+            }
+        };
         match self.way(id) {
-            Some(link) => Ok(Admission::Pass(self.begin_visit(now, visit.id, id, link))),
-            None => self.hold(visit, id).map(|()| Admission::Hold),
+            Some(link) => {
+                self.enter(now.monotonic, id, visit, by, false);
+                Ok(Admission::Pass(self.begin_visit(now, visit.id, id, link)))
+            }
+            None => {
+                self.hold(visit, id)?;
+                self.enter(now.monotonic, id, visit, by, true);
+                Ok(Admission::Hold)
+            }
         }
     }
 
@@ -67,6 +82,8 @@ impl Engine {
         id: TunnelId,
         link: LinkId,
     ) -> Route {
+        self.waits_no_more(visit);
+        let passage = self.passage(visit, id);
         let tunnel = self.tunnels.get_mut(&id).expect(FOUND);
         tunnel.visits += 1;
         tunnel.idle_from = None;
@@ -77,6 +94,10 @@ impl Engine {
             tunnel: id,
             slug: tunnel.row.slug.clone(),
             link,
+            policy: passage.policy,
+            rule: passage.rule,
+            shadowed: passage.shadowed,
+            bandwidth: passage.bandwidth,
         };
         self.visits.insert(visit, id);
         self.visits_total += 1;
@@ -86,6 +107,7 @@ impl Engine {
 
     /// A visit ended, or stopped waiting. Unknown ones are nobody's.
     pub(super) fn visit_over(&mut self, now: Now, visit: VisitId) {
+        self.left(visit);
         if let Some(id) = self.held.remove(&visit)
             && let Some(tunnel) = self.tunnels.get_mut(&id)
         {

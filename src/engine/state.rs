@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use super::gate::Gate;
 use super::persist::RestrictionId;
 use super::probe::ProbeBudget;
 use super::{Actor, DeviceRow, InviteRow, Refusal, TunnelRow, TunnelState};
@@ -24,20 +25,23 @@ pub(super) struct Tunnel {
     pub(super) visits: usize,
     /// Visits waiting, in the order they came. Empty while the link is there.
     pub(super) held: Vec<VisitId>,
-    /// Its end is in force, and not on disk yet.
+    /// What is counted about its visits.
+    pub(super) gate: Gate,
+    /// Its end, or another restriction, is in force, and not on disk yet.
     pub(super) unsaved: Option<RestrictionId>,
     /// How often its client may ask itself through it.
     pub(super) probes: ProbeBudget,
 }
 
 impl Tunnel {
-    pub(super) const fn new(row: TunnelRow) -> Self {
+    pub(super) fn new(row: TunnelRow) -> Self {
         Self {
             row,
             hold_over: false,
             idle_from: None,
             visits: 0,
             held: Vec::new(),
+            gate: Gate::new(),
             unsaved: None,
             probes: ProbeBudget::full(),
         }

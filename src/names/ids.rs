@@ -116,6 +116,10 @@ prefixed_id!(
     InviteId, "inv"
 );
 prefixed_id!(
+    /// A share link's row; not its token.
+    ShareId, "shr"
+);
+prefixed_id!(
     /// One visit: the `wormkey-request-id` that visitors see and logs carry.
     VisitId, "vis"
 );

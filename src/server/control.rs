@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::codes::Code;
+use crate::engine::policy::Policy;
 use crate::engine::{Answer, AskError, BindAsk, Standing, TunnelView};
 use crate::names::{Kind, Slug, TunnelId};
 use crate::times::{Now, WallTime};
@@ -40,6 +41,7 @@ pub(super) fn bind_ask(bind: Bind, capabilities: Capabilities) -> Result<BindAsk
         declared: bind.declared,
         labels: bind.labels,
         public_port: bind.public_port,
+        policy: Policy::default(),
     })
 }
 
@@ -48,9 +50,16 @@ pub(super) fn reply(request: u64, outcome: Result<Answer, AskError>) -> Control 
     match outcome {
         Ok(Answer::Bound(view)) => Control::Bound(bound(request, &view)),
         Ok(Answer::Enrolled { device, user }) => Control::Enrolled(Enrolled { device, user }),
-        Ok(Answer::Closed | Answer::Left | Answer::Invited { .. } | Answer::Revoked) => {
-            Control::Closed(Closed { request })
-        }
+        Ok(
+            Answer::Closed
+            | Answer::Left
+            | Answer::Invited { .. }
+            | Answer::Revoked
+            | Answer::Shared(_)
+            | Answer::Redeemed(_)
+            | Answer::Suspended
+            | Answer::Resumed,
+        ) => Control::Closed(Closed { request }),
         Err(e) => fault(Some(request), e.code(), e.to_string()),
     }
 }

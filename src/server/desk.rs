@@ -17,10 +17,10 @@ use crate::admin::types::EventJson;
 use crate::codes::Code;
 use crate::engine::{
     Action, Admission, Answer, AskError, Change, Engine, Event, Refusal, Requester, Route, Ticket,
-    Visit,
+    Verification, Visit,
 };
 use crate::link::Link;
-use crate::names::{DeviceId, Generation, LinkId, TunnelId, VisitId};
+use crate::names::{DeviceId, Generation, LinkId, ShareId, TunnelId, VisitId};
 use crate::store::ServerStore;
 use crate::times::{Clock, Now};
 use crate::wire::Control;
@@ -59,6 +59,8 @@ struct State {
     signals: HashMap<TunnelId, Signals>,
     /// Why the last link of each device ended, if it went wrong; one for each that ever had one.
     ends: HashMap<DeviceId, String>,
+    /// What ends one visit alone: its tunnel's policy changed.
+    cuts: HashMap<VisitId, CancellationToken>,
 }
 
 /// What a held visit hears: its way and the signals that end it, or a refusal.
@@ -105,6 +107,7 @@ impl Desk {
             calls: HashMap::new(),
             signals: HashMap::new(),
             ends: HashMap::new(),
+            cuts: HashMap::new(),
         };
         Self(Arc::new(Inner {
             clock: Clock,
@@ -224,6 +227,18 @@ impl Desk {
         }))
     }
 
+    /// The same on behalf of a visitor who opens a share link.
+    pub(crate) async fn redeem(&self, share: ShareId) -> Result<Answer, AskError> {
+        let call = self.0.next.fetch_add(1, Ordering::Relaxed);
+        let (tx, rx) = oneshot::channel();
+        self.lock().calls.insert(call, tx);
+        let from = Requester::Edge { call };
+        self.handle(Event::RedeemAsked { from, share });
+        rx.await.unwrap_or(Err(AskError::Store {
+            code: Code::Draining,
+        }))
+    }
+
     /// `Engine::admit`, and a seat in the hold when that is its answer.
     pub(super) fn admit(&self, visit: &Visit) -> Result<Seat, Refusal> {
         let now = self.now();
@@ -239,9 +254,10 @@ impl Desk {
         }
         let seat = match admission {
             Ok(Admission::Pass(route)) => {
-                let signals = state.signals_of(route.tunnel);
+                let signals = state.signals_for(&route);
                 Ok(Seat::Pass(route, signals))
             }
+            Ok(Admission::Verify(verification)) => Ok(Seat::Verify(verification)),
             Ok(Admission::Hold) => {
                 let (tx, rx) = oneshot::channel();
                 state.waiting.insert(visit.id, tx);
@@ -277,6 +293,7 @@ impl Desk {
             return;
         };
         state.waiting.remove(&visit);
+        state.cuts.remove(&visit);
         state.engine.handle(now, Event::VisitGone { visit });
         state.engine.handle(now, Event::VisitEnded { visit });
         self.carry_out(&mut state, now);
@@ -288,6 +305,7 @@ impl Desk {
         let Some(mut state) = self.lock_to_end() else {
             return;
         };
+        state.cuts.remove(&visit);
         state.engine.handle(now, Event::VisitEnded { visit });
         self.carry_out(&mut state, now);
         drop(state);
@@ -358,7 +376,7 @@ impl Desk {
                     }
                 }
                 Action::Reply {
-                    to: Requester::Admin { call, .. },
+                    to: Requester::Admin { call, .. } | Requester::Edge { call },
                     outcome,
                 } => {
                     if let Some(waiter) = state.calls.remove(&call) {
@@ -381,6 +399,13 @@ impl Desk {
                 Action::CutVisits { tunnel } => {
                     if let Some(signals) = state.signals.remove(&tunnel) {
                         signals.cut.cancel();
+                    }
+                }
+                Action::CutSome { visits } => {
+                    for visit in visits {
+                        if let Some(cut) = state.cuts.remove(&visit) {
+                            cut.cancel();
+                        }
                     }
                 }
                 Action::GiveUp { tunnel } => {
@@ -492,9 +517,17 @@ impl State {
         self.signals.entry(tunnel).or_default().clone()
     }
 
+    /// The same for one visit, which can also be cut alone.
+    fn signals_for(&mut self, route: &Route) -> Signals {
+        let of_tunnel = self.signals_of(route.tunnel);
+        let cut = of_tunnel.cut.child_token();
+        self.cuts.insert(route.visit, cut.clone());
+        Signals { cut, ..of_tunnel }
+    }
+
     fn release(&mut self, visit: VisitId, outcome: Result<Route, Refusal>) {
         let outcome = outcome.map(|route| {
-            let signals = self.signals_of(route.tunnel);
+            let signals = self.signals_for(&route);
             (route, signals)
         });
         if let Some(waiter) = self.waiting.remove(&visit) {
@@ -508,6 +541,8 @@ impl State {
 pub(super) enum Seat {
     Pass(Route, Signals),
     Hold(oneshot::Receiver<Seated>),
+    /// Its password has to be checked, and the question asked again.
+    Verify(Box<Verification>),
 }
 
 fn log_store(e: &crate::store::StoreError) -> Code {
@@ -525,7 +560,7 @@ mod tests {
 
     use super::*;
     use crate::config::ServerConfig;
-    use crate::engine::{DeviceRow, Snapshot, TunnelRow, TunnelState, UserRow};
+    use crate::engine::{DeviceRow, HttpAsk, Snapshot, TunnelRow, TunnelState, UserRow};
     use crate::names::{Kind, Pin, Slug, UserId};
 
     struct World {
@@ -546,6 +581,7 @@ mod tests {
                 id: user,
                 name: "default".into(),
                 created_at: now.wall,
+                suspended_at: None,
             }],
             devices: vec![DeviceRow {
                 id: device,
@@ -554,6 +590,7 @@ mod tests {
                 name: "laptop".into(),
                 created_at: now.wall,
                 revoked_at: None,
+                suspended_at: None,
             }],
             invites: Vec::new(),
             tunnels: vec![TunnelRow {
@@ -574,7 +611,11 @@ mod tests {
                 last_seen_at: None,
                 idle_spent: Duration::ZERO,
                 away_since: None,
+                policy: Arc::default(),
+                policy_version: 1,
+                suspended_at: None,
             }],
+            shares: Vec::new(),
         };
         let file = dir.path().join("server.toml");
         std::fs::write(&file, "domain = \"t.wormkey.test\"\n").unwrap();
@@ -628,6 +669,8 @@ mod tests {
             label: "app".into(),
             peer: "192.0.2.9:1".parse().unwrap(),
             bytes: 0,
+            kind: Kind::Http,
+            http: Some(HttpAsk::new(http::Method::GET, "/")),
         }
     }
 

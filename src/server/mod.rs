@@ -351,6 +351,7 @@ pub(crate) fn engine_settings(config: &ServerConfig, public_port: u16) -> Engine
         quarantine: t.quarantine,
         keep_alive: config.link.keep_alive,
         tunnels_per_device: t.per_device,
+        limits: crate::engine::limits::LimitSettings::default(),
     }
 }
 

@@ -113,6 +113,10 @@ impl Admit for Desk {
     async fn admit(&self, visit: Visit) -> Result<Pass, Refusal> {
         match Self::admit(self, &visit)? {
             Seat::Pass(route, signals) => Ok(self.pass(route, signals)),
+            // What nobody has found right is wrong.
+            Seat::Verify(verification) => Err(Refusal::Unauthorized {
+                realm: verification.realm,
+            }),
             Seat::Hold(released) => {
                 let mut held = Held {
                     desk: self.clone(),

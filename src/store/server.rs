@@ -10,7 +10,7 @@ use super::StoreError;
 use super::open::Schema;
 use super::prune::{Old, Pruning};
 use super::readers::Readers;
-use super::tables::{audit, people, tunnels};
+use super::tables::{audit, people, shares, tunnels};
 use super::writer::{Batch, CommitDone, Writer};
 use crate::engine::{AuditRow, Change, Snapshot};
 use crate::times::{Clock, WallTime};
@@ -19,7 +19,10 @@ pub(super) const SCHEMA: Schema = Schema {
     file: "server.db",
     // "wksv"
     application_id: 0x776b_7376,
-    migrations: &[include_str!("migrations/server/0001_first.sql")],
+    migrations: &[
+        include_str!("migrations/server/0001_first.sql"),
+        include_str!("migrations/server/0002_policy.sql"),
+    ],
 };
 
 // Longer than any quarantine that makes sense; older ones stay on disk only.
@@ -150,6 +153,7 @@ fn snapshot(conn: &Connection, now: WallTime) -> rusqlite::Result<Snapshot> {
         devices: people::devices(conn)?,
         invites: people::invites(conn, now)?,
         tunnels: tunnels::load(conn, ended_since)?,
+        shares: shares::load(conn, now)?,
     })
 }
 
@@ -178,6 +182,7 @@ impl Batch for ServerBatch {
                 Change::Device(row) => people::put_device(conn, row)?,
                 Change::Invite(row) => people::put_invite(conn, row)?,
                 Change::Tunnel(row) => tunnels::put(conn, row)?,
+                Change::Share(row) => shares::put(conn, row)?,
                 Change::Seen(row) => tunnels::put_seen(conn, row)?,
                 Change::Forget(id) => tunnels::forget(conn, *id)?,
             }

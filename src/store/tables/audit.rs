@@ -25,6 +25,7 @@ fn actor_text(actor: Actor) -> String {
     match actor {
         Actor::Operator { uid } => format!("uid {uid}"),
         Actor::Device(device) => device.to_string(),
+        Actor::Visitor => "visitor".into(),
         Actor::Newcomer => "newcomer".to_owned(),
         Actor::Engine => "engine".to_owned(),
     }

@@ -5,4 +5,5 @@ pub(super) mod book;
 pub(super) mod networks;
 pub(super) mod old;
 pub(super) mod people;
+pub(super) mod shares;
 pub(super) mod tunnels;

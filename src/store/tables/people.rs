@@ -8,20 +8,27 @@ use crate::times::WallTime;
 
 pub(in crate::store) fn put_user(conn: &Connection, row: &UserRow) -> Result<()> {
     conn.prepare_cached(
-        "INSERT INTO users (id, name, created_at) VALUES ($1, $2, $3)
-         ON CONFLICT (id) DO UPDATE SET name = excluded.name, created_at = excluded.created_at",
+        "INSERT INTO users (id, name, created_at, suspended_at) VALUES ($1, $2, $3, $4)
+         ON CONFLICT (id) DO UPDATE SET name = excluded.name, created_at = excluded.created_at,
+             suspended_at = excluded.suspended_at",
     )?
-    .execute(params![text(row.id), row.name, row.created_at.as_millis()])?;
+    .execute(params![
+        text(row.id),
+        row.name,
+        row.created_at.as_millis(),
+        row.suspended_at.map(WallTime::as_millis),
+    ])?;
     Ok(())
 }
 
 pub(in crate::store) fn users(conn: &Connection) -> Result<Vec<UserRow>> {
-    conn.prepare("SELECT id, name, created_at FROM users ORDER BY id")?
+    conn.prepare("SELECT id, name, created_at, suspended_at FROM users ORDER BY id")?
         .query_map([], |row| {
             Ok(UserRow {
                 id: parsed(row, "id")?,
                 name: row.get("name")?,
                 created_at: time(row, "created_at")?,
+                suspended_at: time_opt(row, "suspended_at")?,
             })
         })?
         .collect()
@@ -30,11 +37,12 @@ pub(in crate::store) fn users(conn: &Connection) -> Result<Vec<UserRow>> {
 /// A revocation never un-happens, whatever a later row says.
 pub(in crate::store) fn put_device(conn: &Connection, row: &DeviceRow) -> Result<()> {
     conn.prepare_cached(
-        "INSERT INTO devices (id, user_id, pin, name, created_at, revoked_at)
-         VALUES ($1, $2, $3, $4, $5, $6)
+        "INSERT INTO devices (id, user_id, pin, name, created_at, revoked_at, suspended_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7)
          ON CONFLICT (id) DO UPDATE SET user_id = excluded.user_id, pin = excluded.pin,
              name = excluded.name, created_at = excluded.created_at,
-             revoked_at = COALESCE(devices.revoked_at, excluded.revoked_at)",
+             revoked_at = COALESCE(devices.revoked_at, excluded.revoked_at),
+             suspended_at = excluded.suspended_at",
     )?
     .execute(params![
         text(row.id),
@@ -43,12 +51,13 @@ pub(in crate::store) fn put_device(conn: &Connection, row: &DeviceRow) -> Result
         row.name,
         row.created_at.as_millis(),
         row.revoked_at.map(WallTime::as_millis),
+        row.suspended_at.map(WallTime::as_millis),
     ])?;
     Ok(())
 }
 
 pub(in crate::store) fn devices(conn: &Connection) -> Result<Vec<DeviceRow>> {
-    conn.prepare("SELECT id, user_id, pin, name, created_at, revoked_at FROM devices ORDER BY id")?
+    conn.prepare("SELECT * FROM devices ORDER BY id")?
         .query_map([], |row| {
             Ok(DeviceRow {
                 id: parsed(row, "id")?,
@@ -57,6 +66,7 @@ pub(in crate::store) fn devices(conn: &Connection) -> Result<Vec<DeviceRow>> {
                 name: row.get("name")?,
                 created_at: time(row, "created_at")?,
                 revoked_at: time_opt(row, "revoked_at")?,
+                suspended_at: time_opt(row, "suspended_at")?,
             })
         })?
         .collect()

@@ -1,5 +1,7 @@
 //! Tunnels, open and over.
 
+use std::sync::Arc;
+
 use rusqlite::{Connection, Result, Row, params};
 
 use crate::engine::{TunnelRow, TunnelState};
@@ -12,15 +14,19 @@ use crate::times::WallTime;
 pub(in crate::store) fn put(conn: &Connection, row: &TunnelRow) -> Result<()> {
     conn.prepare_cached(
         "INSERT INTO tunnels (id, slug, device_id, user_id, kind, state, expires_at, idle_ms, hold_ms,
-             declared, labels, public_port, created_at, ended_at, last_seen_at, idle_spent_ms, away_since)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
+             declared, labels, public_port, created_at, ended_at, last_seen_at, idle_spent_ms, away_since,
+             policy, policy_version, suspended_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17,
+             $18, $19, $20)
          ON CONFLICT (id) DO UPDATE SET slug = excluded.slug, device_id = excluded.device_id,
              user_id = excluded.user_id, kind = excluded.kind, state = excluded.state,
              expires_at = excluded.expires_at, idle_ms = excluded.idle_ms, hold_ms = excluded.hold_ms,
              declared = excluded.declared, labels = excluded.labels,
              public_port = excluded.public_port, created_at = excluded.created_at,
              ended_at = excluded.ended_at, last_seen_at = excluded.last_seen_at,
-             idle_spent_ms = excluded.idle_spent_ms, away_since = excluded.away_since",
+             idle_spent_ms = excluded.idle_spent_ms, away_since = excluded.away_since,
+             policy = excluded.policy, policy_version = excluded.policy_version,
+             suspended_at = excluded.suspended_at",
     )?
     .execute(params![
         text(row.id),
@@ -40,6 +46,9 @@ pub(in crate::store) fn put(conn: &Connection, row: &TunnelRow) -> Result<()> {
         row.last_seen_at.map(WallTime::as_millis),
         millis(row.idle_spent),
         row.away_since.map(WallTime::as_millis),
+        row.policy.to_text(),
+        i64::try_from(row.policy_version).unwrap_or(i64::MAX),
+        row.suspended_at.map(WallTime::as_millis),
     ])?;
     Ok(())
 }
@@ -93,7 +102,15 @@ fn read(row: &Row<'_>) -> Result<TunnelRow> {
         last_seen_at: time_opt(row, "last_seen_at")?,
         idle_spent: span(row, "idle_spent_ms")?,
         away_since: time_opt(row, "away_since")?,
+        policy: Arc::new(parsed(row, "policy")?),
+        policy_version: version(row)?,
+        suspended_at: time_opt(row, "suspended_at")?,
     })
+}
+
+fn version(row: &Row<'_>) -> Result<u64> {
+    let number: i64 = row.get("policy_version")?;
+    u64::try_from(number).map_err(|_| bad(row, "policy_version", &number.to_string()))
 }
 
 fn state(row: &Row<'_>) -> Result<TunnelState> {

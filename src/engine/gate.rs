@@ -1,0 +1,594 @@
+//! Whether a visit may come in: the tunnel's policy asked, with what is counted and who was checked; and
+//! the counting itself. What is known of each visit is kept while it goes on, so that a new policy can be
+//! asked about it again.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ::http::Method;
+
+use super::entry::Engine;
+use super::limits::{Act, Bucket, Limit, Meter, Seat, Source, Table, Visitor};
+use super::policy::{
+    Decision, Facts, HttpFacts, Login, Over, PasswordHash, Policy, RuleId, Scope, ShareFacts,
+    Verdict, decide,
+};
+use super::routes::FOUND;
+use super::state::Tunnel;
+use super::{Bandwidth, Credentials, Refusal, Verification, Visit};
+use crate::names::{DeviceId, ShareId, TunnelId, UserId, VisitId};
+use crate::times::Now;
+
+/// Visitor addresses of one tunnel that are told apart.
+const VISITORS: usize = 4096;
+
+/// Passwords of one tunnel that are known to be right.
+const VERIFIED: usize = 256;
+
+/// When to try again while too many visits go on: nobody knows when one ends.
+const ROOM_IN: Duration = Duration::from_secs(1);
+
+/// What is counted about a tunnel's visits.
+#[derive(Debug)]
+pub(super) struct Gate {
+    all: Meter,
+    visitors: Table<Visitor>,
+    passwords: Bucket,
+    verified: Verified,
+}
+
+impl Gate {
+    pub(super) fn new() -> Self {
+        Self {
+            all: Meter::default(),
+            visitors: Table::new(VISITORS),
+            passwords: Bucket::default(),
+            verified: Verified::default(),
+        }
+    }
+
+    /// Other rates are in force: what was taken under the old ones means nothing under them.
+    pub(super) fn forget_rates(&mut self) {
+        self.all.bucket = Bucket::default();
+        self.passwords = Bucket::default();
+        self.visitors.forget_rates();
+    }
+}
+
+/// Digests of credentials that were found right, and for which hash of whom.
+#[derive(Debug, Default)]
+struct Verified {
+    known: HashMap<[u8; 32], (String, PasswordHash)>,
+    order: VecDeque<[u8; 32]>,
+}
+
+impl Verified {
+    fn knows(&self, digest: &[u8; 32], user: &str, hash: &PasswordHash) -> bool {
+        let known = self.known.get(digest);
+        known.is_some_and(|(name, right)| name == user && right == hash)
+    }
+
+    fn learn(&mut self, digest: [u8; 32], user: String, hash: PasswordHash) {
+        if self.known.insert(digest, (user, hash)).is_some() {
+            return;
+        }
+        self.order.push_back(digest);
+        if self.order.len() > VERIFIED
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.known.remove(&oldest);
+        }
+    }
+}
+
+/// Who owns tunnels, for the limits over all of theirs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Owner {
+    Device(DeviceId),
+    User(UserId),
+}
+
+/// What is counted about an owner.
+#[derive(Debug, Default)]
+pub(super) struct Owned {
+    meter: Meter,
+    held: usize,
+}
+
+/// What is kept of a visit that goes on or waits.
+#[derive(Debug)]
+pub(super) struct Stay {
+    pub(super) tunnel: TunnelId,
+    owners: [Owner; 2],
+    seat: Seat<Visitor>,
+    peer: IpAddr,
+    http: Option<KeptHttp>,
+    held: bool,
+    rule: RuleId,
+    shadowed: Vec<RuleId>,
+}
+
+#[derive(Debug)]
+struct KeptHttp {
+    method: Method,
+    path: String,
+    user: Option<(String, PasswordHash)>,
+    share: Option<ShareId>,
+}
+
+/// What a visit that may come in is told about itself.
+#[derive(Debug, Clone)]
+pub(super) struct Passage {
+    pub(super) policy: Arc<Policy>,
+    pub(super) rule: RuleId,
+    pub(super) shadowed: Vec<RuleId>,
+    pub(super) bandwidth: Bandwidth,
+}
+
+/// What the gate says to a visit that is not refused.
+pub(super) enum Judged {
+    /// It may come in, by this rule.
+    In(RuleId, Vec<RuleId>),
+    /// Its password has to be checked first.
+    Verify(Verification),
+}
+
+impl Engine {
+    /// Asks the policy of an open tunnel about a visit. Counts guesses, and nothing else.
+    pub(super) fn judge_visit(
+        &mut self,
+        now: Now,
+        id: TunnelId,
+        visit: &Visit,
+    ) -> Result<Judged, Refusal> {
+        self.learn(now, id, visit);
+        let over = self.over(now.monotonic, id, visit.peer.ip());
+        let tunnel = self.tunnels.get(&id).expect(FOUND);
+        let share = self.share_of(id, visit.http.as_ref().and_then(|http| http.share));
+        let http = visit.http.as_ref().map(|http| HttpFacts {
+            method: &http.method,
+            path: &http.path,
+            login: login(tunnel, http.credentials.as_ref()),
+            share: share.map(|row| ShareFacts {
+                over: row.is_over(now.wall),
+                methods: &row.methods,
+                paths: &row.paths,
+            }),
+        });
+        let facts = Facts {
+            suspended: self.is_suspended(tunnel),
+            peer: visit.peer.ip(),
+            http,
+            over: &over,
+        };
+        let decision = decide(&tunnel.row.policy, &facts);
+        if decision.verdict == Verdict::Verify {
+            return self.ask_for_check(now, id, visit);
+        }
+        let tunnel = self.tunnels.get(&id).expect(FOUND);
+        match refusal(tunnel, &decision) {
+            Some(refusal) => Err(refusal),
+            None => Ok(Judged::In(decision.rule, decision.shadowed)),
+        }
+    }
+
+    /// The share a visit says it comes with, if it is one of this tunnel.
+    fn share_of(
+        &self,
+        id: TunnelId,
+        share: Option<ShareId>,
+    ) -> Option<&super::policy::share::ShareRow> {
+        self.shares.get(&share?).filter(|row| row.tunnel == id)
+    }
+
+    /// Whether the operator keeps visits from a tunnel, itself or with its device or user.
+    pub(super) fn is_suspended(&self, tunnel: &Tunnel) -> bool {
+        let row = &tunnel.row;
+        let device = self.devices.get(&row.device);
+        let user = self.users.get(&row.user);
+        row.suspended_at.is_some()
+            || device.is_some_and(|device| device.row.suspended_at.is_some())
+            || user.is_some_and(|user| user.suspended_at.is_some())
+    }
+
+    /// Remembers credentials that were checked and found right; the guess was none, and is given back.
+    fn learn(&mut self, now: Now, id: TunnelId, visit: &Visit) {
+        let http = visit.http.as_ref();
+        let Some(said) = http.and_then(|http| http.credentials.as_ref()) else {
+            return;
+        };
+        let Some(checked) = said.checked.as_ref().filter(|checked| checked.right) else {
+            return;
+        };
+        let limits = &self.settings.limits;
+        let tunnel = self.tunnels.get_mut(&id).expect(FOUND);
+        let user = tunnel.row.policy.user(&said.user);
+        if user.is_none_or(|user| *user.hash() != checked.hash) {
+            return;
+        }
+        let (digest, user) = (said.digest, said.user.clone());
+        if tunnel.gate.verified.knows(&digest, &user, &checked.hash) {
+            return;
+        }
+        tunnel
+            .gate
+            .verified
+            .learn(digest, user, checked.hash.clone());
+        let rate = limits.tunnel_passwords;
+        tunnel.gate.passwords.give_back(now.monotonic, rate);
+        let source = Source::from(visit.peer.ip());
+        self.sources
+            .give_back(now.monotonic, &limits.sources, Act::Password, source);
+    }
+
+    /// Counts a guess, and says what to check it against.
+    fn ask_for_check(&mut self, now: Now, id: TunnelId, visit: &Visit) -> Result<Judged, Refusal> {
+        let limits = &self.settings.limits;
+        let tunnel = self.tunnels.get_mut(&id).expect(FOUND);
+        let rate = limits.tunnel_passwords;
+        let over = |scope, rate, retry_in| Refusal::Limited {
+            rule: RuleId::Guesses(scope, rate),
+            retry_in,
+        };
+        let bucket = &mut tunnel.gate.passwords;
+        let (at, source) = (now.monotonic, Source::from(visit.peer.ip()));
+        bucket
+            .peek(at, rate)
+            .map_err(|wait| over(Scope::Tunnel, rate, wait))?;
+        self.sources
+            .take(at, &limits.sources, Act::Password, source)
+            .map_err(|wait| over(Scope::Source, limits.sources.passwords, wait))?;
+        bucket.count(at, rate);
+        let http = visit.http.as_ref();
+        let said = http.and_then(|http| http.credentials.as_ref());
+        let known = said.and_then(|said| tunnel.row.policy.user(&said.user));
+        let user = known.or_else(|| tunnel.row.policy.users().first());
+        let hash = user
+            .expect("only a policy with users asks for a check")
+            .hash();
+        Ok(Judged::Verify(Verification {
+            tunnel: id,
+            realm: tunnel.row.slug.clone(),
+            hash: hash.clone(),
+        }))
+    }
+
+    /// The limits that have no room for one more visit.
+    fn over(&mut self, now: Instant, id: TunnelId, ip: IpAddr) -> Vec<Over> {
+        let visitor = Visitor::from(ip);
+        let tunnel = self.tunnels.get_mut(&id).expect(FOUND);
+        tunnel.gate.visitors.tidy(now, visitor);
+        let own = &tunnel.row.policy;
+        let limits = &self.settings.limits;
+        let meter = tunnel.gate.visitors.look(visitor);
+        let mut over = Vec::new();
+        let own_limit = own.visitor_limit();
+        look(
+            now,
+            Scope::Visitor,
+            &meter,
+            own_limit,
+            limits.visitor,
+            &mut over,
+        );
+        let own_limit = own.tunnel_limit();
+        look(
+            now,
+            Scope::Tunnel,
+            &tunnel.gate.all,
+            own_limit,
+            limits.tunnel,
+            &mut over,
+        );
+        let none = Limit::default();
+        for (owner, scope, ceilings) in [
+            (
+                Owner::Device(tunnel.row.device),
+                Scope::Device,
+                &limits.device,
+            ),
+            (Owner::User(tunnel.row.user), Scope::User, &limits.user),
+        ] {
+            let most = Limit {
+                rate: ceilings.rate,
+                concurrency: ceilings.streams,
+                bandwidth: None,
+            };
+            if let Some(owned) = self.owned.get(&owner) {
+                look(now, scope, &owned.meter, none, most, &mut over);
+            }
+        }
+        over
+    }
+
+    /// Counts a visit that comes in, and keeps what a new policy would be asked about.
+    pub(super) fn enter(
+        &mut self,
+        now: Instant,
+        id: TunnelId,
+        visit: &Visit,
+        (rule, shadowed): (RuleId, Vec<RuleId>),
+        held: bool,
+    ) {
+        let limits = &self.settings.limits;
+        let tunnel = self.tunnels.get_mut(&id).expect(FOUND);
+        let row = &tunnel.row;
+        let owners = [Owner::Device(row.device), Owner::User(row.user)];
+        let seat = tunnel.gate.visitors.seat(visit.peer.ip().into());
+        let all = row.policy.tunnel_limit().or(limits.tunnel);
+        let each = row.policy.visitor_limit().or(limits.visitor);
+        count(now, &mut tunnel.gate.all, all);
+        if let Some(meter) = tunnel.gate.visitors.meter(seat) {
+            count(now, meter, each);
+        }
+        for (owner, rate) in owners
+            .into_iter()
+            .zip([limits.device.rate, limits.user.rate])
+        {
+            let owned = self.owned.entry(owner).or_default();
+            owned.held += usize::from(held);
+            let limit = Limit {
+                rate,
+                ..Limit::default()
+            };
+            count(now, &mut owned.meter, limit);
+        }
+        let stay = Stay {
+            tunnel: id,
+            owners,
+            seat,
+            peer: visit.peer.ip(),
+            http: visit.http.as_ref().map(|http| KeptHttp {
+                method: http.method.clone(),
+                path: http.path.clone(),
+                user: whose(tunnel, http.credentials.as_ref()),
+                share: http.share,
+            }),
+            held,
+            rule,
+            shadowed,
+        };
+        self.stays.insert(visit.id, stay);
+    }
+
+    /// A visit is over, or waits no longer and is refused.
+    pub(super) fn left(&mut self, visit: VisitId) {
+        let Some(stay) = self.stays.remove(&visit) else {
+            return;
+        };
+        if let Some(tunnel) = self.tunnels.get_mut(&stay.tunnel) {
+            let open = &mut tunnel.gate.all.open;
+            *open = open.saturating_sub(1);
+            if let Some(meter) = tunnel.gate.visitors.meter(stay.seat) {
+                meter.open = meter.open.saturating_sub(1);
+            }
+        }
+        for owner in stay.owners {
+            if let Some(owned) = self.owned.get_mut(&owner) {
+                owned.meter.open = owned.meter.open.saturating_sub(1);
+                owned.held = owned.held.saturating_sub(usize::from(stay.held));
+            }
+        }
+    }
+
+    /// A visit that waited goes on.
+    pub(super) fn waits_no_more(&mut self, visit: VisitId) {
+        let Some(stay) = self.stays.get_mut(&visit) else {
+            return;
+        };
+        if std::mem::take(&mut stay.held) {
+            for owner in stay.owners {
+                if let Some(owned) = self.owned.get_mut(&owner) {
+                    owned.held = owned.held.saturating_sub(1);
+                }
+            }
+        }
+    }
+
+    /// Whether an owner of a tunnel has as many visits waiting as it may.
+    pub(super) fn owners_wait_enough(&self, id: TunnelId) -> bool {
+        let row = &self.tunnels.get(&id).expect(FOUND).row;
+        let limits = &self.settings.limits;
+        [
+            (Owner::Device(row.device), limits.device.held),
+            (Owner::User(row.user), limits.user.held),
+        ]
+        .into_iter()
+        .any(|(owner, most)| {
+            let held = self.owned.get(&owner).map_or(0, |owned| owned.held);
+            most.is_some_and(|most| held >= most)
+        })
+    }
+
+    /// What a visit that came in is told about itself.
+    pub(super) fn passage(&self, visit: VisitId, id: TunnelId) -> Passage {
+        let row = &self.tunnels.get(&id).expect(FOUND).row;
+        let limits = &self.settings.limits;
+        let stay = self
+            .stays
+            .get(&visit)
+            .expect("it came in before it goes on");
+        Passage {
+            policy: Arc::clone(&row.policy),
+            rule: stay.rule.clone(),
+            shadowed: stay.shadowed.clone(),
+            bandwidth: Bandwidth {
+                from: stay.peer.into(),
+                tunnel: row.policy.tunnel_limit().or(limits.tunnel).bandwidth,
+                visitor: row.policy.visitor_limit().or(limits.visitor).bandwidth,
+                device: limits.device.bandwidth,
+                user: limits.user.bandwidth,
+            },
+        }
+    }
+
+    /// The visits of a tunnel, going on or waiting, that its policy as it is now would not let in. Limits
+    /// are for those who come.
+    pub(super) fn no_longer_allowed(&self, now: Now, id: TunnelId) -> Vec<(VisitId, Refusal)> {
+        let tunnel = self.tunnels.get(&id).expect(FOUND);
+        let policy = &tunnel.row.policy;
+        let mut out: Vec<_> = self
+            .stays
+            .iter()
+            .filter(|(_, stay)| stay.tunnel == id)
+            .filter_map(|(visit, stay)| {
+                let share = self.share_of(id, stay.http.as_ref().and_then(|http| http.share));
+                let http = stay.http.as_ref().map(|http| HttpFacts {
+                    method: &http.method,
+                    path: &http.path,
+                    login: match &http.user {
+                        Some((name, hash))
+                            if policy.user(name).is_some_and(|user| user.hash() == hash) =>
+                        {
+                            Login::Right { user: name }
+                        }
+                        _ => Login::None,
+                    },
+                    share: share.map(|row| ShareFacts {
+                        over: row.is_over(now.wall),
+                        methods: &row.methods,
+                        paths: &row.paths,
+                    }),
+                });
+                let facts = Facts {
+                    suspended: false,
+                    peer: stay.peer,
+                    http,
+                    over: &[],
+                };
+                refusal(tunnel, &decide(policy, &facts)).map(|refusal| (*visit, refusal))
+            })
+            .collect();
+        out.sort_by_key(|(visit, _)| *visit);
+        out
+    }
+
+    /// A visit to a name that nothing answers: counted for its source, and refused as that when there are
+    /// too many.
+    pub(super) fn nobody_there(&mut self, now: Now, visit: &Visit, refusal: Refusal) -> Refusal {
+        if !matches!(refusal, Refusal::NoRoute { .. }) {
+            return refusal;
+        }
+        let source = Source::from(visit.peer.ip());
+        match self.source_may(now, Act::UnknownHost, source) {
+            Ok(()) => refusal,
+            Err(retry_in) => Refusal::Limited {
+                rule: RuleId::UnknownHosts(self.settings.limits.sources.unknown_hosts),
+                retry_in,
+            },
+        }
+    }
+
+    /// Whether a source may do something once more, and counts it if so; else in how long. For what
+    /// happens outside of the engine: handshakes, calls of the admin API.
+    pub fn source_may(&mut self, now: Now, act: Act, source: Source) -> Result<(), Duration> {
+        let rates = &self.settings.limits.sources;
+        self.sources.take(now.monotonic, rates, act, source)
+    }
+
+    /// Other settings are in force.
+    pub(super) fn forget_rates(&mut self) {
+        self.sources = super::limits::Sources::default();
+        self.owned
+            .values_mut()
+            .for_each(|owned| owned.meter.bucket = Bucket::default());
+        self.tunnels
+            .values_mut()
+            .for_each(|tunnel| tunnel.gate.forget_rates());
+    }
+}
+
+/// Counts one visit that comes in.
+fn count(now: Instant, meter: &mut Meter, limit: Limit) {
+    meter.open += 1;
+    if let Some(rate) = limit.rate {
+        meter.bucket.count(now, rate);
+    }
+}
+
+/// Notes what of a meter has no room: by the tunnel's own limit, or where it has none, by the operator's.
+fn look(
+    now: Instant,
+    scope: Scope,
+    meter: &Meter,
+    own: Limit,
+    default: Limit,
+    over: &mut Vec<Over>,
+) {
+    let limit = own.or(default);
+    if let Some(rate) = limit.rate
+        && let Err(retry_in) = meter.bucket.peek(now, rate)
+    {
+        over.push(Over {
+            rule: RuleId::Rate(scope, rate),
+            retry_in,
+            own: own.rate.is_some(),
+        });
+    }
+    if let Some(most) = limit.concurrency
+        && meter.open >= most.get()
+    {
+        over.push(Over {
+            rule: RuleId::Concurrency(scope, most.get()),
+            retry_in: ROOM_IN,
+            own: own.concurrency.is_some(),
+        });
+    }
+}
+
+/// What is known of somebody's credentials.
+fn login<'v>(tunnel: &Tunnel, said: Option<&'v Credentials>) -> Login<'v> {
+    let Some(said) = said else {
+        return Login::None;
+    };
+    let policy = &tunnel.row.policy;
+    let user = policy.user(&said.user);
+    let known = |hash| tunnel.gate.verified.knows(&said.digest, &said.user, hash);
+    if user.is_some_and(|user| known(user.hash())) {
+        return Login::Right { user: &said.user };
+    }
+    let against = user.or_else(|| policy.users().first());
+    match &said.checked {
+        // Checked against another hash: the policy has changed meanwhile.
+        Some(checked) if against.is_some_and(|user| *user.hash() == checked.hash) => Login::Wrong,
+        _ => Login::Unchecked,
+    }
+}
+
+/// Whose credentials let a visit in.
+fn whose(tunnel: &Tunnel, said: Option<&Credentials>) -> Option<(String, PasswordHash)> {
+    match login(tunnel, said) {
+        Login::Right { user } => {
+            let hash = tunnel.row.policy.user(user)?.hash();
+            Some((user.to_owned(), hash.clone()))
+        }
+        Login::None | Login::Unchecked | Login::Wrong => None,
+    }
+}
+
+/// What visitors get of a decision; none when they may come in.
+fn refusal(tunnel: &Tunnel, decision: &Decision) -> Option<Refusal> {
+    let (slug, rule) = (|| tunnel.row.slug.clone(), || decision.rule.clone());
+    Some(match decision.verdict {
+        Verdict::Pass => return None,
+        Verdict::Denied => Refusal::Denied { rule: rule() },
+        Verdict::MethodNotAllowed => Refusal::MethodNotAllowed {
+            rule: rule(),
+            allowed: allowed(&tunnel.row.policy),
+        },
+        Verdict::Verify | Verdict::Unauthorized => Refusal::Unauthorized { realm: slug() },
+        Verdict::ShareOver => Refusal::ShareOver { tunnel: slug() },
+        Verdict::Limited { retry_in } => Refusal::Limited {
+            rule: rule(),
+            retry_in,
+        },
+        Verdict::Suspended => Refusal::Suspended { tunnel: slug() },
+    })
+}
+
+fn allowed(policy: &Policy) -> String {
+    let names: Vec<&str> = policy.methods().iter().map(Method::as_str).collect();
+    names.join(", ")
+}
