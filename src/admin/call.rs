@@ -152,6 +152,17 @@ impl ApiClient {
         Ok((status, self.read(&bytes)?))
     }
 
+    /// `PATCH` with a JSON body.
+    pub async fn patch<A: Serialize, T: DeserializeOwned>(
+        &self,
+        path: &str,
+        ask: &A,
+    ) -> Result<T, CallError> {
+        let body = serde_json::to_vec(ask).map_err(|err| self.broken(err.into()))?;
+        let answer = self.call(Method::PATCH, path, body.into()).await?;
+        self.read(&answer.1)
+    }
+
     /// `DELETE`.
     pub async fn delete<T: DeserializeOwned>(&self, path: &str) -> Result<T, CallError> {
         let answer = self.call(Method::DELETE, path, Bytes::new()).await?;

@@ -34,7 +34,8 @@ pub use socket::{AdminSocket, SocketError};
 use checks::DoctorJson;
 use types::{
     AuditJson, ClientStatusJson, DeviceJson, EventJson, InviteAsk, InviteJson, JoinAsk, JoinJson,
-    OpenAsk, ReloadJson, ServerStatusJson, TunnelJson, UserJson,
+    OpenAsk, PolicyAsk, ReloadJson, ServerStatusJson, ShareLinkAsk, ShareLinkJson, TunnelJson,
+    UserJson,
 };
 
 /// Who calls, from the socket's peer credentials.
@@ -105,6 +106,20 @@ pub trait ClientBackend: CommonBackend {
     fn show(&self, key: String) -> impl Future<Output = Reply<TunnelJson>> + Send;
     /// Ends a tunnel, by id or slug; remembered while the server is away.
     fn close(&self, caller: Caller, key: String) -> impl Future<Output = Reply<TunnelJson>> + Send;
+    /// Changes a tunnel's policy, by id or slug.
+    fn set(
+        &self,
+        caller: Caller,
+        key: String,
+        ask: PolicyAsk,
+    ) -> impl Future<Output = Reply<TunnelJson>> + Send;
+    /// Makes a share link for a tunnel, by id or slug.
+    fn share(
+        &self,
+        caller: Caller,
+        key: String,
+        ask: ShareLinkAsk,
+    ) -> impl Future<Output = Reply<ShareLinkJson>> + Send;
     /// How it stands.
     fn status(&self) -> impl Future<Output = Reply<ClientStatusJson>> + Send;
     /// Looks at all that it depends on. One at a time.
@@ -129,7 +144,21 @@ pub trait ServerBackend: CommonBackend {
     fn tunnel(&self, key: String) -> impl Future<Output = Reply<TunnelJson>> + Send;
     /// Ends a tunnel, by id or slug.
     fn close(&self, caller: Caller, key: String) -> impl Future<Output = Reply<TunnelJson>> + Send;
-    /// Revokes a device or an invite, by id or by a device's name.
+    /// Changes a tunnel's policy, by id or slug.
+    fn set(
+        &self,
+        caller: Caller,
+        key: String,
+        ask: PolicyAsk,
+    ) -> impl Future<Output = Reply<TunnelJson>> + Send;
+    /// Keeps a user, a device or a tunnel from everything, or, with `on` false, no longer.
+    fn suspend(
+        &self,
+        caller: Caller,
+        what: String,
+        on: bool,
+    ) -> impl Future<Output = Reply<()>> + Send;
+    /// Revokes a share link, a device or an invite, by id or by a device's name.
     fn revoke(&self, caller: Caller, what: String) -> impl Future<Output = Reply<()>> + Send;
     /// How it stands.
     fn status(&self) -> impl Future<Output = Reply<ServerStatusJson>> + Send;

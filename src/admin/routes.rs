@@ -14,7 +14,8 @@ use super::checks::DoctorJson;
 use super::events::Watchers;
 use super::types::{
     AuditJson, ClientStatusJson, DeviceJson, InviteAsk, InviteJson, JoinAsk, JoinJson, OpenAsk,
-    ReloadJson, ServerStatusJson, TunnelJson, UserJson,
+    PolicyAsk, ReloadJson, ServerStatusJson, ShareLinkAsk, ShareLinkJson, SuspendAsk, TunnelJson,
+    UserJson,
 };
 use super::{ApiError, Caller, ClientBackend, CommonBackend, ServerBackend, drain, figures};
 use crate::codes::Code;
@@ -58,7 +59,11 @@ impl<B> Hub<B> {
 pub(super) fn client<B: ClientBackend>(hub: Hub<B>) -> Router {
     let routes = Router::new()
         .route("/v1/tunnels", get(list::<B>).post(open::<B>))
-        .route("/v1/tunnels/{key}", get(show::<B>).delete(close::<B>))
+        .route(
+            "/v1/tunnels/{key}",
+            get(show::<B>).delete(close::<B>).patch(set::<B>),
+        )
+        .route("/v1/tunnels/{key}/shares", post(share::<B>))
         .route("/v1/status", get(client_status::<B>))
         .route("/v1/doctor", get(doctor::<B>).post(doctor::<B>))
         .route("/v1/join", post(join::<B>))
@@ -72,7 +77,9 @@ pub(super) fn server<B: ServerBackend>(hub: Hub<B>) -> Router {
         .route("/v1/tunnels", get(server_tunnels::<B>))
         .route(
             "/v1/tunnels/{key}",
-            get(server_tunnel::<B>).delete(server_close::<B>),
+            get(server_tunnel::<B>)
+                .delete(server_close::<B>)
+                .patch(server_set::<B>),
         )
         .route("/v1/status", get(server_status::<B>))
         .route(
@@ -85,6 +92,8 @@ pub(super) fn server<B: ServerBackend>(hub: Hub<B>) -> Router {
         .route("/v1/users", get(users::<B>))
         .route("/v1/invites", post(invite::<B>))
         .route("/v1/revoke", post(revoke::<B>))
+        .route("/v1/suspend", post(suspend::<B>))
+        .route("/v1/resume", post(resume::<B>))
         .route("/v1/audit", get(audit::<B>));
     finish(routes, hub)
 }
@@ -181,6 +190,66 @@ async fn close<B: ClientBackend>(
     Key(key): Key,
 ) -> Answer<TunnelJson> {
     hub.backend.close(caller, key).await.map(axum::Json)
+}
+
+async fn set<B: ClientBackend>(
+    State(hub): State<Hub<B>>,
+    caller: Caller,
+    Key(key): Key,
+    Json(ask): Json<PolicyAsk>,
+) -> Answer<TunnelJson> {
+    hub.backend.set(caller, key, ask).await.map(axum::Json)
+}
+
+async fn share<B: ClientBackend>(
+    State(hub): State<Hub<B>>,
+    caller: Caller,
+    Key(key): Key,
+    Json(ask): Json<ShareLinkAsk>,
+) -> Result<(StatusCode, axum::Json<ShareLinkJson>), ApiError> {
+    let link = hub.backend.share(caller, key, ask).await?;
+    Ok((StatusCode::CREATED, axum::Json(link)))
+}
+
+async fn server_set<B: ServerBackend>(
+    State(hub): State<Hub<B>>,
+    caller: Caller,
+    Key(key): Key,
+    Json(ask): Json<PolicyAsk>,
+) -> Answer<TunnelJson> {
+    hub.backend.set(caller, key, ask).await.map(axum::Json)
+}
+
+#[derive(Serialize)]
+struct Suspension {
+    what: String,
+    suspended: bool,
+}
+
+async fn suspend<B: ServerBackend>(
+    State(hub): State<Hub<B>>,
+    caller: Caller,
+    Json(ask): Json<SuspendAsk>,
+) -> Answer<Suspension> {
+    keep(&hub, caller, ask.what, true).await
+}
+
+async fn resume<B: ServerBackend>(
+    State(hub): State<Hub<B>>,
+    caller: Caller,
+    Json(ask): Json<SuspendAsk>,
+) -> Answer<Suspension> {
+    keep(&hub, caller, ask.what, false).await
+}
+
+async fn keep<B: ServerBackend>(
+    hub: &Hub<B>,
+    caller: Caller,
+    what: String,
+    suspended: bool,
+) -> Answer<Suspension> {
+    hub.backend.suspend(caller, what.clone(), suspended).await?;
+    Ok(axum::Json(Suspension { what, suspended }))
 }
 
 async fn client_status<B: ClientBackend>(State(hub): State<Hub<B>>) -> Answer<ClientStatusJson> {

@@ -12,8 +12,8 @@ use super::drain::{DrainAsk, DrainJson};
 use super::figures::{LinkFiguresJson, LinkPage};
 use super::types::{
     AuditJson, ClientStatusJson, DeviceJson, EndsNextJson, EventJson, InviteAsk, InviteJson,
-    JoinAsk, JoinJson, LinkJson, OpenAsk, PacketsJson, ReloadJson, ServerStatusJson, TunnelJson,
-    UserJson, VisitJson,
+    JoinAsk, JoinJson, LinkJson, OpenAsk, PacketsJson, PolicyAsk, ReloadJson, ServerStatusJson,
+    ShareLinkAsk, ShareLinkJson, TunnelJson, UserJson, VisitJson,
 };
 use super::{
     ApiClient, ApiError, Caller, ClientBackend, CommonBackend, EventStream, ServerBackend, socket,
@@ -57,6 +57,7 @@ pub(crate) fn tunnel(number: u8, slug: &str) -> TunnelJson {
         visits_total: 0,
         public_port: None,
         proxy_protocol: None,
+        policy: None,
         device: None,
         user: None,
         probe: None,
@@ -277,6 +278,33 @@ impl ClientBackend for Fake {
         self.end(&key)
     }
 
+    async fn set(
+        &self,
+        caller: Caller,
+        key: String,
+        ask: PolicyAsk,
+    ) -> Result<TunnelJson, ApiError> {
+        self.called(format!("set {key} {:?}", ask.parts), Some(caller))
+            .await?;
+        self.find(&key)
+    }
+
+    async fn share(
+        &self,
+        caller: Caller,
+        key: String,
+        ask: ShareLinkAsk,
+    ) -> Result<ShareLinkJson, ApiError> {
+        self.called(format!("share {key} {}", ask.expires), Some(caller))
+            .await?;
+        let tunnel = self.find(&key)?;
+        Ok(ShareLinkJson {
+            id: "shr_1".to_owned(),
+            url: format!("{}/.wormkey/share/x", tunnel.url.unwrap_or_default()),
+            expires_at: NOW,
+        })
+    }
+
     async fn status(&self) -> Result<ClientStatusJson, ApiError> {
         self.called("status", None).await?;
         let state = self.state();
@@ -363,6 +391,22 @@ impl ServerBackend for Fake {
     async fn close(&self, caller: Caller, key: String) -> Result<TunnelJson, ApiError> {
         self.called(format!("close {key}"), Some(caller)).await?;
         self.end(&key)
+    }
+
+    async fn set(
+        &self,
+        caller: Caller,
+        key: String,
+        ask: PolicyAsk,
+    ) -> Result<TunnelJson, ApiError> {
+        self.called(format!("set {key} {:?}", ask.parts), Some(caller))
+            .await?;
+        self.find(&key)
+    }
+
+    async fn suspend(&self, caller: Caller, what: String, on: bool) -> Result<(), ApiError> {
+        self.called(format!("suspend {what} {on}"), Some(caller))
+            .await
     }
 
     async fn revoke(&self, caller: Caller, what: String) -> Result<(), ApiError> {

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::engine::policy::Policy;
 use crate::names::{DeviceId, TunnelId, UserId};
 use crate::times::WallTime;
 
@@ -64,6 +65,9 @@ pub struct TunnelJson {
     /// The PROXY header before each connection: `v1`, `v2`. Client only.
     #[serde(default)]
     pub proxy_protocol: Option<String>,
+    /// What it lets through.
+    #[serde(default)]
+    pub policy: Option<Policy>,
     /// `dev_…`; server only.
     #[serde(default)]
     pub device: Option<DeviceId>,
@@ -126,6 +130,56 @@ pub struct OpenAsk {
     /// A PROXY header before each connection (tcp, tls): `v1`, `v2`.
     #[serde(default)]
     pub proxy_protocol: Option<String>,
+    /// What it lets through; everything when absent.
+    #[serde(default)]
+    pub policy: Option<Policy>,
+}
+
+/// `PATCH /v1/tunnels/{key}`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub struct PolicyAsk {
+    /// What the parts named are to be.
+    pub policy: Policy,
+    /// `auth`, `allow`, `limits`… as the policy calls them; empty: all of it.
+    #[serde(default)]
+    pub parts: Vec<String>,
+}
+
+/// `POST /v1/tunnels/{key}/shares`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub struct ShareLinkAsk {
+    /// How long it works: `10m`.
+    pub expires: String,
+    /// How many visitors may open it; any number when absent.
+    #[serde(default)]
+    pub uses: Option<u32>,
+    /// The only methods it is for.
+    #[serde(default)]
+    pub methods: Vec<String>,
+    /// The only paths it is for.
+    #[serde(default)]
+    pub paths: Vec<String>,
+}
+
+/// Its answer: the link is shown this once.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+pub struct ShareLinkJson {
+    /// `shr_…`
+    pub id: String,
+    /// The link.
+    pub url: String,
+    /// When it stops working.
+    pub expires_at: WallTime,
+}
+
+/// `POST /v1/suspend` and `/v1/resume` of a server.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SuspendAsk {
+    /// A user, a device or a tunnel, by id or name.
+    pub what: String,
 }
 
 /// `POST /v1/join`.

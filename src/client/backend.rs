@@ -7,8 +7,8 @@ use std::time::Duration;
 use crate::admin::checks::DoctorJson;
 use crate::admin::drain::{DrainAsk, DrainJson, not_by_itself};
 use crate::admin::types::{
-    ClientStatusJson, EventJson, JoinAsk, JoinJson, LinkJson, OpenAsk, PacketsJson, ReloadJson,
-    TunnelJson,
+    ClientStatusJson, EventJson, JoinAsk, JoinJson, LinkJson, OpenAsk, PacketsJson, PolicyAsk,
+    ReloadJson, ShareLinkAsk, ShareLinkJson, TunnelJson,
 };
 use crate::admin::{ApiError, Caller, ClientBackend, CommonBackend, EventStream};
 use crate::codes::Code;
@@ -163,6 +163,30 @@ impl ClientBackend for Backend {
 
     async fn doctor(&self) -> Result<DoctorJson, ApiError> {
         self.client.doctor().await
+    }
+
+    async fn set(
+        &self,
+        caller: Caller,
+        key: String,
+        ask: PolicyAsk,
+    ) -> Result<TunnelJson, ApiError> {
+        let client = Arc::clone(&self.client);
+        let set = self.run("set", client.set(key, ask)).await?;
+        tracing::info!(uid = caller.uid, tunnel = %set.id, slug = set.slug, "policy set");
+        Ok(set)
+    }
+
+    async fn share(
+        &self,
+        caller: Caller,
+        key: String,
+        ask: ShareLinkAsk,
+    ) -> Result<ShareLinkJson, ApiError> {
+        let client = Arc::clone(&self.client);
+        let link = self.run("share", client.share(key, ask)).await?;
+        tracing::info!(uid = caller.uid, share = link.id, "share link made");
+        Ok(link)
     }
 
     async fn status(&self) -> Result<ClientStatusJson, ApiError> {

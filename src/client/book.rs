@@ -13,6 +13,7 @@ use crate::admin::checks::ProbeJson;
 use crate::admin::types::{EndsNextJson, TunnelJson};
 use crate::codes::Code;
 use crate::engine::book::{BookChange, BookRow, BookSnapshot, BookState, Enrolment, HostMode};
+use crate::engine::policy::Policy;
 use crate::names::{Slug, TunnelId};
 use crate::origin::OriginTunnel;
 use crate::store::ClientStore;
@@ -264,6 +265,7 @@ impl Book {
         let confirmed = BookRow {
             slug: Some(slug),
             url: Some(bound.url.clone()),
+            policy: policy_of(bound)?,
             state: BookState::Open,
             expires_at: bound.expires_at.map(WallTime::from_millis),
             created_at: WallTime::from_millis(bound.created_at),
@@ -392,6 +394,7 @@ impl Book {
             proxy_protocol: row
                 .proxy_protocol
                 .map(|version| version.as_str().to_owned()),
+            policy: Some(row.policy.clone()),
             device: None,
             user: None,
             probe: live.and_then(|l| l.probe()),
@@ -473,6 +476,17 @@ impl State {
     }
 }
 
+/// The policy that the server says is in force.
+fn policy_of(bound: &Bound) -> Result<Policy, ApiError> {
+    let text = bound.policy.as_deref().unwrap_or("{}");
+    Policy::parse(text).map_err(|e| {
+        ApiError::new(
+            Code::Protocol,
+            format!("the server has a policy unread: {e}"),
+        )
+    })
+}
+
 fn authority_of(url: &str) -> String {
     url.split_once("://")
         .map_or(url, |(_, rest)| rest)
@@ -532,6 +546,7 @@ mod tests {
             public_port: None,
             yes_expose: false,
             proxy_protocol: None,
+            policy: Policy::default(),
             created_at: Clock.now().wall,
             ended_at: None,
         }

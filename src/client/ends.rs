@@ -187,6 +187,7 @@ mod tests {
 
     fn terms(now: Now, standing: Option<Standing>, idle_ms: u64) -> Terms {
         let bound = Bound {
+            policy: None,
             public_port: None,
             request: 1,
             tunnel: TunnelId::random(),

@@ -196,12 +196,14 @@ mod tests {
 
     use super::*;
     use crate::engine::book::{BookState, HostMode};
+    use crate::engine::policy::Policy;
     use crate::names::{Slug, TunnelId};
     use crate::origin::OriginPolicy;
     use crate::tasks::Tasks;
 
     fn row(port: u16) -> BookRow {
         BookRow {
+            policy: Policy::default(),
             proxy_protocol: None,
             id: TunnelId::random(),
             name: Slug::parse("app").ok(),

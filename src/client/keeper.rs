@@ -182,8 +182,8 @@ async fn run(client: &Arc<Client>, session: Session, epoch: watch::Receiver<u64>
     learn(client, &session.welcome, &epoch).await;
     client.set_current(Some(Current {
         link: session.link.clone(),
-        outbox,
         capabilities: session.welcome.capabilities,
+        outbox,
     }));
     client.stand_up(&session.link, Some(generation.to_string()));
     session.run(client, inbox, epoch).await

@@ -11,6 +11,7 @@ mod guard;
 mod keeper;
 mod minder;
 mod open;
+mod policy;
 mod probe;
 mod requests;
 mod session;
@@ -75,6 +76,8 @@ pub(crate) struct Client {
     started_at: WallTime,
     /// The link that is up now.
     current: Mutex<Option<Current>>,
+    /// Share links on their way to who asked.
+    shares: policy::Shares,
     /// How the link stands, for status.
     standing: watch::Sender<LinkJson>,
     /// Moves when the enrolment changes: links of the old one end.
@@ -107,9 +110,9 @@ pub(crate) struct Client {
 
 struct Current {
     link: Link,
-    outbox: mpsc::Sender<Control>,
     /// What the server can do.
     capabilities: Capabilities,
+    outbox: mpsc::Sender<Control>,
 }
 
 impl Running {
@@ -144,6 +147,7 @@ impl Running {
             link_settings: link_settings(&config),
             started_at: Clock.now().wall,
             current: Mutex::new(None),
+            shares: policy::Shares::default(),
             standing: watch::channel(LinkJson::default()).0,
             epoch: watch::channel(0).0,
             handed: Mutex::new(None),
@@ -371,6 +375,9 @@ impl Client {
 
     /// Asks the server to open a tunnel; the answer comes to the receiver.
     fn ask_bind(&self, row: &BookRow) -> Result<tokio::sync::oneshot::Receiver<Answer>, ApiError> {
+        if !row.policy.is_empty() {
+            self.needs_policies()?;
+        }
         let (request, answer) = self.requests.ask(Question::Bind(row.id));
         self.ask(
             request,

@@ -18,6 +18,10 @@ pub(super) enum Question {
     Bind(TunnelId),
     /// End a tunnel.
     Close(TunnelId),
+    /// Change a tunnel's policy.
+    Set(TunnelId),
+    /// Make a share link.
+    Share,
     /// Give up everything.
     Leave,
 }

@@ -178,6 +178,7 @@ impl Session {
     async fn message(&mut self, client: &Arc<Client>, message: Control) -> Option<Ended> {
         match message {
             Control::Bound(bound) => self.bound(client, bound).await,
+            Control::Shared(shared) => client.shared(shared),
             Control::Closed(Closed { request }) => self.closed(client, request).await,
             Control::Error(f) => return self.fault(client, f).await,
             Control::Update(update) => client.updated(update).await,
@@ -231,7 +232,7 @@ impl Session {
                 .end(id, BookState::Closed, now)
                 .await
                 .map(|()| client.book.row(id)),
-            Question::Bind(_) | Question::Leave => Ok(None),
+            Question::Bind(_) | Question::Set(_) | Question::Share | Question::Leave => Ok(None),
         };
         if let (Ok(Some(row)), Question::Close(_)) = (&answer, question) {
             client.tell_tunnel(row);
@@ -268,6 +269,8 @@ impl Session {
                     .end(id, BookState::Closed, Clock.now().wall)
                     .await;
             }
+            // Who asked is told; nothing else follows from it.
+            Question::Set(_) | Question::Share => {}
             Question::Close(_) | Question::Leave => {
                 warn!(%code, detail, "server refused a request")
             }
@@ -356,6 +359,7 @@ pub(super) fn bind_message(request: u64, row: &BookRow, now: WallTime) -> Contro
         declared: row.declared,
         labels: row.labels.clone(),
         public_port: row.public_port,
+        policy: (!row.policy.is_empty()).then(|| row.policy.to_text()),
     })
 }
 

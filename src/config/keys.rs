@@ -215,6 +215,116 @@ const SERVER: &[Key] = &[
         "\"64MiB\"",
         "The same for the devices of one user.",
     ),
+    key(
+        "limits.tunnel_rate",
+        "\"2000/s burst 4000\"",
+        "How often visits to one tunnel may begin, unless its policy says otherwise; \"off\" for no limit.",
+    ),
+    key(
+        "limits.tunnel_concurrency",
+        "4096",
+        "How many visits to one tunnel may go on at once, unless its policy says otherwise; \"off\" for no limit.",
+    ),
+    key(
+        "limits.tunnel_bandwidth",
+        "\"off\"",
+        "Bytes a second, each way, of one tunnel, unless its policy says otherwise.",
+    ),
+    key(
+        "limits.visitor_rate",
+        "\"200/s burst 2000\"",
+        "How often visits of one address (IPv6: of one /64) to one tunnel may begin, unless its policy says otherwise; \"off\" for no limit.",
+    ),
+    key(
+        "limits.visitor_concurrency",
+        "512",
+        "How many visits of one address to one tunnel may go on at once, unless its policy says otherwise; \"off\" for no limit.",
+    ),
+    key(
+        "limits.visitor_bandwidth",
+        "\"off\"",
+        "Bytes a second, each way, of one address at one tunnel, unless its policy says otherwise.",
+    ),
+    bare(
+        "limits.user_tunnels",
+        "How many open tunnels all devices of one user may have together.",
+    ),
+    bare(
+        "limits.user_links",
+        "How many devices of one user may have a link at once.",
+    ),
+    bare(
+        "limits.user_streams",
+        "How many visits to all tunnels of one user may go on at once; no policy may ask for more.",
+    ),
+    bare(
+        "limits.user_rate",
+        "How often visits to all tunnels of one user may begin; no policy may ask for more.",
+    ),
+    bare(
+        "limits.user_bandwidth",
+        "Bytes a second of all tunnels of one user; no policy may ask for more.",
+    ),
+    bare(
+        "limits.user_held",
+        "How many visits to all tunnels of one user may wait for absent links.",
+    ),
+    bare("limits.device_tunnels", "As user_tunnels, for one device."),
+    bare("limits.device_streams", "As user_streams, for one device."),
+    bare("limits.device_rate", "As user_rate, for one device."),
+    bare(
+        "limits.device_bandwidth",
+        "As user_bandwidth, for one device.",
+    ),
+    bare("limits.device_held", "As user_held, for one device."),
+    key(
+        "limits.failed_joins",
+        "\"10/m burst 10\"",
+        "How often one address may show join tokens that do not work.",
+    ),
+    key(
+        "limits.handshakes",
+        "\"50/s burst 500\"",
+        "How often one address may begin links.",
+    ),
+    key(
+        "limits.unknown_hosts",
+        "\"10/s burst 100\"",
+        "How often one address may ask for names that no tunnel has.",
+    ),
+    key(
+        "limits.passwords",
+        "\"10/m burst 10\"",
+        "How often one address may try passwords that are not known to be right.",
+    ),
+    key(
+        "limits.api_calls",
+        "\"200/s burst 1000\"",
+        "How often one user of this machine may call the admin API.",
+    ),
+    key(
+        "limits.tunnel_passwords",
+        "\"60/m burst 60\"",
+        "How often all addresses together may try passwords at one tunnel.",
+    ),
+    bare(
+        "limits.reserved",
+        "Names that no tunnel may have, beside those kept for wormkey.",
+    ),
+    bare(
+        "limits.kinds",
+        "The kinds of tunnels that are served: \"http\", \"tcp\", \"tls\", \"udp\"; all when left out.",
+    ),
+    key(
+        "limits.expiry_max",
+        "\"never\"",
+        "The longest time until a tunnel's end. Who asks for more is refused, who asks for none gets this.",
+    ),
+    key(
+        "limits.force_auth",
+        "false",
+        "Whether every tunnel has to keep strangers out: with credentials or share links (http), or with allowed networks (others).",
+    ),
     KEEP_ALIVE,
     IDLE_TIMEOUT,
     FORMAT,

@@ -5,10 +5,12 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::engine::limits::LimitSettings;
 use crate::names::{Hostname, Slug, Target};
 
 mod file;
 mod keys;
+mod limits;
 mod load;
 mod problem;
 mod reload;
@@ -49,6 +51,8 @@ pub struct ServerConfig {
     pub tunnels: TunnelDefaults,
     /// `[dormant]`.
     pub dormant: DormantConfig,
+    /// `[limits]`.
+    pub limits: LimitSettings,
     /// `[link]`.
     pub link: LinkConfig,
     /// `[log]`.

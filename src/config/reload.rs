@@ -53,6 +53,7 @@ impl ServerConfig {
             keep: new.keep.clone(),
             tunnels: new.tunnels.clone(),
             dormant: new.dormant.clone(),
+            limits: new.limits.clone(),
             link: self.link.clone(),
             log: self.log.clone(),
         }

@@ -28,6 +28,7 @@ pub(super) fn server(document: Document, findings: &Findings) -> Result<ServerCo
     let admin = admin(top.section("admin"), "/run/wormkey/server.sock".into());
     let tunnels = tunnels(top.section("tunnels"));
     let dormant = sizes::dormant(top.section("dormant"));
+    let limits = super::limits::limits(top.section("limits"));
     let link = link(top.section("link"));
     let log = log(top.section("log"));
     top.finish();
@@ -43,6 +44,7 @@ pub(super) fn server(document: Document, findings: &Findings) -> Result<ServerCo
         keep,
         tunnels,
         dormant,
+        limits,
         link,
         log,
     }))

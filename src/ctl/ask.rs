@@ -35,6 +35,7 @@ pub(super) fn open_ask(
         public_port: flags.public_port,
         yes_expose: flags.yes_expose,
         proxy_protocol: flags.proxy_protocol.clone(),
+        policy: None,
     })
 }
 

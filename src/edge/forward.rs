@@ -122,8 +122,18 @@ pub(super) async fn run<S: Admit + OpenStream>(
                 }
                 earlier = Some((link, failure));
             }
+            Err(Failure::Cut) => return Err(why_cut(conn, visit).await),
             result => return result,
         }
+    }
+}
+
+/// A visit that was cut before its answer gets what the next one gets: its tunnel expired or closed, was
+/// suspended, or has another policy now.
+async fn why_cut<S: Admit>(conn: &Conn<S>, visit: Visit) -> Failure {
+    match conn.edge.inside.admit(visit).await {
+        Err(refusal) => Failure::Refused(refusal),
+        Ok(_) => Failure::Cut,
     }
 }
 

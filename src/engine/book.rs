@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use super::policy::Policy;
 use crate::names::{DeviceId, Hostname, Kind, Pin, Slug, Target, TunnelId};
 use crate::times::WallTime;
 
@@ -115,6 +116,8 @@ pub struct BookRow {
     pub yes_expose: bool,
     /// The header before each connection (tcp, tls).
     pub proxy_protocol: Option<ProxyVersion>,
+    /// What it lets through, as asked, then as the server has it.
+    pub policy: Policy,
     /// When it was asked for, then when the server opened it.
     pub created_at: WallTime,
     /// When it was over.

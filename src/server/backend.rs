@@ -11,14 +11,14 @@ use crate::admin::checks::DoctorJson;
 use crate::admin::drain::{DrainAsk, DrainJson, not_by_itself};
 use crate::admin::figures::LinkPage;
 use crate::admin::types::{
-    AuditJson, DeviceJson, EndsNextJson, EventJson, InviteAsk, InviteJson, ReloadJson,
+    AuditJson, DeviceJson, EndsNextJson, EventJson, InviteAsk, InviteJson, PolicyAsk, ReloadJson,
     ServerStatusJson, TunnelJson, UserJson,
 };
 use crate::admin::{ApiError, Caller, CommonBackend, EventStream, ServerBackend};
 use crate::codes::Code;
 use crate::config::{ServerConfig, TlsMode};
 use crate::edge::Edge;
-use crate::engine::{Answer, AskError, DeviceView, Engine, Event, TunnelState, TunnelView};
+use crate::engine::{Answer, AskError, DeviceView, Engine, Event, SetAsk, TunnelState, TunnelView};
 use crate::names::{Generation, InviteId, LinkId, Pin, UserId};
 use crate::secret::Secret;
 use crate::store::ServerStore;
@@ -82,6 +82,10 @@ impl Backend {
                 .lock()
                 .expect("nothing panics while it holds the configuration"),
         )
+    }
+
+    pub(super) const fn desk(&self) -> &Desk {
+        &self.parts.desk
     }
 
     pub(super) fn set_draining(&self) {
@@ -291,6 +295,32 @@ impl ServerBackend for Backend {
         self.tunnel(tunnel.to_string()).await
     }
 
+    async fn set(
+        &self,
+        caller: Caller,
+        key: String,
+        ask: PolicyAsk,
+    ) -> Result<TunnelJson, ApiError> {
+        let tunnel = self.view(&key)?.row.id;
+        let ask = SetAsk {
+            tunnel,
+            policy: ask.policy,
+            parts: ask.parts,
+        };
+        let set = |from| Event::SetAsked { from, ask };
+        self.parts.desk.ask(caller.uid, set).await?;
+        self.tunnel(tunnel.to_string()).await
+    }
+
+    async fn suspend(&self, caller: Caller, what: String, on: bool) -> Result<(), ApiError> {
+        let event = |from| match on {
+            true => Event::SuspendAsked { from, what },
+            false => Event::ResumeAsked { from, what },
+        };
+        self.parts.desk.ask(caller.uid, event).await?;
+        Ok(())
+    }
+
     async fn revoke(&self, caller: Caller, what: String) -> Result<(), ApiError> {
         self.parts
             .desk
@@ -410,6 +440,7 @@ pub(super) fn tunnel_json(engine: &Engine, view: &TunnelView, now: Now) -> Tunne
         visits_total: 0,
         public_port: row.public_port,
         proxy_protocol: None,
+        policy: Some((*row.policy).clone()),
         device: Some(row.device),
         user: engine.user_name(row.user).map(str::to_owned),
         probe: None,

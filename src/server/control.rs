@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use crate::codes::Code;
-use crate::engine::policy::Policy;
 use crate::engine::{Answer, AskError, BindAsk, Standing, TunnelView};
 use crate::names::{Kind, Slug, TunnelId};
 use crate::times::{Now, WallTime};
@@ -28,6 +27,7 @@ pub(super) fn bind_ask(bind: Bind, capabilities: Capabilities) -> Result<BindAsk
         let error = AskError::ClientTooOld { kind };
         return Err(refuse(error.code(), error.to_string()));
     }
+    let policy = super::policy::read(request, bind.policy.as_deref())?;
     Ok(BindAsk {
         tunnel: bind.tunnel,
         name,
@@ -41,7 +41,7 @@ pub(super) fn bind_ask(bind: Bind, capabilities: Capabilities) -> Result<BindAsk
         declared: bind.declared,
         labels: bind.labels,
         public_port: bind.public_port,
-        policy: Policy::default(),
+        policy,
     })
 }
 
@@ -77,6 +77,7 @@ fn bound(request: u64, view: &TunnelView) -> Bound {
         hold_ms: millis(row.hold),
         standing: None,
         public_port: row.public_port,
+        policy: (!row.policy.is_empty()).then(|| row.policy.to_text()),
     }
 }
 
@@ -109,6 +110,7 @@ pub(super) fn update(tunnel: TunnelId, code: Code) -> Control {
     let state = match code {
         Code::TunnelExpired => "expired",
         Code::Suspended => "suspended",
+        Code::Done => "open",
         _ => "closed",
     };
     Control::Update(Update {

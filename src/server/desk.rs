@@ -15,6 +15,7 @@ use tracing::{debug, error, warn};
 use crate::admin::EventLog;
 use crate::admin::types::EventJson;
 use crate::codes::Code;
+use crate::engine::policy::share::{self, ShareRow};
 use crate::engine::{
     Action, Admission, Answer, AskError, Change, Engine, Event, Refusal, Requester, Route, Ticket,
     Verification, Visit,
@@ -23,7 +24,7 @@ use crate::link::Link;
 use crate::names::{DeviceId, Generation, LinkId, ShareId, TunnelId, VisitId};
 use crate::store::ServerStore;
 use crate::times::{Clock, Now};
-use crate::wire::Control;
+use crate::wire::{Control, Shared};
 
 use super::asks::Asks;
 use super::backend::tunnel_json;
@@ -44,6 +45,8 @@ struct Inner {
     ports: Ports,
     events: EventLog,
     boot: u64,
+    /// Signs share links.
+    share_key: [u8; 32],
     next: AtomicU64,
     /// Deadlines may have moved.
     moved: Notify,
@@ -99,7 +102,13 @@ pub(crate) enum Post {
 }
 
 impl Desk {
-    pub(crate) fn new(engine: Engine, store: ServerStore, boot: u64, ports: Ports) -> Self {
+    pub(crate) fn new(
+        engine: Engine,
+        store: ServerStore,
+        boot: u64,
+        ports: Ports,
+        share_key: [u8; 32],
+    ) -> Self {
         let state = State {
             engine,
             links: HashMap::new(),
@@ -115,6 +124,7 @@ impl Desk {
             ports,
             events: EventLog::default(),
             boot,
+            share_key,
             next: AtomicU64::new(1),
             moved: Notify::new(),
             state: Mutex::new(state),
@@ -387,7 +397,11 @@ impl Desk {
                     to: Requester::Link { link, request },
                     outcome,
                 } => {
-                    state.answer(now, link, control::reply(request, outcome));
+                    let message = match outcome {
+                        Ok(Answer::Shared(row)) => self.shared(&state.engine, request, &row),
+                        outcome => control::reply(request, outcome),
+                    };
+                    state.answer(now, link, message);
                 }
                 Action::Listen { tunnel, kind, port } => {
                     let open = self.0.ports.listen(tunnel, kind, port);
@@ -419,6 +433,24 @@ impl Desk {
                 Action::Stand { link, tunnel } => state.stand(now, link, tunnel),
             }
         }
+    }
+
+    /// The message that carries a new share link.
+    fn shared(&self, engine: &Engine, request: u64, row: &ShareRow) -> Control {
+        let token = share::token(&self.0.share_key, share::Purpose::Link, row);
+        let tunnel = engine.tunnel(&row.tunnel.to_string());
+        let url = tunnel.map(|view| view.url).unwrap_or_default();
+        Control::Shared(Shared {
+            request,
+            share: row.id.to_string(),
+            url: format!("{url}{}{token}", share::PATH),
+            expires_at: row.expires_at.as_millis(),
+        })
+    }
+
+    /// What share links are signed with.
+    pub(super) fn share_key(&self) -> &[u8; 32] {
+        &self.0.share_key
     }
 
     /// Tells of tunnels that changed. Gives those that are only opening: they are nothing to tell of
@@ -627,6 +659,7 @@ mod tests {
                 store,
                 1,
                 Ports::new("127.0.0.1".parse().unwrap()),
+                [9; 32],
             ),
             device,
             tunnel,
@@ -669,7 +702,6 @@ mod tests {
             label: "app".into(),
             peer: "192.0.2.9:1".parse().unwrap(),
             bytes: 0,
-            kind: Kind::Http,
             http: Some(HttpAsk::new(http::Method::GET, "/")),
         }
     }

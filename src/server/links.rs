@@ -337,6 +337,26 @@ impl Session {
                     Err(refusal) => self.say(&refusal).await?,
                 }
             }
+            Control::Set(set) => {
+                let request = set.request;
+                match super::policy::set_ask(set) {
+                    Ok(ask) => self.desk.handle(Event::SetAsked {
+                        from: from(request),
+                        ask,
+                    }),
+                    Err(refusal) => self.say(&refusal).await?,
+                }
+            }
+            Control::Share(share) => {
+                let request = share.request;
+                match super::policy::share_ask(share) {
+                    Ok(ask) => self.desk.handle(Event::ShareAsked {
+                        from: from(request),
+                        ask,
+                    }),
+                    Err(refusal) => self.say(&refusal).await?,
+                }
+            }
             Control::Close(close) => {
                 self.desk.handle(Event::CloseAsked {
                     from: from(close.request),
@@ -363,6 +383,7 @@ impl Session {
             | Control::Welcome(_)
             | Control::Enrolled(_)
             | Control::Bound(_)
+            | Control::Shared(_)
             | Control::Closed(_)
             | Control::Update(_)
             | Control::GoAway(_) => {

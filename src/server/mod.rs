@@ -8,6 +8,7 @@ mod desk;
 mod doctor;
 mod links;
 mod pace;
+mod policy;
 mod ports;
 mod prune;
 mod slugs;
@@ -87,7 +88,8 @@ impl Server {
         let engine = Engine::new(engine_settings(&config, addr.port()), snapshot, now);
         let boot = u64::try_from(now.wall.as_millis()).unwrap_or(0);
         let ports = ports::Ports::new(addr.ip());
-        let desk = Desk::new(engine, store.clone(), boot, ports.clone());
+        let share_key = identity.derive("share links");
+        let desk = Desk::new(engine, store.clone(), boot, ports.clone(), share_key);
         desk.settle();
         let tasks = Tasks::new();
         tasks.spawn_critical("store", watch_store(store.clone(), tasks.stopped()));
@@ -351,7 +353,7 @@ pub(crate) fn engine_settings(config: &ServerConfig, public_port: u16) -> Engine
         quarantine: t.quarantine,
         keep_alive: config.link.keep_alive,
         tunnels_per_device: t.per_device,
-        limits: crate::engine::limits::LimitSettings::default(),
+        limits: config.limits.clone(),
     }
 }
 

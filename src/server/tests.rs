@@ -97,6 +97,7 @@ impl Device {
 
 fn bind(request: u64) -> Control {
     Control::Bind(Bind {
+        policy: None,
         request,
         tunnel: TunnelId::random(),
         name: None,

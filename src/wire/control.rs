@@ -21,8 +21,10 @@ impl Capabilities {
     pub const BYTES: Self = Self(1);
     /// Carries flows of datagrams.
     pub const UDP: Self = Self(2);
+    /// Keeps to policies: `Bind.policy`, Set, Share.
+    pub const POLICY: Self = Self(4);
     /// All that this build can do.
-    pub const OURS: Self = Self(Self::BYTES.0 | Self::UDP.0);
+    pub const OURS: Self = Self(Self::BYTES.0 | Self::UDP.0 | Self::POLICY.0);
 
     /// What both ends need for tunnels of a kind.
     pub const fn needed_for(kind: Kind) -> Self {
@@ -93,6 +95,15 @@ pub enum Control {
     /// Client: what time is it there? Server: this. A server that skips it tells no time.
     #[n(20)]
     Time(#[n(0)] TimeNote),
+    /// Client: change this tunnel's policy; answered with a Bound.
+    #[n(16)]
+    Set(#[n(0)] Set),
+    /// Client: make a share link.
+    #[n(17)]
+    Share(#[n(0)] Share),
+    /// Server: it works, on disk.
+    #[n(18)]
+    Shared(#[n(0)] Shared),
 }
 
 /// The client's first message.
@@ -236,6 +247,78 @@ pub struct Bind {
     /// ends, and `expires_at` is only for servers that do not read this.
     #[n(20)]
     pub expires_in_ms: Option<u64>,
+    /// What it lets through, as the JSON text of a policy; absent = everything. Only to a server with
+    /// [`Capabilities::POLICY`]: another one would open the tunnel to everybody.
+    #[n(16)]
+    pub policy: Option<String>,
+}
+
+/// Changes a tunnel's policy, or parts of it.
+#[derive(Debug, Clone, PartialEq, Encode, Decode)]
+#[cbor(map)]
+pub struct Set {
+    /// Ties the answer to the question.
+    #[n(0)]
+    pub request: u64,
+    /// The tunnel.
+    #[n(1)]
+    pub tunnel: TunnelId,
+    /// The JSON text of a policy.
+    #[n(2)]
+    pub policy: String,
+    /// The parts that are to be as they stand there (`auth`, `limits`…); empty = all.
+    #[n(3)]
+    pub parts: Vec<String>,
+}
+
+/// Asks for a share link.
+#[derive(Debug, Clone, PartialEq, Encode, Decode)]
+#[cbor(map)]
+pub struct Share {
+    /// Ties the answer to the question.
+    #[n(0)]
+    pub request: u64,
+    /// The tunnel.
+    #[n(1)]
+    pub tunnel: TunnelId,
+    /// When it stops working, unix milliseconds.
+    #[n(2)]
+    pub expires_at: i64,
+    /// How many visitors may open it; absent = any number.
+    #[n(3)]
+    pub uses: Option<u32>,
+    /// The only methods it is for; empty = all that the tunnel allows.
+    #[n(4)]
+    pub methods: Vec<String>,
+    /// The only paths it is for; empty = all that the tunnel allows.
+    #[n(5)]
+    pub paths: Vec<String>,
+}
+
+/// A share link works.
+#[derive(Clone, PartialEq, Encode, Decode)]
+#[cbor(map)]
+pub struct Shared {
+    /// Of the Share.
+    #[n(0)]
+    pub request: u64,
+    /// `shr_…`, by which it can be withdrawn.
+    #[n(1)]
+    pub share: String,
+    /// The link to give away: who has it gets in.
+    #[n(2)]
+    pub url: String,
+    /// When it stops working, as the server keeps it.
+    #[n(3)]
+    pub expires_at: i64,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared")
+            .field("share", &self.share)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A tunnel is open.
@@ -272,6 +355,9 @@ pub struct Bound {
     /// Its public port (tcp, udp).
     #[n(8)]
     pub public_port: Option<u16>,
+    /// The policy in force, as its JSON text; absent = an older server's, or an empty one.
+    #[n(16)]
+    pub policy: Option<String>,
 }
 
 /// Ends a tunnel (in a Leave: all of them; the id is ignored).

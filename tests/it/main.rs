@@ -17,6 +17,7 @@ mod figures;
 mod layers;
 mod main_job;
 mod origin;
+mod policies;
 mod raw;
 mod trouble;
 mod visitor;

@@ -445,7 +445,7 @@ fn unknown_keys_are_guessed() {
         ),
         (
             "[origins]\nallow = []",
-            "line 2: origins: is no key; here stand domain, listen, tls, state, admin, tunnels, dormant, link, log",
+            "line 2: origins: is no key; here stand domain, listen, tls, state, admin, tunnels, dormant, limits, link, log",
         ),
         (
             "listen = 443",

@@ -23,6 +23,8 @@ use tokio::sync::mpsc;
 
 use super::connection::{self, Facts};
 use super::*;
+use crate::engine::Bandwidth;
+use crate::engine::policy::RuleId;
 use crate::http::Scheme;
 use crate::names::{Generation, Slug, TunnelId};
 use crate::wire::memory::{MemoryRecv, MemorySend, pipe};
@@ -125,6 +127,16 @@ impl Admit for Inside {
                     boot: 1,
                     counter: shared.link,
                 }),
+                policy: Arc::default(),
+                rule: RuleId::Default,
+                shadowed: Vec::new(),
+                bandwidth: Bandwidth {
+                    from: visit.peer.ip().into(),
+                    tunnel: None,
+                    visitor: None,
+                    device: None,
+                    user: None,
+                },
             },
             cut: shared.cut.clone(),
             offline: shared.offline.clone(),
@@ -147,6 +159,10 @@ impl Admit for Inside {
                     boot: 1,
                     counter: 1,
                 }),
+                policy: Arc::default(),
+                rule: RuleId::Default,
+                shadowed: Vec::new(),
+                bandwidth: Bandwidth::UNLIMITED,
             },
             cut: shared.cut.clone(),
             offline: shared.offline.clone(),

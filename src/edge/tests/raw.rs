@@ -32,11 +32,19 @@ impl Admit for Client {
                     boot: 1,
                     counter: 1,
                 }),
+                policy: Arc::default(),
+                rule: RuleId::Default,
+                shadowed: Vec::new(),
+                bandwidth: Bandwidth::UNLIMITED,
             },
             cut: self.cut.clone(),
             offline: self.offline.clone(),
             guard: Box::new(Arc::clone(&self.guards)),
         })
+    }
+
+    fn probe(&self, _: VisitId, label: &str) -> Result<Pass, Refusal> {
+        Err(Refusal::NoRoute { host: label.into() })
     }
 }
 
@@ -73,11 +81,13 @@ impl OpenFlow for Client {
 impl Attach for Client {
     const DOOR: &'static str = "/door";
 
-    fn judge(&self, _: &Request<()>) -> Result<Response<()>, StatusCode> {
+    type Place = ();
+
+    fn judge(&self, _: &Request<()>, _: SocketAddr) -> Result<(Response<()>, ()), StatusCode> {
         Err(StatusCode::NOT_FOUND)
     }
 
-    async fn attach<I>(&self, _: I, _: SocketAddr)
+    async fn attach<I>(&self, _: I, (): ())
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {

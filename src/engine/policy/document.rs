@@ -184,6 +184,10 @@ pub(super) fn parse(text: &str) -> Result<Policy, PolicyError> {
     if text.len() > POLICY_MAX {
         return Err(one("text", format!("it has more than {POLICY_MAX} bytes")));
     }
+    // An empty list would be taken for a document without fields.
+    if !text.trim_start().starts_with('{') {
+        return Err(one("text", "it is no JSON object; write {} for no rules"));
+    }
     let document = serde_json::from_str(text).map_err(|e| one("text", e.to_string()))?;
     read(document)
 }

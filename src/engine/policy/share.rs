@@ -12,6 +12,9 @@ use super::PathPattern;
 use crate::names::{DeviceId, ShareId, TunnelId};
 use crate::times::WallTime;
 
+/// Where on a tunnel's host share links lead; the token follows.
+pub const PATH: &str = "/.wormkey/share/";
+
 /// The most visitors of one link.
 pub const USES_MAX: u32 = 100_000;
 

@@ -18,6 +18,7 @@ struct Rows {
     devices: BTreeMap<DeviceId, DeviceRow>,
     invites: BTreeMap<InviteId, InviteRow>,
     tunnels: BTreeMap<TunnelId, TunnelRow>,
+    shares: BTreeMap<crate::names::ShareId, policy::share::ShareRow>,
 }
 
 impl Disk {
@@ -53,6 +54,7 @@ impl Disk {
                 .filter(|i| i.uses_left > 0 && i.revoked_at.is_none())
                 .collect(),
             tunnels: rows.tunnels.into_values().collect(),
+            shares: rows.shares.into_values().collect(),
         }
     }
 
@@ -111,6 +113,7 @@ fn assert_audited(change: &Change, audit: &[AuditRow]) {
             };
             tells_of(row.id.to_string()) || audit.iter().any(used)
         }
+        Change::Share(row) => tells_of(row.id.to_string()),
         // What is over is told; that it is forgotten is not.
         Change::Seen(_) | Change::Forget(_) => true,
     };
@@ -131,6 +134,7 @@ impl Rows {
                     .expect("only rows on disk are forgotten");
                 assert_ne!(row.state, TunnelState::Open, "a promise is not forgotten");
             }
+            Change::Share(row) => drop(self.shares.insert(row.id, row)),
             Change::Seen(seen) => {
                 let row = self
                     .tunnels

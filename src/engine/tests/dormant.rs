@@ -175,6 +175,7 @@ fn held_visits_are_bounded_by_what_they_keep() {
     let mut waits = |label: &str, bytes: u64| {
         let id = VisitId::from_bytes(super::bytes(world.number()));
         let visit = Visit {
+            http: None,
             kind: Kind::Http,
             id,
             label: label.into(),

@@ -9,6 +9,7 @@ mod holding;
 mod leasing;
 mod linking;
 mod living;
+mod policing;
 mod ports;
 mod probing;
 mod storing;
@@ -65,6 +66,7 @@ struct World {
     stood: Vec<TunnelId>,
     cut_visits: HashSet<TunnelId>,
     given_up: Vec<TunnelId>,
+    cut_alone: Vec<VisitId>,
     /// Visits that passed and did not end.
     going_on: Vec<VisitId>,
     /// What was asked to be closed, by whom.
@@ -109,6 +111,25 @@ fn settings() -> EngineSettings {
         quarantine: 7 * DAY,
         keep_alive: secs(5),
         tunnels_per_device: 5,
+        limits: unlimited(),
+    }
+}
+
+/// Limits that no scenario comes near unless it sets its own.
+fn unlimited() -> limits::LimitSettings {
+    let much = limits::Rate::new(1_000_000, limits::Per::Second);
+    limits::LimitSettings {
+        tunnel: limits::Limit::default(),
+        visitor: limits::Limit::default(),
+        sources: limits::SourceRates {
+            failed_joins: much,
+            handshakes: much,
+            unknown_hosts: much,
+            passwords: much,
+            api_calls: much,
+        },
+        tunnel_passwords: much,
+        ..limits::LimitSettings::default()
     }
 }
 
@@ -154,6 +175,7 @@ impl World {
             stood: Vec::new(),
             cut_visits: HashSet::new(),
             given_up: Vec::new(),
+            cut_alone: Vec::new(),
             going_on: Vec::new(),
             closing: HashMap::new(),
             newest: BTreeMap::new(),
@@ -252,6 +274,7 @@ impl World {
             Action::Unlisten { tunnel } => {
                 self.sockets.remove(&tunnel);
             }
+            Action::CutSome { visits } => self.cut_alone.extend(visits),
             Action::CutVisits { tunnel } => {
                 self.latest_wall.remove(&tunnel);
                 self.cut_visits.insert(tunnel);
@@ -440,6 +463,7 @@ impl World {
             declared: false,
             labels: Vec::new(),
             public_port: None,
+            policy: policy::Policy::default(),
         }
     }
 
@@ -501,18 +525,34 @@ impl World {
     // Visits.
 
     fn visit(&mut self, label: &str) -> (VisitId, Result<Admission, Refusal>) {
-        self.visit_of(Kind::Http, label)
+        let visit = self.visit_to(label);
+        self.asks_in(label, visit)
     }
 
     fn visit_of(&mut self, kind: Kind, label: &str) -> (VisitId, Result<Admission, Refusal>) {
-        self.look();
+        let http = (kind == Kind::Http).then(|| HttpAsk::new(http::Method::GET, "/"));
         let visit = Visit {
-            id: VisitId::from_bytes(bytes(self.number())),
             kind,
+            http,
+            ..self.visit_to(label)
+        };
+        self.asks_in(label, visit)
+    }
+
+    /// A `GET /` from [`peer`].
+    fn visit_to(&mut self, label: &str) -> Visit {
+        Visit {
+            id: VisitId::from_bytes(bytes(self.number())),
+            kind: Kind::Http,
             label: label.into(),
             peer: peer(),
             bytes: 0,
-        };
+            http: Some(HttpAsk::new(http::Method::GET, "/")),
+        }
+    }
+
+    fn asks_in(&mut self, label: &str, visit: Visit) -> (VisitId, Result<Admission, Refusal>) {
+        self.look();
         let admitted = self.engine.admit(self.now, &visit);
         if let Ok(Admission::Pass(route)) = &admitted {
             let by_id = route.tunnel.to_string() == label;
@@ -610,6 +650,7 @@ impl World {
         let caps = &self.engine.settings().dormant;
         assert!(counts.dormant <= caps.links, "too many links sleep");
         assert!(counts.dormant_bytes <= caps.memory, "and hold too much");
+        assert_eq!(self.engine.stays.len(), counts.visits + counts.held);
     }
 
     fn check_route(&self, route: &Route) {

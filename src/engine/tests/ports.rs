@@ -85,7 +85,7 @@ fn a_visit_finds_the_tunnel_of_its_own_kind_and_no_other() {
         let (_, admitted) = world.visit_of(kind, label);
         let found = match admitted {
             Ok(Admission::Pass(route)) => Some(route.tunnel),
-            Ok(Admission::Hold) => panic!("its client is here"),
+            Ok(other) => panic!("its client is here: {other:?}"),
             Err(refusal) => {
                 assert!(matches!(refusal, Refusal::NoRoute { .. }), "{refusal}");
                 None

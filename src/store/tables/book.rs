@@ -65,8 +65,9 @@ pub(in crate::store) fn put_tunnel(conn: &Connection, row: &BookRow) -> Result<(
     conn.prepare_cached(
         "INSERT INTO tunnels (id, name, slug, url, target, host_mode, host_value, state, expires_at,
              idle_ms, idle_never, hold_ms, declared, labels, public_port, created_at, ended_at,
-             yes_expose, proxy_protocol)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
+             yes_expose, proxy_protocol, policy)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17,
+             $18, $19, $20)
          ON CONFLICT (id) DO UPDATE SET name = excluded.name, slug = excluded.slug,
              url = excluded.url, target = excluded.target, host_mode = excluded.host_mode,
              host_value = excluded.host_value, state = excluded.state,
@@ -75,7 +76,7 @@ pub(in crate::store) fn put_tunnel(conn: &Connection, row: &BookRow) -> Result<(
              declared = excluded.declared, labels = excluded.labels,
              public_port = excluded.public_port, created_at = excluded.created_at,
              ended_at = excluded.ended_at, yes_expose = excluded.yes_expose,
-             proxy_protocol = excluded.proxy_protocol",
+             proxy_protocol = excluded.proxy_protocol, policy = excluded.policy",
     )?
     .execute(params![
         text(row.id),
@@ -97,6 +98,7 @@ pub(in crate::store) fn put_tunnel(conn: &Connection, row: &BookRow) -> Result<(
         row.ended_at.map(WallTime::as_millis),
         i64::from(row.yes_expose),
         row.proxy_protocol.map(ProxyVersion::as_str),
+        row.policy.to_text(),
     ])?;
     Ok(())
 }
@@ -132,6 +134,7 @@ fn read(row: &Row<'_>) -> Result<BookRow> {
         labels: list(row, "labels")?,
         public_port: row.get("public_port")?,
         proxy_protocol: proxy_protocol(row)?,
+        policy: parsed(row, "policy")?,
         created_at: time(row, "created_at")?,
         ended_at: time_opt(row, "ended_at")?,
         yes_expose: row.get("yes_expose")?,

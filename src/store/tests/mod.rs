@@ -29,6 +29,7 @@ fn user(n: u8) -> UserRow {
         id: UserId::from_bytes([n; 16]),
         name: format!("user-{n}"),
         created_at: NOW,
+        suspended_at: None,
     }
 }
 
@@ -40,6 +41,7 @@ fn device(n: u8, of: u8) -> DeviceRow {
         name: "laptop".into(),
         created_at: NOW,
         revoked_at: None,
+        suspended_at: None,
     }
 }
 
@@ -74,6 +76,9 @@ fn tunnel(n: u8, slug: &str, device: &DeviceRow) -> TunnelRow {
         last_seen_at: None,
         idle_spent: Duration::ZERO,
         away_since: None,
+        policy: std::sync::Arc::default(),
+        policy_version: 1,
+        suspended_at: None,
     }
 }
 

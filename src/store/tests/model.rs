@@ -52,6 +52,8 @@ impl Model {
                 }
                 true
             }
+            // Their own test tells of them.
+            Change::Share(_) => true,
             Change::Seen(row) => {
                 if let Some(kept) = self.tunnels.get_mut(&row.id) {
                     kept.last_seen_at = row.last_seen_at;
@@ -104,6 +106,7 @@ impl Model {
                 .cloned()
                 .collect(),
             tunnels: self.tunnels.values().filter(kept).cloned().collect(),
+            shares: Vec::new(),
         }
     }
 }

@@ -4,8 +4,12 @@ use super::*;
 use crate::engine::book::{
     BookChange, BookRow, BookSnapshot, BookState, Enrolment, HostMode, ProxyVersion,
 };
+use crate::engine::policy::Policy;
+use crate::engine::policy::share::ShareRow;
 use crate::names::Hostname;
+use crate::names::ShareId;
 use crate::store::ClientStore;
+use std::sync::Arc;
 
 #[tokio::test]
 async fn every_row_of_the_server_comes_back_as_it_was() {
@@ -18,6 +22,7 @@ async fn every_row_of_the_server_comes_back_as_it_was() {
     // The key of a revoked device may enrol again.
     let again = DeviceRow {
         pin: revoked.pin,
+        suspended_at: Some(NOW),
         name: "lap\u{1f4bb}\r\n'top\"".into(),
         ..device(3, 1)
     };
@@ -37,8 +42,12 @@ async fn every_row_of_the_server_comes_back_as_it_was() {
         last_seen_at: Some(WallTime::from_millis(-1)),
         idle_spent: Duration::from_millis(61_001),
         away_since: Some(NOW),
+        policy: Arc::new(some_policy()),
+        policy_version: 7,
+        suspended_at: Some(NOW),
         ..tunnel(1, "full", &again)
     };
+    let shares = vec![share(1, &full), share(2, &full)];
     let closed = TunnelRow {
         state: TunnelState::Closed,
         ended_at: Some(days_ago(59)),
@@ -51,15 +60,23 @@ async fn every_row_of_the_server_comes_back_as_it_was() {
         ..tunnel(3, "full", &again)
     };
     let wanted = Snapshot {
-        users: vec![user(1), user(2)],
+        users: vec![
+            user(1),
+            UserRow {
+                suspended_at: Some(NOW),
+                ..user(2)
+            },
+        ],
         devices: vec![revoked, again],
         invites: vec![invite(1, 1), spent],
         tunnels: vec![full, closed, expired],
+        shares,
     };
     let changes = (wanted.users.iter().cloned().map(Change::User))
         .chain(wanted.devices.iter().cloned().map(Change::Device))
         .chain(wanted.invites.iter().cloned().map(Change::Invite))
         .chain(wanted.tunnels.iter().cloned().map(Change::Tunnel))
+        .chain(wanted.shares.iter().cloned().map(Change::Share))
         .collect::<Vec<_>>();
     let lines = vec![
         AuditRow {
@@ -240,10 +257,60 @@ fn book_row(n: u8, state: BookState) -> BookRow {
         labels: Vec::new(),
         public_port: None,
         proxy_protocol: None,
+        policy: Policy::default(),
         created_at: NOW,
         yes_expose: n % 2 == 1,
         ended_at: None,
     }
+}
+
+fn some_policy() -> Policy {
+    Policy::parse(r#"{"deny":["10.0.0.0/8"],"limits":{"visitor":{"rate":"5/s burst 9"}}}"#).unwrap()
+}
+
+fn share(n: u8, tunnel: &TunnelRow) -> ShareRow {
+    ShareRow {
+        id: ShareId::from_bytes([n; 16]),
+        tunnel: tunnel.id,
+        device: tunnel.device,
+        methods: vec![http::Method::GET],
+        paths: vec!["/report/**".parse().unwrap()],
+        uses_left: (n > 1).then_some(3),
+        created_at: NOW,
+        expires_at: NOW.plus(Duration::from_secs(60)),
+        revoked_at: None,
+    }
+}
+
+#[tokio::test]
+async fn a_use_of_a_share_link_never_comes_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = fresh(dir.path());
+    let row = tunnel(1, "app", &device(1, 1));
+    let link = share(2, &row);
+    let used = ShareRow {
+        uses_left: Some(1),
+        ..link.clone()
+    };
+    let gone = ShareRow {
+        revoked_at: Some(NOW),
+        ..share(3, &row)
+    };
+    let over = ShareRow {
+        expires_at: NOW,
+        ..share(4, &row)
+    };
+    let mut changes = vec![
+        Change::User(user(1)),
+        Change::Device(device(1, 1)),
+        Change::Tunnel(row),
+    ];
+    changes.extend([link.clone(), used.clone(), link, gone, over].map(Change::Share));
+    store.commit(changes, Vec::new()).await.unwrap();
+    store.close().await;
+    let (store, found) = ServerStore::open_at(dir.path(), true, NOW).unwrap();
+    assert_eq!(found.shares, [used]);
+    store.close().await;
 }
 
 fn book_rows() -> Vec<BookRow> {
@@ -265,6 +332,7 @@ fn book_rows() -> Vec<BookRow> {
             declared: true,
             labels: vec![("team".into(), "web".into())],
             public_port: Some(20_001),
+            policy: some_policy(),
             ..book_row(2, BookState::Open)
         },
         BookRow {

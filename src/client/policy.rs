@@ -1,0 +1,134 @@
+//! Policies and share links of this client's tunnels: asked of the server, which has the last word, and
+//! kept in the book as it answers.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use crate::admin::ApiError;
+use crate::admin::types::{PolicyAsk, ShareLinkAsk, ShareLinkJson, TunnelJson};
+use crate::codes::Code;
+use crate::engine::book::{BookRow, BookState};
+use crate::times::{Clock, WallTime, parse_duration};
+use crate::wire::{Capabilities, Control, Set, Share, Shared};
+
+use super::Client;
+use super::open::{ANSWER_WITHIN, answer_within};
+use super::requests::Question;
+
+/// How long a link that is being made is waited for.
+const LINK_WITHIN: Duration = Duration::from_secs(5);
+
+/// Share links that have come and are to be handed to who asked.
+#[derive(Default)]
+pub(super) struct Shares(Mutex<HashMap<u64, Shared>>);
+
+impl Shares {
+    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Shared>> {
+        self.0
+            .lock()
+            .expect("nothing panics while it holds the share links")
+    }
+}
+
+impl Client {
+    /// A server that knows nothing of policies would open the tunnel to everybody.
+    pub(super) fn needs_policies(&self) -> Result<(), ApiError> {
+        let current = self
+            .current
+            .lock()
+            .expect("nothing panics while it holds the link");
+        match &*current {
+            Some(current) if !current.capabilities.has(Capabilities::POLICY) => Err(ApiError::new(
+                Code::VersionMismatch,
+                "the server is too old for access rules; upgrade it",
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// Changes a tunnel's policy. The server's answer is what is in force, and what is kept.
+    pub(super) async fn set(
+        self: Arc<Self>,
+        key: String,
+        ask: PolicyAsk,
+    ) -> Result<TunnelJson, ApiError> {
+        let row = self.living(&key).await?;
+        let (request, answer) = self.requests.ask(Question::Set(row.id));
+        let message = Control::Set(Set {
+            request,
+            tunnel: row.id,
+            policy: ask.policy.to_text(),
+            parts: ask.parts,
+        });
+        let answer = self.ask(request, message, answer)?;
+        let set = answer_within(answer, ANSWER_WITHIN, "changing the policy").await?;
+        let row = set.unwrap_or(row);
+        Ok(self.book.json(&row, self.link_up()))
+    }
+
+    /// Makes a share link.
+    pub(super) async fn share(
+        self: Arc<Self>,
+        key: String,
+        ask: ShareLinkAsk,
+    ) -> Result<ShareLinkJson, ApiError> {
+        let lasts = parse_duration(&ask.expires)
+            .map_err(|e| ApiError::new(Code::Usage, format!("expires: {e}")))?;
+        let row = self.living(&key).await?;
+        let (request, answer) = self.requests.ask(Question::Share);
+        let message = Control::Share(Share {
+            request,
+            tunnel: row.id,
+            expires_at: Clock.now().wall.plus(lasts).as_millis(),
+            uses: ask.uses,
+            methods: ask.methods,
+            paths: ask.paths,
+        });
+        let answer = self.ask(request, message, answer)?;
+        let answered = answer_within(answer, ANSWER_WITHIN, "making the share link").await;
+        let shared = self.shares.lock().remove(&request);
+        answered?;
+        let shared = shared.ok_or_else(|| {
+            ApiError::new(Code::Protocol, "the server gave no link with its answer")
+        })?;
+        Ok(ShareLinkJson {
+            id: shared.share,
+            url: shared.url,
+            expires_at: WallTime::from_millis(shared.expires_at),
+        })
+    }
+
+    /// The server has made a share link. One that nobody waits for is not kept.
+    pub(super) fn shared(&self, shared: Shared) {
+        let request = shared.request;
+        let Some((Question::Share, Some(waiter))) = self.requests.take(request) else {
+            return;
+        };
+        self.shares.lock().insert(request, shared);
+        if waiter.send(Ok(None)).is_err() {
+            self.shares.lock().remove(&request);
+        }
+    }
+
+    /// A tunnel that the server knows, over a link to a server that knows policies.
+    async fn living(&self, key: &str) -> Result<BookRow, ApiError> {
+        let none = || ApiError::new(Code::NotFound, format!("there is no tunnel {key}"));
+        let row = self.book.find(key).ok_or_else(none)?;
+        match row.state {
+            BookState::Open | BookState::Opening => {}
+            BookState::Closing | BookState::Closed => {
+                return Err(ApiError::new(Code::TunnelClosed, "that tunnel is closed"));
+            }
+            BookState::Expired => {
+                return Err(ApiError::new(
+                    Code::TunnelExpired,
+                    "that tunnel has expired",
+                ));
+            }
+        }
+        self.link_within(LINK_WITHIN).await?;
+        self.needs_policies()?;
+        Ok(row)
+    }
+}

@@ -1,0 +1,566 @@
+//! Policies at work: rules, guesses, limits, changes while visits go on, share links, suspension.
+
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+
+use super::limits::{Ceiling, Per, Rate};
+use super::policy::{Policy, RuleId};
+use super::*;
+use crate::names::ShareId;
+use crate::secret::Secret;
+
+const HASH: &str = "$argon2id$v=19$m=19456,t=2,p=1$c29tZXNhbHRzb21l$\
+    AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+
+fn policy(text: &str) -> Policy {
+    Policy::parse(&text.replace("HASH", HASH)).unwrap()
+}
+
+fn from(ip: &str) -> SocketAddr {
+    SocketAddr::new(ip.parse().unwrap(), 4000)
+}
+
+fn said(user: &str, password: &str) -> Credentials {
+    let mut digest = [0; 32];
+    digest[..password.len()].copy_from_slice(password.as_bytes());
+    Credentials {
+        user: user.into(),
+        digest,
+        password: Secret::new(password.into()),
+        checked: None,
+    }
+}
+
+impl World {
+    fn opens_with(&mut self, client: &Client, name: &str, text: &str) -> TunnelId {
+        let ask = BindAsk {
+            policy: policy(text),
+            ..self.ask(name)
+        };
+        self.bind(client, &ask).expect("it was opened").row.id
+    }
+
+    fn asks(&mut self, name: &str, ip: &str, edit: impl FnOnce(&mut HttpAsk)) -> VisitOutcome {
+        let mut visit = self.visit_to(name);
+        visit.peer = from(ip);
+        visit.http.as_mut().map(edit);
+        self.asks_in(name, visit)
+    }
+
+    /// Logs in with a password; the role's check says whether it is right.
+    fn logs_in(
+        &mut self,
+        name: &str,
+        ip: &str,
+        user: &str,
+        pass: &str,
+    ) -> Result<Admission, Refusal> {
+        let mut said = said(user, pass);
+        let asked = said.clone();
+        let first = self.asks(name, ip, |http| http.credentials = Some(asked)).1;
+        let Ok(Admission::Verify(check)) = first else {
+            return first;
+        };
+        said.checked = Some(Checked {
+            hash: check.hash,
+            right: pass == "right",
+        });
+        self.asks(name, ip, |http| http.credentials = Some(said)).1
+    }
+
+    fn sets(&mut self, client: &Client, tunnel: TunnelId, text: &str, parts: &[&str]) -> Outcome {
+        let from = self.over(client);
+        let ask = SetAsk {
+            tunnel,
+            policy: policy(text),
+            parts: parts.iter().map(ToString::to_string).collect(),
+        };
+        self.handle(Event::SetAsked { from, ask });
+        self.reply(from)
+    }
+
+    fn suspends(&mut self, what: &str) -> Outcome {
+        let from = self.admin();
+        let what = what.into();
+        self.handle(Event::SuspendAsked { from, what });
+        self.reply(from)
+    }
+
+    fn resumes(&mut self, what: &str) -> Outcome {
+        let from = self.admin();
+        let what = what.into();
+        self.handle(Event::ResumeAsked { from, what });
+        for tunnel in self.cut_visits.drain() {
+            self.latest_wall.insert(tunnel, self.now.wall);
+        }
+        self.reply(from)
+    }
+
+    fn shares(&mut self, client: &Client, tunnel: TunnelId, uses: Option<u32>) -> ShareId {
+        let id = ShareId::from_bytes(bytes(self.number()));
+        let from = self.over(client);
+        let ask = ShareAsk {
+            id,
+            tunnel,
+            methods: Vec::new(),
+            paths: vec!["/report/**".parse().unwrap()],
+            uses,
+            expires_at: self.now.wall.plus(HOUR),
+        };
+        self.handle(Event::ShareAsked { from, ask });
+        assert!(matches!(self.reply(from), Ok(Answer::Shared(_))));
+        id
+    }
+
+    fn redeems(&mut self, share: ShareId) -> Outcome {
+        let call = self.number();
+        let from = Requester::Edge { call };
+        self.handle(Event::RedeemAsked { from, share });
+        self.reply(from)
+    }
+}
+
+type VisitOutcome = (VisitId, Result<Admission, Refusal>);
+
+fn passed(outcome: &Result<Admission, Refusal>) -> bool {
+    matches!(outcome, Ok(Admission::Pass(_)))
+}
+
+fn denied(outcome: Result<Admission, Refusal>) -> String {
+    match outcome {
+        Err(Refusal::Denied { rule } | Refusal::Limited { rule, .. }) => rule.to_string(),
+        Err(other) => other.to_string(),
+        Ok(other) => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_visit_is_judged_by_its_tunnels_policy_and_the_rule_is_named() {
+    let mut world = World::new();
+    let alice = world.connect("alice");
+    world.opens_with(
+        &alice,
+        "app",
+        r#"{"deny":["192.0.2.0/24"],"methods":["GET"],"deny_paths":["/admin/**"]}"#,
+    );
+    world.opens(&alice, "free");
+    let any = |_: &mut HttpAsk| {};
+    assert_eq!(
+        denied(world.asks("app", "192.0.2.9", any).1),
+        "deny 192.0.2.0/24"
+    );
+    let mapped = world.asks("app", "::ffff:192.0.2.9", any).1;
+    assert_eq!(denied(mapped), "deny 192.0.2.0/24");
+    let put = world
+        .asks("app", "203.0.113.1", |http| http.method = http::Method::PUT)
+        .1;
+    assert_eq!(
+        put,
+        Err(Refusal::MethodNotAllowed {
+            rule: RuleId::Method(http::Method::PUT),
+            allowed: "GET".into()
+        })
+    );
+    let admin = |http: &mut HttpAsk| http.path = "/x/..%2fadmin/?q".into();
+    assert_eq!(
+        denied(world.asks("app", "203.0.113.1", admin).1),
+        "deny-path /admin/**"
+    );
+    assert!(passed(&world.asks("app", "203.0.113.1", any).1));
+    assert!(passed(&world.asks("free", "192.0.2.9", any).1));
+    world.finish();
+}
+
+#[test]
+fn a_password_is_checked_once_and_guesses_are_throttled() {
+    let mut world = World::new();
+    let alice = world.connect("alice");
+    let text = r#"{"auth":[{"user":"bob","hash":"HASH"}]}"#;
+    let app = world.opens_with(&alice, "app", text);
+    let mut settings = world.engine.settings().clone();
+    settings.limits.sources.passwords = Rate::new(10, Per::Minute).burst(3);
+    world.handle(Event::Reloaded { settings });
+
+    let nobody = world.refused("app");
+    assert_eq!(nobody, Refusal::Unauthorized { realm: slug("app") });
+    // Right ones are no guesses, however many.
+    for _ in 0..10 {
+        assert!(passed(&world.logs_in("app", "192.0.2.1", "bob", "right")));
+    }
+    // Known digests need no check; another user's name does.
+    let known = world.asks("app", "192.0.2.1", |http| {
+        http.credentials = Some(said("bob", "right"))
+    });
+    assert!(passed(&known.1));
+    for (user, pass) in [("bob", "wrong"), ("eve", "right"), ("bob", "guess")] {
+        let outcome = world.logs_in("app", "192.0.2.6", user, pass);
+        assert_eq!(outcome, Err(Refusal::Unauthorized { realm: slug("app") }));
+    }
+    let fourth = world.logs_in("app", "192.0.2.6", "bob", "fourth");
+    assert_eq!(denied(fourth), "passwords 10/m burst 3 for each source");
+    assert!(passed(&world.logs_in("app", "192.0.2.1", "bob", "right")));
+    // A new password: the old one is worth nothing.
+    let other = HASH.replace("AAAAAAA", "BBBBBBB");
+    let text = format!(r#"{{"auth":[{{"user":"bob","hash":"{other}"}}]}}"#);
+    assert!(world.sets(&alice, app, &text, &["auth"]).is_ok());
+    let old = world.asks("app", "192.0.2.1", |http| {
+        http.credentials = Some(said("bob", "right"))
+    });
+    assert!(matches!(old.1, Ok(Admission::Verify(_))));
+    world.finish();
+}
+
+#[test]
+fn limits_hold_at_the_number_and_for_each_visitor() {
+    let mut world = World::new();
+    let alice = world.connect("alice");
+    world.opens_with(
+        &alice,
+        "app",
+        r#"{"limits":{"visitor":{"rate":"3/s","concurrency":5},"tunnel":{"concurrency":6}}}"#,
+    );
+    let visit = |world: &mut World, ip: &str| world.asks("app", ip, |_| {});
+    let mut on = Vec::new();
+    for _ in 0..3 {
+        let (id, outcome) = visit(&mut world, "2001:db8:0:1::1");
+        assert!(passed(&outcome));
+        on.push(id);
+    }
+    // The same /64 is the same machine.
+    let Err(Refusal::Limited { rule, retry_in }) = visit(&mut world, "2001:db8:0:1::2").1 else {
+        panic!("the fourth in a second");
+    };
+    assert_eq!(rule.to_string(), "rate 3/s for each visitor");
+    assert!(retry_in <= secs(1));
+    assert!(passed(&visit(&mut world, "2001:db8:0:2::1").1));
+    world.advance(secs(1));
+    for _ in 0..2 {
+        assert!(passed(&visit(&mut world, "2001:db8:0:1::1").1));
+    }
+    let sixth = visit(&mut world, "2001:db8:0:1::1").1;
+    assert_eq!(denied(sixth), "concurrency 5 for each visitor");
+    let seventh = visit(&mut world, "2001:db8:0:3::1").1;
+    assert_eq!(denied(seventh), "concurrency 6 for the tunnel");
+    world.ends(on[0]);
+    assert!(passed(&visit(&mut world, "2001:db8:0:3::1").1));
+    world.finish();
+}
+
+#[test]
+fn held_visits_are_counted_once_and_let_go_when_they_are_refused() {
+    let mut world = World::new();
+    let alice = world.connect("alice");
+    let text = r#"{"limits":{"tunnel":{"concurrency":2}}}"#;
+    world.opens_with(&alice, "app", text);
+    world.link_down(alice.link);
+    let first = world.waits("app");
+    world.waits("app");
+    assert_eq!(denied(world.visit("app").1), "concurrency 2 for the tunnel");
+    world.handle(Event::VisitGone { visit: first });
+    world.waits("app");
+    world.advance(secs(11));
+    world.link_up(alice.device);
+    world.passes("app");
+    world.passes("app");
+    assert_eq!(denied(world.visit("app").1), "concurrency 2 for the tunnel");
+    world.finish();
+}
+
+#[test]
+fn a_new_policy_is_in_force_at_once_and_cuts_what_it_does_not_allow() {
+    let mut world = World::new();
+    let (alice, mallory) = (world.connect("alice"), world.connect("mallory"));
+    let app = world.opens_with(&alice, "app", r#"{"deny":["192.0.2.0/24"]}"#);
+    let (kept, _) = world.asks("app", "203.0.113.1", |_| {});
+    let (cut, _) = world.asks("app", "198.51.100.1", |_| {});
+    world.store = Store::Waits;
+    let from = world.over(&alice);
+    let ask = SetAsk {
+        tunnel: app,
+        policy: policy(r#"{"allow":["203.0.113.0/24"]}"#),
+        parts: vec!["allow".into()],
+    };
+    world.handle(Event::SetAsked { from, ask });
+    assert_eq!(world.cut_alone, [cut]);
+    assert_eq!(denied(world.asks("app", "198.51.100.1", |_| {}).1), "allow");
+    assert_eq!(
+        denied(world.asks("app", "192.0.2.1", |_| {}).1),
+        "deny 192.0.2.0/24"
+    );
+    assert!(!world.replies.contains_key(&from), "not on disk yet");
+    world.commits();
+    let Ok(Answer::Bound(view)) = world.reply(from) else {
+        panic!("it is set");
+    };
+    assert_eq!(view.row.policy_version, 2);
+    world.ends(cut);
+    world.ends(kept);
+    // A stranger's tunnel and none at all look the same.
+    let none = AskError::NotFound {
+        what: app.to_string(),
+    };
+    assert_eq!(world.sets(&mallory, app, "{}", &[]), Err(none));
+    // And it is there after a restart, for a client that binds without it, too.
+    world.restart();
+    let row = world.engine.tunnel("app").unwrap().row;
+    assert_eq!(
+        row.policy.to_text(),
+        r#"{"allow":["203.0.113.0/24"],"deny":["192.0.2.0/24"]}"#
+    );
+    let lines = world.disk.tunnel_lines();
+    assert!(
+        lines.contains(&"tunnel.set app allow, version 2".to_owned()),
+        "{lines:?}"
+    );
+}
+
+#[test]
+fn what_is_asked_beyond_a_ceiling_is_refused_with_its_name() {
+    let mut settings = settings();
+    settings.limits.user.tunnels = Some(2);
+    settings.limits.device.rate = Some(Rate::new(100, Per::Second));
+    settings.limits.user.streams = NonZeroU32::new(3);
+    settings.limits.expiry_max = Some(DAY);
+    settings.limits.reserved = [slug("git")].into();
+    let mut world = World::with(settings);
+    let alice = world.connect("alice");
+    let ceiling = |world: &mut World, text: &str, days: u32| {
+        let expires_at = (days > 0).then(|| world.now.wall.plus(days * DAY));
+        let ask = BindAsk {
+            policy: policy(text),
+            expires_at,
+            ..world.ask("app")
+        };
+        match world.bind(&alice, &ask) {
+            Err(AskError::LimitReached { what, max }) => (what, max),
+            other => panic!("{other:?}"),
+        }
+    };
+    let fast = r#"{"limits":{"tunnel":{"rate":"101/s"}}}"#;
+    assert_eq!(
+        ceiling(&mut world, fast, 0),
+        (Ceiling::Rate, "100/s".into())
+    );
+    let wide = r#"{"limits":{"visitor":{"concurrency":4}}}"#;
+    assert_eq!(ceiling(&mut world, wide, 0), (Ceiling::Streams, "3".into()));
+    assert_eq!(ceiling(&mut world, "{}", 2), (Ceiling::Expiry, "1d".into()));
+    let ask = world.ask("git");
+    let reserved = world.bind(&alice, &ask).unwrap_err();
+    assert_eq!(reserved, AskError::NameReserved { slug: slug("git") });
+    // Who asks for no end gets the longest.
+    let one = world.opens(&alice, "one");
+    let ends = world.disk.tunnel(one).unwrap().expires_at;
+    assert_eq!(ends, Some(world.now.wall.plus(DAY)));
+    world.opens(&alice, "two");
+    assert_eq!(
+        ceiling(&mut world, "{}", 0),
+        (Ceiling::UserTunnels, "2".into())
+    );
+    // And what all tunnels of a user do together is bounded.
+    for name in ["one", "two", "one"] {
+        world.passes(name);
+    }
+    assert_eq!(denied(world.visit("two").1), "concurrency 3 for the user");
+}
+
+#[test]
+fn forced_auth_takes_no_tunnel_that_lets_strangers_in() {
+    let mut settings = settings();
+    settings.limits.force_auth = true;
+    let mut world = World::with(settings);
+    let alice = world.connect("alice");
+    for text in [
+        "{}",
+        r#"{"share":"allowed"}"#,
+        r#"{"auth":[{"user":"a","hash":"HASH"}],"shadow":["auth"]}"#,
+    ] {
+        let ask = BindAsk {
+            policy: policy(text),
+            ..world.ask("app")
+        };
+        assert_eq!(
+            world.bind(&alice, &ask),
+            Err(AskError::AuthForced),
+            "{text}"
+        );
+    }
+    let app = world.opens_with(&alice, "app", r#"{"share":"required"}"#);
+    assert_eq!(
+        world.sets(&alice, app, "{}", &["share"]),
+        Err(AskError::AuthForced)
+    );
+}
+
+#[test]
+fn a_share_link_is_used_up_on_disk_and_lets_in_for_its_paths_only() {
+    let mut world = World::new();
+    let alice = world.connect("alice");
+    let app = world.opens_with(&alice, "app", r#"{"share":"required","methods":["GET"]}"#);
+    assert_eq!(denied(world.visit("app").1), "share");
+    let share = world.shares(&alice, app, Some(2));
+    assert!(matches!(world.redeems(share), Ok(Answer::Redeemed(_))));
+    world.store = Store::Fails(Code::DiskFull);
+    assert_eq!(
+        world.redeems(share),
+        Err(AskError::Store {
+            code: Code::DiskFull
+        })
+    );
+    world.store = Store::Commits;
+    assert!(matches!(world.redeems(share), Ok(Answer::Redeemed(_))));
+    assert_eq!(world.redeems(share), Err(AskError::ShareOver));
+
+    let at = |path: &'static str| {
+        move |http: &mut HttpAsk| {
+            http.share = Some(share);
+            http.path = path.into();
+        }
+    };
+    let (inside, outcome) = world.asks("app", "192.0.2.1", at("/report/1"));
+    assert!(passed(&outcome));
+    assert_eq!(
+        denied(world.asks("app", "192.0.2.1", at("/other")).1),
+        "share, for other requests"
+    );
+    let put = world.asks("app", "192.0.2.1", |http| {
+        at("/report/1")(http);
+        http.method = http::Method::PUT;
+    });
+    assert!(matches!(put.1, Err(Refusal::MethodNotAllowed { .. })));
+    // Uses outlive a restart.
+    world.ends(inside);
+    world.restart();
+    assert_eq!(world.redeems(share), Err(AskError::ShareOver));
+    world.link_up(alice.device);
+    world.advance(HOUR);
+    let late = world.asks("app", "192.0.2.1", at("/report/1")).1;
+    assert!(
+        matches!(
+            late,
+            Err(Refusal::ShareOver { .. } | Refusal::Offline { .. })
+        ),
+        "{late:?}"
+    );
+}
+
+#[test]
+fn who_came_in_with_a_share_link_is_out_when_it_is_withdrawn() {
+    let mut world = World::new();
+    let alice = world.connect("alice");
+    let app = world.opens_with(&alice, "app", r#"{"share":"required"}"#);
+    let share = world.shares(&alice, app, None);
+    let inside = |http: &mut HttpAsk| {
+        http.share = Some(share);
+        http.path = "/report/".into();
+    };
+    let (visit, outcome) = world.asks("app", "192.0.2.1", inside);
+    assert!(passed(&outcome));
+    assert_eq!(world.revokes(&share.to_string()), Ok(Answer::Revoked));
+    assert_eq!(world.cut_alone, [visit]);
+    let again = world.asks("app", "192.0.2.1", inside).1;
+    assert_eq!(
+        again,
+        Err(Refusal::ShareOver {
+            tunnel: slug("app")
+        })
+    );
+    world.ends(visit);
+    world.finish();
+}
+
+#[test]
+fn what_is_suspended_keeps_its_name_and_serves_nothing() {
+    let mut world = World::new();
+    let (alice, bob) = (world.connect("alice"), world.connect("bob"));
+    let app = world.opens(&alice, "app");
+    world.opens(&bob, "other");
+    let visit = world.passes("app").visit;
+    assert_eq!(world.suspends("app"), Ok(Answer::Suspended));
+    assert!(world.cut_visits.contains(&app));
+    assert_eq!(world.told, [(alice.link, app, Code::Suspended)]);
+    world.ends(visit);
+    assert_eq!(
+        world.refused("app"),
+        Refusal::Suspended {
+            tunnel: slug("app")
+        }
+    );
+    assert_eq!(
+        world.suspends("app"),
+        Ok(Answer::Suspended),
+        "twice is harmless"
+    );
+    let ask = world.ask("app");
+    assert_eq!(
+        world.bind(&bob, &ask),
+        Err(AskError::NameTaken { slug: slug("app") })
+    );
+    world.restart();
+    let link = world.link_up(alice.device);
+    assert_eq!(
+        world.refused("app"),
+        Refusal::Suspended {
+            tunnel: slug("app")
+        }
+    );
+    world.latest_wall.insert(app, world.now.wall);
+    assert_eq!(world.resumes("app"), Ok(Answer::Resumed));
+    let visit = world.passes("app").visit;
+    world.ends(visit);
+    let _ = link;
+}
+
+#[test]
+fn a_suspended_user_has_no_links_and_no_visits_and_others_do() {
+    let mut world = World::new();
+    let alice = world.connect_as("alice", "laptop");
+    let bob = world.connect_as("bob", "desk");
+    world.opens(&alice, "app");
+    world.opens(&bob, "other");
+    assert_eq!(world.suspends("alice"), Ok(Answer::Suspended));
+    assert_eq!(world.cut, [(alice.link, Code::Suspended)]);
+    world.link_down(alice.link);
+    assert!(matches!(world.refused("app"), Refusal::Suspended { .. }));
+    let link = link(world.number());
+    world.up.insert(link);
+    world.handle(Event::LinkUp {
+        link,
+        device: alice.device,
+        peer: peer(),
+    });
+    assert_eq!(world.cut.last(), Some(&(link, Code::Suspended)));
+    let visit = world.passes("other").visit;
+    world.ends(visit);
+    assert_eq!(world.resumes("alice"), Ok(Answer::Resumed));
+    world
+        .latest_wall
+        .extend(world.disk.open().into_iter().map(|id| (id, world.now.wall)));
+    world.link_up(alice.device);
+    let visit = world.passes("app").visit;
+    world.ends(visit);
+    assert!(matches!(
+        world.suspends("nobody"),
+        Err(AskError::NotFound { .. })
+    ));
+    world.finish();
+}
+
+#[test]
+fn unknown_names_are_counted_for_who_asks_for_them() {
+    let mut settings = settings();
+    settings.limits.sources.unknown_hosts = Rate::new(1, Per::Second).burst(2);
+    let mut world = World::with(settings);
+    let alice = world.connect("alice");
+    world.opens(&alice, "app");
+    for _ in 0..2 {
+        assert!(matches!(world.refused("none"), Refusal::NoRoute { .. }));
+    }
+    assert!(matches!(world.refused("none"), Refusal::Limited { .. }));
+    assert!(matches!(
+        world.asks("none", "203.0.113.1", |_| {}).1,
+        Err(Refusal::NoRoute { .. })
+    ));
+    let visit = world.passes("app").visit;
+    world.ends(visit);
+    world.finish();
+}

@@ -1,0 +1,111 @@
+//! Policies and share links between the wire, the admin API and the engine. The engine decides; here texts
+//! are read and share tokens made, with a key that never leaves this process.
+
+use http::Method;
+
+use crate::codes::Code;
+use crate::engine::policy::Policy;
+use crate::engine::policy::share::{self, Purpose, ShareRow};
+use crate::engine::{Answer, AskError, SetAsk, ShareAsk};
+use crate::names::ShareId;
+use crate::times::WallTime;
+use crate::wire::{Control, Set, Share};
+
+use super::backend::Backend;
+use super::control::fault;
+use super::desk::Desk;
+
+/// What a client's Set asks for, or the refusal that it gets at once.
+pub(super) fn set_ask(set: Set) -> Result<SetAsk, Box<Control>> {
+    let policy = read(set.request, Some(&set.policy))?;
+    Ok(SetAsk {
+        tunnel: set.tunnel,
+        policy,
+        parts: set.parts,
+    })
+}
+
+/// The policy that a message carries; none is an empty one.
+pub(super) fn read(request: u64, text: Option<&str>) -> Result<Policy, Box<Control>> {
+    let Some(text) = text else {
+        return Ok(Policy::default());
+    };
+    Policy::parse(text)
+        .map_err(|e| Box::new(fault(Some(request), Code::Usage, short(&e.to_string()))))
+}
+
+/// As much of what is wrong as an answer should carry.
+fn short(text: &str) -> String {
+    text.chars().take(2000).collect()
+}
+
+/// What a client's Share asks for, or the refusal that it gets at once.
+pub(super) fn share_ask(share: Share) -> Result<ShareAsk, Box<Control>> {
+    let request = share.request;
+    let refuse = |what: String| Box::new(fault(Some(request), Code::Usage, what));
+    let methods = share.methods.iter().map(|text| {
+        let method = text.parse::<Method>();
+        method.map_err(|_| refuse(format!("{:?} is no method", short(text))))
+    });
+    let paths = share
+        .paths
+        .iter()
+        .map(|text| text.parse().map_err(|e| refuse(format!("{e}"))));
+    Ok(ShareAsk {
+        id: ShareId::random(),
+        tunnel: share.tunnel,
+        methods: methods.collect::<Result<_, _>>()?,
+        paths: paths.collect::<Result<_, _>>()?,
+        uses: share.uses,
+        expires_at: WallTime::from_millis(share.expires_at),
+    })
+}
+
+impl Desk {
+    /// A visitor opens a share link of the tunnel with this name: takes one use of it, on disk, and gives
+    /// the share with the proof that a cookie keeps from then on.
+    pub(crate) async fn open_share(
+        &self,
+        label: &str,
+        token: &str,
+    ) -> Result<(ShareRow, String), AskError> {
+        let row = self
+            .share_of(Purpose::Link, label, token)
+            .ok_or(AskError::ShareOver)?;
+        match self.redeem(row.id).await? {
+            Answer::Redeemed(row) => {
+                let proof = share::token(self.share_key(), Purpose::Cookie, &row);
+                Ok((*row, proof))
+            }
+            _ => Err(AskError::ShareOver),
+        }
+    }
+
+    /// The share that a token proves, for this purpose, on the tunnel with this name.
+    pub(crate) fn share_of(&self, purpose: Purpose, label: &str, token: &str) -> Option<ShareRow> {
+        let id = share::claimed(token)?;
+        let row = self.read(|engine| {
+            let tunnel = engine.tunnel(label)?.row.id;
+            let row = engine.share_row(id)?;
+            (row.tunnel == tunnel).then(|| row.clone())
+        })?;
+        share::proves(self.share_key(), purpose, &row, token).then_some(row)
+    }
+}
+
+impl Backend {
+    /// What the edge does when a visitor opens a share link: see [`Desk::open_share`].
+    pub async fn open_share(
+        &self,
+        label: &str,
+        token: &str,
+    ) -> Result<(ShareRow, String), AskError> {
+        self.desk().open_share(label, token).await
+    }
+
+    /// The share whose cookie a visitor of this name shows, if it proves one.
+    pub fn share_of_cookie(&self, label: &str, proof: &str) -> Option<ShareId> {
+        let row = self.desk().share_of(Purpose::Cookie, label, proof)?;
+        Some(row.id)
+    }
+}
