@@ -265,7 +265,7 @@ impl Book {
         let confirmed = BookRow {
             slug: Some(slug),
             url: Some(bound.url.clone()),
-            policy: policy_of(bound)?,
+            policy: Arc::new(policy_of(bound)?),
             state: BookState::Open,
             expires_at: bound.expires_at.map(WallTime::from_millis),
             created_at: WallTime::from_millis(bound.created_at),
@@ -394,7 +394,7 @@ impl Book {
             proxy_protocol: row
                 .proxy_protocol
                 .map(|version| version.as_str().to_owned()),
-            policy: Some(row.policy.clone()),
+            policy: Some((*row.policy).clone()),
             device: None,
             user: None,
             probe: live.and_then(|l| l.probe()),
@@ -546,7 +546,7 @@ mod tests {
             public_port: None,
             yes_expose: false,
             proxy_protocol: None,
-            policy: Policy::default(),
+            policy: Arc::default(),
             created_at: Clock.now().wall,
             ended_at: None,
         }

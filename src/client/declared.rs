@@ -6,7 +6,6 @@ use tracing::{info, warn};
 
 use crate::config::DeclaredTunnel;
 use crate::engine::book::{BookRow, BookState};
-use crate::engine::policy::Policy;
 use crate::names::TunnelId;
 use crate::times::Clock;
 
@@ -145,7 +144,7 @@ fn row_of(entry: &DeclaredTunnel) -> BookRow {
         public_port: entry.public_port,
         yes_expose: entry.yes_expose,
         proxy_protocol: entry.proxy_protocol,
-        policy: Policy::default(),
+        policy: Arc::default(),
         created_at: now,
         ended_at: None,
     }

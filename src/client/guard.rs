@@ -196,14 +196,13 @@ mod tests {
 
     use super::*;
     use crate::engine::book::{BookState, HostMode};
-    use crate::engine::policy::Policy;
     use crate::names::{Slug, TunnelId};
     use crate::origin::OriginPolicy;
     use crate::tasks::Tasks;
 
     fn row(port: u16) -> BookRow {
         BookRow {
-            policy: Policy::default(),
+            policy: Arc::default(),
             proxy_protocol: None,
             id: TunnelId::random(),
             name: Slug::parse("app").ok(),

@@ -100,7 +100,7 @@ impl Wish {
             public_port: ask.public_port,
             yes_expose: ask.yes_expose,
             proxy_protocol,
-            policy: ask.policy.unwrap_or_default(),
+            policy: Arc::new(ask.policy.unwrap_or_default()),
             created_at: now,
             ended_at: None,
         };

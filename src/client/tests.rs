@@ -6,7 +6,6 @@ use super::*;
 use crate::admin::types::{JoinAsk, OpenAsk};
 use crate::admin::{Caller, ClientBackend as _};
 use crate::engine::book::HostMode;
-use crate::engine::policy::Policy;
 use crate::link::{ControlRecv, ControlSend, Identity, Link, Listener};
 use crate::names::{DeviceId, Generation, Slug};
 use crate::secret::Secret;
@@ -182,7 +181,7 @@ async fn a_server_that_reckons_with_more_signs_of_life_gets_them() {
 
 fn open_row() -> BookRow {
     BookRow {
-        policy: Policy::default(),
+        policy: Arc::default(),
         proxy_protocol: None,
         id: TunnelId::random(),
         name: None,
@@ -248,7 +247,7 @@ fn bound_of(bind: &Bind, standing: Option<Standing>) -> Bound {
 fn row(n: usize, state: BookState) -> BookRow {
     let name = Slug::parse(&format!("app-{n}")).unwrap();
     BookRow {
-        policy: Policy::default(),
+        policy: Arc::default(),
         proxy_protocol: None,
         id: TunnelId::random(),
         slug: (state == BookState::Open).then(|| name.clone()),

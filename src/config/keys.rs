@@ -284,7 +284,7 @@ const SERVER: &[Key] = &[
     ),
     key(
         "limits.handshakes",
-        "\"50/s burst 500\"",
+        "\"200/s burst 2000\"",
         "How often one address may begin links.",
     ),
     key(

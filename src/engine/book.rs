@@ -1,6 +1,7 @@
 //! The client's side of the promise: its own tunnels, where they lead, and what is still to be told to
 //! the server. Rows only; the client role decides with them.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::policy::Policy;
@@ -117,7 +118,7 @@ pub struct BookRow {
     /// The header before each connection (tcp, tls).
     pub proxy_protocol: Option<ProxyVersion>,
     /// What it lets through, as asked, then as the server has it.
-    pub policy: Policy,
+    pub policy: Arc<Policy>,
     /// When it was asked for, then when the server opened it.
     pub created_at: WallTime,
     /// When it was over.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::entry::{Asked, Engine, audit};
 use super::lifecycle::Ending;
+use super::limits::{Act, Source};
 use super::persist::{RowKey, Work};
 use super::state::{Device, Invite, Who};
 use super::timers::Timer;
@@ -161,6 +162,18 @@ impl Engine {
     /// A newcomer uses a join token. The token is judged before the key, so that nobody without one
     /// learns anything about keys.
     pub(super) fn enroll(&mut self, now: Now, from: Requester, new: Newcomer) -> Asked {
+        let source = Source::from(new.peer.ip());
+        self.source_has_room(now, Act::FailedJoin, source)
+            .map_err(|retry_in| AskError::TooOften { retry_in })?;
+        let asked = self.enroll_with(now, from, new);
+        if let Err(AskError::BadToken | AskError::TokenExpired | AskError::TokenUsed) = asked {
+            // Only what failed counts: an office that joins at once is no flood.
+            let _ = self.source_may(now, Act::FailedJoin, source);
+        }
+        asked
+    }
+
+    fn enroll_with(&mut self, now: Now, from: Requester, new: Newcomer) -> Asked {
         let invite = self.judge_token(now, &new.secret_hash)?;
         let (id, user, uses_left) = (invite.id, invite.user, invite.uses_left);
         match self.device_of(&new.pin) {

@@ -286,6 +286,7 @@ impl Engine {
                 Timer::Port(tunnel) => self.listen_again(now, tunnel),
                 Timer::Idle(tunnel) => self.look_at_idleness(now, at, tunnel),
                 Timer::Silence(device) => self.look_at_silence(now, device),
+                Timer::Share(share) => self.share_is_over(now, share),
                 Timer::Seen => self.write_seen(now),
                 Timer::Retry => self.retry_now(),
             }

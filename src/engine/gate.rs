@@ -488,6 +488,12 @@ impl Engine {
         self.sources.take(now.monotonic, rates, act, source)
     }
 
+    /// The same without counting it.
+    pub fn source_has_room(&mut self, now: Now, act: Act, source: Source) -> Result<(), Duration> {
+        let rates = &self.settings.limits.sources;
+        self.sources.check(now.monotonic, rates, act, source)
+    }
+
     /// Other settings are in force.
     pub(super) fn forget_rates(&mut self) {
         self.sources = super::limits::Sources::default();

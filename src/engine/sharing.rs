@@ -5,6 +5,7 @@ use super::entry::{Asked, Engine, audit};
 use super::persist::Work;
 use super::policy::ShareUse;
 use super::policy::share::{RESTRICTIONS_MAX, ShareRow, USES_MAX};
+use super::timers::Timer;
 use super::{Answer, AskError, Change, Requester, ShareAsk};
 use crate::names::{ShareId, TunnelId};
 use crate::times::Now;
@@ -69,6 +70,7 @@ impl Engine {
             why: format!("a tunnel has at most {PER_TUNNEL} share links that work"),
         })?;
         self.shares.remove(&over);
+        self.timers.cancel(Timer::Share(over));
         Ok(())
     }
 
@@ -82,7 +84,17 @@ impl Engine {
     }
 
     pub(super) fn remember_share(&mut self, row: ShareRow) {
+        self.timers.set_wall(Timer::Share(row.id), row.expires_at);
         self.shares.insert(row.id, row);
+    }
+
+    /// The time of a share link is over: who came in with it is out.
+    pub(super) fn share_is_over(&mut self, now: Now, id: ShareId) {
+        let tunnel = self.shares.get(&id).map(|row| row.tunnel);
+        if let Some(tunnel) = tunnel.filter(|id| self.tunnels.get(id).is_some_and(|t| t.is_open()))
+        {
+            self.turn_out(now, tunnel);
+        }
     }
 
     /// A visitor opens a share link. A use is reserved at once and taken on disk before anybody comes in.
@@ -141,7 +153,12 @@ impl Engine {
 
     /// The tunnel ended, and its share links with it.
     pub(super) fn forget_shares(&mut self, id: TunnelId) {
-        self.shares.retain(|_, row| row.tunnel != id);
+        let of_tunnel = self.shares.values().filter(|row| row.tunnel == id);
+        let gone: Vec<ShareId> = of_tunnel.map(|row| row.id).collect();
+        for share in gone {
+            self.shares.remove(&share);
+            self.timers.cancel(Timer::Share(share));
+        }
     }
 
     /// One share link, for who checks its token.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
-use crate::names::{DeviceId, InviteId, TunnelId};
+use crate::names::{DeviceId, InviteId, ShareId, TunnelId};
 use crate::times::{Now, WallTime};
 
 /// Wall deadlines are looked at this often at least, because the wall clock may step and the
@@ -29,6 +29,8 @@ pub(super) enum Timer {
     Silence(DeviceId),
     /// The socket of a tunnel's port is to be tried again. Monotonic.
     Port(TunnelId),
+    /// A share link works no longer for those who are in. Wall.
+    Share(ShareId),
     /// What visits changed is to be written. Monotonic.
     Seen,
     /// What could not be written is to be tried again. Monotonic.

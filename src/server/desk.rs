@@ -15,6 +15,7 @@ use tracing::{debug, error, warn};
 use crate::admin::EventLog;
 use crate::admin::types::EventJson;
 use crate::codes::Code;
+use crate::engine::limits::{Act, Source};
 use crate::engine::policy::share::{self, ShareRow};
 use crate::engine::{
     Action, Admission, Answer, AskError, Change, Engine, Event, Refusal, Requester, Route, Ticket,
@@ -227,6 +228,8 @@ impl Desk {
         uid: u32,
         event: impl FnOnce(Requester) -> Event,
     ) -> Result<Answer, AskError> {
+        self.source_may(Act::ApiCall, Source::Uid(uid))
+            .map_err(|retry_in| AskError::TooOften { retry_in })?;
         let call = self.0.next.fetch_add(1, Ordering::Relaxed);
         let (tx, rx) = oneshot::channel();
         self.lock().calls.insert(call, tx);
@@ -235,6 +238,12 @@ impl Desk {
         rx.await.unwrap_or(Err(AskError::Store {
             code: Code::Draining,
         }))
+    }
+
+    /// Whether a source may do something once more, and counts it if so; else in how long.
+    pub(crate) fn source_may(&self, act: Act, source: Source) -> Result<(), Duration> {
+        let now = self.now();
+        self.lock().engine.source_may(now, act, source)
     }
 
     /// The same on behalf of a visitor who opens a share link.

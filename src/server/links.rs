@@ -7,6 +7,7 @@ use tokio::time::MissedTickBehavior;
 use tracing::{debug, info};
 
 use crate::codes::Code;
+use crate::engine::limits::Act;
 use crate::engine::{AskError, Event, Requester};
 use crate::link::enrol::check_proof;
 use crate::link::{Arriving, ControlRecv, ControlSend, Link, LinkError, Listener};
@@ -65,6 +66,9 @@ pub(super) async fn accept(
 
 async fn serve(arriving: Arriving, desk: Desk, greeting: Greeting) {
     let peer = arriving.peer();
+    if desk.source_may(Act::Handshake, peer.ip().into()).is_err() {
+        return debug!(%peer, "too many handshakes, link refused");
+    }
     let (link, tx, rx, hello) = match arriving.establish().await {
         Ok(established) => established,
         Err(err) => return debug!(%peer, %err, "link not established"),
@@ -197,6 +201,8 @@ impl Session {
         };
         let exporter = self.link.exporter()?;
         if !check_proof(&enroll.secret, &exporter, &enroll.proof) {
+            let peer = self.link.peer().ip();
+            let _ = self.desk.source_may(Act::FailedJoin, peer.into());
             return Err(End::Refuse(Code::BadToken, AskError::BadToken.to_string()));
         }
         self.desk.handle(self.enroll_event(enroll));

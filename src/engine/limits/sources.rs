@@ -59,7 +59,7 @@ impl Default for SourceRates {
         Self {
             failed_joins: Rate::new(10, Per::Minute).burst(10),
             // A whole office may come back from one address after an outage.
-            handshakes: Rate::new(50, Per::Second).burst(500),
+            handshakes: Rate::new(200, Per::Second).burst(2000),
             unknown_hosts: Rate::new(10, Per::Second).burst(100),
             passwords: Rate::new(10, Per::Minute).burst(10),
             api_calls: Rate::new(200, Per::Second).burst(1000),

@@ -469,6 +469,41 @@ fn who_came_in_with_a_share_link_is_out_when_it_is_withdrawn() {
 }
 
 #[test]
+fn who_came_in_with_a_share_link_is_out_when_its_time_is_over() {
+    let mut world = World::new();
+    let alice = world.connect("alice");
+    let app = world.opens_with(&alice, "app", r#"{"share":"required"}"#);
+    let share = world.shares(&alice, app, None);
+    let (visit, outcome) = world.asks("app", "192.0.2.1", |http| {
+        http.share = Some(share);
+        http.path = "/report/".into();
+    });
+    assert!(passed(&outcome));
+    world.live_for(HOUR - secs(1), &[alice]);
+    assert!(world.cut_alone.is_empty());
+    world.live_for(secs(1), &[alice]);
+    assert_eq!(world.cut_alone, [visit]);
+    world.ends(visit);
+    world.finish();
+}
+
+#[test]
+fn join_tokens_that_do_not_work_are_counted_for_who_shows_them() {
+    let mut settings = settings();
+    settings.limits.sources.failed_joins = Rate::new(1, Per::Minute).burst(2);
+    let mut world = World::with(settings);
+    let good = world.invites("alice", 2);
+    let pin = world.new_pin();
+    for _ in 0..2 {
+        assert_eq!(world.enrolls(0, pin, "laptop"), Err(AskError::BadToken));
+    }
+    let third = world.enrolls(good, pin, "laptop");
+    assert!(matches!(third, Err(AskError::TooOften { .. })), "{third:?}");
+    world.advance(secs(60));
+    assert!(world.enrolls(good, pin, "laptop").is_ok());
+}
+
+#[test]
 fn what_is_suspended_keeps_its_name_and_serves_nothing() {
     let mut world = World::new();
     let (alice, bob) = (world.connect("alice"), world.connect("bob"));

@@ -1,5 +1,6 @@
 //! The client's enrolment and its tunnels.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension as _, Result, Row, params};
@@ -134,7 +135,7 @@ fn read(row: &Row<'_>) -> Result<BookRow> {
         labels: list(row, "labels")?,
         public_port: row.get("public_port")?,
         proxy_protocol: proxy_protocol(row)?,
-        policy: parsed(row, "policy")?,
+        policy: Arc::new(parsed(row, "policy")?),
         created_at: time(row, "created_at")?,
         ended_at: time_opt(row, "ended_at")?,
         yes_expose: row.get("yes_expose")?,

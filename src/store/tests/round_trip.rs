@@ -257,7 +257,7 @@ fn book_row(n: u8, state: BookState) -> BookRow {
         labels: Vec::new(),
         public_port: None,
         proxy_protocol: None,
-        policy: Policy::default(),
+        policy: Arc::default(),
         created_at: NOW,
         yes_expose: n % 2 == 1,
         ended_at: None,
@@ -332,7 +332,7 @@ fn book_rows() -> Vec<BookRow> {
             declared: true,
             labels: vec![("team".into(), "web".into())],
             public_port: Some(20_001),
-            policy: some_policy(),
+            policy: Arc::new(some_policy()),
             ..book_row(2, BookState::Open)
         },
         BookRow {
