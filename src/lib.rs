@@ -11,7 +11,7 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`names`], [`times`], [`codes`], [`secret`] | values checked once on the way in; the one table of error codes |
-//! | [`engine`] | DECIDES: routes, lifecycle, leases, holds. No I/O, no clock, no randomness |
+//! | [`engine`] | DECIDES: routes, lifecycle, leases, holds, policies, limits. No I/O, no clock, no randomness |
 //! | [`http`] | what an acceptable request head is; pure, shared by every HTTP version |
 //! | [`wire`] | the tunnel protocol: bytes <-> values |
 //! | [`link`] | QUIC endpoints, TLS identity, dialling; streams that carry wire |

@@ -8,7 +8,7 @@ use crate::link::path::{Fallback, PathError, PathKind};
 use crate::link::{ControlRecv, ControlSend, Dialer, Link};
 use crate::names::TunnelId;
 use crate::wire::token::JoinToken;
-use crate::wire::{Bind, Capabilities, Close, Enroll, Hello, Ping, TimeNote, VERSION};
+use crate::wire::{Bind, Capabilities, Close, Enroll, Hello, Ping, Set, Share, TimeNote, VERSION};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const ME: Caller = Caller { uid: 0, pid: None };
@@ -359,5 +359,60 @@ async fn a_full_house_is_said_before_the_upgrade_and_not_after() {
     link.open_fallback(&fallback).await.unwrap();
     drop(places);
     assert_eq!(listener.attached_paths(), 1);
+    world.server.stop().await;
+}
+
+#[tokio::test]
+async fn a_share_link_lets_in_whom_it_says_and_no_other_device_may_make_one() {
+    let world = World::new("").await;
+    let (mut owner, mut evil) = (world.device().await, world.device().await);
+    let Control::Bind(asked) = bind(1) else {
+        unreachable!("it is a bind");
+    };
+    let tunnel = asked.tunnel;
+    let policy = Some(r#"{"share":"required"}"#.to_owned());
+    owner.say(Control::Bind(Bind { policy, ..asked })).await;
+    let Some(Control::Bound(bound)) = owner.hear().await else {
+        panic!("it opens");
+    };
+    assert_eq!(bound.policy.as_deref(), Some(r#"{"share":"required"}"#));
+    let share = Control::Share(Share {
+        request: 2,
+        tunnel,
+        expires_at: i64::MAX,
+        uses: Some(1),
+        methods: vec!["GET".into()],
+        paths: Vec::new(),
+    });
+    let set = Control::Set(Set {
+        request: 3,
+        tunnel,
+        policy: "{}".into(),
+        parts: Vec::new(),
+    });
+    for message in [&share, &set] {
+        evil.say(message.clone()).await;
+        let Some(Control::Error(refused)) = evil.hear().await else {
+            panic!("another's tunnel");
+        };
+        assert_eq!(Code::from_wire(refused.code.into()), Code::NotFound);
+    }
+    owner.say(share).await;
+    let Some(Control::Shared(shared)) = owner.hear().await else {
+        panic!("it is shared");
+    };
+    let prefix = format!("{}{}", bound.url, crate::engine::policy::share::PATH);
+    let token = shared
+        .url
+        .strip_prefix(&prefix)
+        .expect("a link to the tunnel");
+    let backend = &world.server.backend;
+    let (row, cookie) = backend.open_share(&bound.slug, token).await.unwrap();
+    assert_eq!(row.uses_left, Some(0));
+    let again = backend.open_share(&bound.slug, token).await;
+    assert_eq!(again.unwrap_err(), crate::engine::AskError::ShareOver);
+    assert_eq!(backend.share_of_cookie(&bound.slug, &cookie), Some(row.id));
+    assert_eq!(backend.share_of_cookie(&bound.slug, token), None);
+    assert_eq!(backend.share_of_cookie("other", &cookie), None);
     world.server.stop().await;
 }

@@ -13,7 +13,7 @@ CREATE UNIQUE INDEX tunnels_open_port ON tunnels (kind, public_port)
 -- uses_left: NULL is any number.
 CREATE TABLE shares (
     id         TEXT PRIMARY KEY NOT NULL,
-    tunnel_id  TEXT NOT NULL REFERENCES tunnels (id),
+    tunnel_id  TEXT NOT NULL REFERENCES tunnels (id) ON DELETE CASCADE,
     device_id  TEXT NOT NULL REFERENCES devices (id),
     methods    TEXT NOT NULL,
     paths      TEXT NOT NULL,
