@@ -207,7 +207,7 @@ impl Session {
     /// Only an answer counts: each one is written down, and a server may not make us write without end.
     async fn bound(&mut self, client: &Arc<Client>, bound: Bound) {
         let waiter = match client.requests.take(bound.request) {
-            Some((Question::Bind(id), waiter)) if id == bound.tunnel => waiter,
+            Some((Question::Bind(id) | Question::Set(id), waiter)) if id == bound.tunnel => waiter,
             _ => return debug!(tunnel = %bound.tunnel, "an answer that nobody asked for"),
         };
         client.backlog.answered();

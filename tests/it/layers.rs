@@ -20,7 +20,11 @@ const AROUND_ROLES: &[&str] = &["supervise"];
 const PROGRAMS: &[&str] = &["daemon"];
 
 /// Breaches that are meant: file, module it reaches for, why. One that no longer happens fails too.
-const EXCEPTIONS: &[(&str, &str, &str)] = &[];
+const EXCEPTIONS: &[(&str, &str, &str)] = &[(
+    "daemon/manual.rs",
+    "http",
+    "the manual tells the limits that the edge keeps to",
+)];
 
 /// What a top-level module may import, itself aside; None for one that no rule speaks of.
 fn allowed(module: &str) -> Option<Vec<&'static str>> {

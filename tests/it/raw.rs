@@ -45,7 +45,7 @@ fn at(tunnel: &serde_json::Value) -> SocketAddr {
 /// A tcp tunnel to an origin, past the look that `open` takes at it.
 async fn tcp_tunnel(client: &Daemon, origin: &Origin, more: &[&str]) -> serde_json::Value {
     let target = origin.target("tcp");
-    let args: Vec<&str> = [&[&target[..]], more].concat();
+    let args: Vec<&str> = [&[&target[..], "--yes-expose"], more].concat();
     let (tunnel, looked) = tokio::join!(open(client, &args), origin.accept());
     drop(looked);
     tunnel
@@ -280,7 +280,7 @@ async fn tls_is_passed_on_unopened_and_http_goes_on_beside_it() {
     let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(own.server_config()));
     let origin = Origin::new().await;
     let target = origin.target("tls");
-    let asked = [&target[..], "--name", "mail"];
+    let asked = [&target[..], "--name", "mail", "--yes-expose"];
     let (tunnel, looked) = tokio::join!(open(&client, &asked), origin.accept());
     drop(looked);
     let url = format!("tls://{host}:{}", world.addr.port());
