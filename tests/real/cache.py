@@ -259,6 +259,24 @@ def autobahn():
     return ["env", "-i", *words, str(home / "bin" / "python2.7"), "-c", run]
 
 
+def debian(suite, packages):
+    """The folder of a small Debian with these packages, never to be written to."""
+    made = f"{suite} {packages}".encode()
+    folder = ROOT / f"debian-{suite}-{hashlib.sha256(made).hexdigest()[:12]}"
+    ROOT.mkdir(parents=True, exist_ok=True)
+    with open(ROOT / "debian.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            mmdebstrap = program("mmdebstrap", "mmdebstrap")
+            whole = folder.with_name(f"{folder.name}.part")
+            shutil.rmtree(whole, ignore_errors=True)
+            print(f"installing Debian {suite} into {folder}", flush=True)
+            command = [mmdebstrap, "--quiet", "--variant=minbase", f"--include={packages}"]
+            _run([*command, suite, whole], ROOT / "debian.log")
+            whole.rename(folder)
+    return folder
+
+
 def program(name, package):
     """A program that comes with the distribution."""
     path = shutil.which(name)
