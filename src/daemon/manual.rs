@@ -126,6 +126,31 @@ fn wormkeyd() -> String {
             ),
         ],
     };
+    let units = Section {
+        title: "SYSTEMD UNITS",
+        body: vec![
+            Paragraph::text(
+                "The packages bring them disabled. They are Type=notify with a watchdog, reload by wormkeyctl(1), \
+                 so that a bad configuration fails the reload, and are started again whenever they fail, unless \
+                 with 78. Changes belong into drop-ins: systemctl edit wormkeyd-server.",
+            ),
+            item(
+                "wormkeyd.service",
+                "This machine's role: the server where there is an /etc/wormkey/server.toml, else the client. \
+                 Starts, stops, restarts and reloads that role's own unit, where status and logs are.",
+            ),
+            item(
+                "wormkeyd-server.service, wormkeyd-client.service",
+                "The roles, as the user wormkey. A machine that is to be both enables both. The server may listen \
+                 at ports below 1024; what only root may read, such as certbot's keys, comes in by LoadCredential=.",
+            ),
+            item(
+                "wormkeyd-client.service of systemctl --user",
+                "A person's own client: their places, and their files for file: targets, which the machine's \
+                 client does not see. loginctl enable-linger keeps it while they are logged out.",
+            ),
+        ],
+    };
     let exit = Section {
         title: "EXIT STATUS",
         body: vec![
@@ -159,7 +184,15 @@ fn wormkeyd() -> String {
     render(
         Args::command(),
         "8",
-        &[examples, files, signals, visitors_limits(), exit, also],
+        &[
+            examples,
+            units,
+            files,
+            signals,
+            visitors_limits(),
+            exit,
+            also,
+        ],
     )
 }
 

@@ -128,11 +128,11 @@ class Box:
 class Packages:
     """The packages of the programs that the beds run, made once; a later version as well."""
 
-    def __init__(self, world, only="deb"):
-        self.folder = world.folder / "packages"
+    def __init__(self, world, only="deb", version=None):
+        self.folder = world.folder / f"packages-{version or 'now'}"
         programs = pathlib.Path(world.wormkeyd).parent
         build = [REPOSITORY / "packaging/build", "--programs", programs, "--only", only]
-        build += ["--out", self.folder]
+        build += ["--out", self.folder, *(["--version", version] if version else [])]
         for name, package in (("objdump", "binutils"), ("strip", "binutils")):
             cache.program(name, package)
         cache.program("cargo", "rustup's toolchain")

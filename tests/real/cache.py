@@ -261,8 +261,18 @@ def autobahn():
 
 def debian(suite, packages):
     """The folder of a small Debian with these packages, never to be written to."""
+    return _debian(suite, packages, ["--variant=minbase"])
+
+
+def foreign(architecture, packages):
+    """The folder of these packages for another architecture, unpacked: libraries for an emulator."""
+    options = ["--variant=extract", f"--architectures={architecture}"]
+    return _debian("bookworm", packages, options, f"-{architecture}")
+
+
+def _debian(suite, packages, options, mark=""):
     made = f"{suite} {packages}".encode()
-    folder = ROOT / f"debian-{suite}-{hashlib.sha256(made).hexdigest()[:12]}"
+    folder = ROOT / f"debian-{suite}{mark}-{hashlib.sha256(made).hexdigest()[:12]}"
     ROOT.mkdir(parents=True, exist_ok=True)
     with open(ROOT / "debian.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -271,7 +281,7 @@ def debian(suite, packages):
             whole = folder.with_name(f"{folder.name}.part")
             shutil.rmtree(whole, ignore_errors=True)
             print(f"installing Debian {suite} into {folder}", flush=True)
-            command = [mmdebstrap, "--quiet", "--variant=minbase", f"--include={packages}"]
+            command = [mmdebstrap, "--quiet", *options, f"--include={packages}"]
             _run([*command, suite, whole], ROOT / "debian.log")
             whole.rename(folder)
     return folder

@@ -6,7 +6,6 @@ import json
 import pathlib
 import time
 
-import cache
 from boxes import Box, Packages
 from harness import DOMAIN, Tunnel, check, limit, same, until
 from internet import SERVER, Internet
@@ -261,48 +260,3 @@ def removed(box, role):
 
 def there(box, path):
     return box.run_code("test", "-e", path)[0] == 0
-
-
-# --- rpm ------------------------------------------------------------------------------------------
-
-
-@bed("packages-rpm", long=True)
-def rpm(world):
-    """rpm -i, -U and -e on a booted machine; what was edited stays."""
-    made = Packages(world, "rpm").package
-    later = later_rpm(world)
-    box = Box(world, "rpm", extra="rpm")
-    box.run("rpm", "-i", "--nodeps", box.bring(made))
-    for unit in UNITS:
-        same(box.is_enabled(unit), "disabled", f"{unit} after installation")
-    box.run("systemctl", "enable", "--now", "wormkeyd")
-    same(box.is_active("wormkeyd-client"), "active", "the client")
-    before = box.fact("wormkeyd-client", "MainPID")
-    box.run("sh", "-c", "echo '# mine' >>/etc/wormkey/client.toml")
-    box.run("rpm", "-U", "--nodeps", box.bring(later))
-    same(box.is_active("wormkeyd-client"), "active", "the client after an update")
-    check(box.fact("wormkeyd-client", "MainPID") != before, "the old program still runs")
-    check("# mine" in box.run("cat", "/etc/wormkey/client.toml"), "the update took what was edited")
-    box.reboot()
-    same(box.is_active("wormkeyd-client"), "active", "the client after a reboot")
-    box.run("rpm", "-e", "wormkey")
-    same(box.is_active("wormkeyd-client"), "inactive", "the client after removal")
-    for gone in ("/usr/bin/wormkeyd", "/run/wormkey", "/etc/systemd/system/multi-user.target.wants/wormkeyd.service"):
-        check(not there(box, gone), f"{gone} is there after removal")
-    saved = box.run("cat", "/etc/wormkey/client.toml.rpmsave")
-    check("# mine" in saved, "what was edited is not in .rpmsave")
-    check(there(box, "/var/lib/wormkey/client.db"), "removal took the state")
-
-
-def later_rpm(world):
-    import subprocess
-
-    from harness import REPOSITORY
-
-    out = world.folder / "packages-later"
-    programs = pathlib.Path(world.wormkeyd).parent
-    build = [REPOSITORY / "packaging/build", "--programs", programs, "--only", "rpm"]
-    build += ["--version", "0.1.1", "--out", out]
-    done = subprocess.run(list(map(str, build)), capture_output=True, text=True)
-    check(done.returncode == 0, done.stderr)
-    return next(out.glob("*.rpm"))
