@@ -43,6 +43,9 @@ def whole_story(world, suite):
         configured(world, server)
         started(server, "server")
         started(client, "client")
+        stands_for_the_role(client, "wormkeyd-client")
+        side_by_side(server)
+        who_may(client)
         origin = stack.enter_context(net.origin())
         tunnel = opened(world, server, client, origin.port)
         reloaded(world, server, "server.toml", "wormkeyd-server")
@@ -122,7 +125,8 @@ def started(box, role):
     uid = box.run("id", "-u", "wormkey").strip()
     check(f"Uid:\t{uid}\t" in status, f"{unit} is not wormkey's:\n{status}")
     allowed = "0000000000000400" if role == "server" else "0000000000000000"
-    check(f"CapEff:\t{allowed}" in status, f"{unit} may more than it needs:\n{status}")
+    for fact in (f"CapEff:\t{allowed}", "NoNewPrivs:\t1", "Seccomp:\t2"):
+        check(fact in status, f"{unit} may more than it needs, not {fact!r}:\n{status}")
     same(box.run("stat", "-c", "%U %a", "/var/lib/wormkey").strip(), "wormkey 700", "the state's folder")
     ctl = ["wormkeyctl", "--json", *(["server"] if role == "server" else []), "status"]
     check(json.loads(box.run(*ctl)), "the admin socket answers root at once, because it is READY")
@@ -130,6 +134,35 @@ def started(box, role):
         listening = box.run("ss", "-Hlntu")
         for port in ("80", "443"):
             check(f":{port} " in listening, f"nothing listens at {port}:\n{listening}")
+
+
+def stands_for_the_role(box, unit):
+    """What is done to wormkeyd.service is done to the role."""
+    box.run("systemctl", "stop", "wormkeyd")
+    same(box.is_active(unit), "inactive", f"{unit} after stop wormkeyd")
+    box.run("systemctl", "start", "wormkeyd")
+    before = box.fact(unit, "MainPID")
+    box.run("systemctl", "restart", "wormkeyd")
+    until(f"{unit} after restart wormkeyd", 20, lambda: box.is_active(unit) == "active")
+    check(box.fact(unit, "MainPID") not in (before, "0"), "restart wormkeyd left the role's process")
+
+
+def side_by_side(server):
+    """Both roles on one machine: the end of one takes nothing from the other."""
+    server.run("systemctl", "start", "wormkeyd-client")
+    server.run("wormkeyctl", "status")
+    server.run("systemctl", "stop", "wormkeyd-client")
+    server.run("wormkeyctl", "server", "status")
+
+
+def who_may(box):
+    """Members of the group use the daemon without sudo, others do not."""
+    box.run("useradd", "--groups", "wormkey", "ada")
+    box.run("useradd", "bob")
+    for person, expected in (("ada", 0), ("bob", 4)):
+        prefix = ["setpriv", f"--reuid={person}", f"--regid={person}", "--init-groups"]
+        code, out, err = box.run_code(*prefix, "wormkeyctl", "status")
+        same(code, expected, f"what wormkeyctl ends with for {person} ({out}{err})")
 
 
 def opened(world, server, client, port):
