@@ -126,10 +126,10 @@ class Box:
 
 
 class Packages:
-    """The packages of the programs that the beds run, made once; a later version as well."""
+    """Packages of the programs that the beds run, and a later version of them."""
 
-    def __init__(self, world, only="deb", version=None):
-        self.folder = world.folder / f"packages-{version or 'now'}"
+    def __init__(self, world, only="deb", version=None, folder="packages"):
+        self.folder = world.folder / (f"{folder}-{version}" if version else folder)
         programs = pathlib.Path(world.wormkeyd).parent
         build = [REPOSITORY / "packaging/build", "--programs", programs, "--only", only]
         build += ["--out", self.folder, *(["--version", version] if version else [])]

@@ -14,6 +14,7 @@ from visits import Load
 
 UNITS = ("wormkeyd", "wormkeyd-server", "wormkeyd-client")
 BAD = 'domain = "t.wormkey.test"\nnonsense = true\n'
+CREDENTIALS = "/etc/systemd/system/wormkeyd-server.service.d/tls.conf"
 
 
 @bed("packages", "python")
@@ -95,8 +96,10 @@ def unconfigured(box):
 def configured(world, box):
     certificates = world.certificates
     box.write("/etc/wormkey/fullchain.pem", pathlib.Path(certificates.leaf).read_text())
-    box.write("/etc/wormkey/privkey.pem", pathlib.Path(certificates.leaf_key).read_text(), "640")
-    box.run("chgrp", "wormkey", "/etc/wormkey/privkey.pem")
+    # Root's alone: the daemon gets it as a credential, in the way that the unit tells of.
+    box.write("/etc/wormkey/privkey.pem", pathlib.Path(certificates.leaf_key).read_text(), "600")
+    box.write(CREDENTIALS, "[Service]\nLoadCredential=privkey.pem:/etc/wormkey/privkey.pem\n")
+    box.run("systemctl", "daemon-reload")
     box.write("/etc/wormkey/server.toml", server_toml())
 
 
@@ -107,7 +110,7 @@ advertise = ["{SERVER}:443"]
 [tls]
 mode = "files"
 cert = "/etc/wormkey/fullchain.pem"
-key = "/etc/wormkey/privkey.pem"
+key = "/run/credentials/wormkeyd-server.service/privkey.pem"
 [tunnels]
 hold = "{hold}"
 """
@@ -284,9 +287,9 @@ def removed(box, role):
         check(there(box, stays), f"removal took {stays}")
     box.run("dpkg", "-P", "wormkey")
     check(not there(box, "/var/lib/wormkey"), "purging left state")
-    left = box.run("sh", "-c", "find /etc -path '*wormkey*' | sort").split()
-    theirs = ["/etc/wormkey", "/etc/wormkey/fullchain.pem", "/etc/wormkey/privkey.pem"]
-    same(left, theirs if role == "server" else [], "what purging left in /etc")
+    left = box.run("find", "/etc", "-type", "f", "-path", "*wormkey*").split()
+    theirs = ["/etc/wormkey/fullchain.pem", "/etc/wormkey/privkey.pem", CREDENTIALS]
+    same(sorted(left), sorted(theirs) if role == "server" else [], "what purging left in /etc")
     failed = box.run("systemctl", "--failed", "--plain", "--no-legend").strip()
     check("wormkey" not in failed, f"failed units after purging: {failed}")
 

@@ -38,6 +38,9 @@ def lint(world):
     lintian = cache.program("lintian", "lintian")
     words = ["--allow-root", "--fail-on", "warning,error", package]
     same(printed([lintian, *words]), (0, ""), "lintian")
+    if world.long:
+        again = Packages(world, folder="again").package
+        same(again.read_bytes() == package.read_bytes(), True, "the package made again is the same")
     analyze = cache.program("systemd-analyze", "systemd")
     for unit, most in EXPOSURE.items():
         file = REPOSITORY / "systemd" / f"{unit}.service"
