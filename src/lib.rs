@@ -18,6 +18,7 @@
 //! | [`edge`] | public listeners: a visit comes in, a response or a splice goes out |
 //! | [`origin`] | client side: reach the local service |
 //! | [`store`] | SQLite: schema, migrations, one file per table group |
+//! | [`acme`] | visitors' certificates: gets them from a CA, proves names, renews them in time |
 //! | [`admin`] | Unix-socket API: types, routes, peer credentials, the caller's side |
 //! | [`server`], [`client`], [`ctl`], [`dev`] | roles: wire adapters to the engine; bind, supervise, drain |
 //! | [`daemon`], `supervise` | `wormkeyd`'s command line and manual; state directory, signals, readiness and orderly ends around every role |
@@ -27,7 +28,7 @@
 //! # The layer rule
 //!
 //! Imports point one way:
-//! **bin → roles → adapters (link edge origin store admin) → engine, http, wire → names, times, codes, secret.**
+//! **bin → roles → adapters (link edge origin store acme admin) → engine, http, wire → names, times, codes, secret.**
 //! `tasks` and `telemetry` serve adapters, roles and bins. Adapters never import each other: the
 //! consumer owns the trait, the role implements it. Only bins and roles read `config`.
 //! `tests/it/layers.rs` reads every `use` line and fails on a breach.
@@ -49,6 +50,7 @@ pub mod engine;
 pub mod http;
 pub mod wire;
 
+pub mod acme;
 pub mod admin;
 pub mod edge;
 pub mod link;

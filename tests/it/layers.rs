@@ -11,7 +11,7 @@ use paths::{Found, moved_in, paths_in};
 
 const VALUES: &[&str] = &["codes", "names", "secret", "times"];
 const PURE: &[&str] = &["engine", "http", "wire"];
-const ADAPTERS: &[&str] = &["admin", "edge", "link", "origin", "store"];
+const ADAPTERS: &[&str] = &["acme", "admin", "edge", "link", "origin", "store"];
 const ROLES: &[&str] = &["client", "ctl", "dev", "server"];
 const SERVICES: &[&str] = &["tasks", "telemetry"];
 /// What every role does around its work; serves roles alone.
