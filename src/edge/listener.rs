@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use nix::sys::resource::{Resource, getrlimit};
 use socket2::SockRef;
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
@@ -40,6 +40,9 @@ const HELLO_ROOM: usize = 2048;
 const UNSENT: u32 = 128 * 1024;
 /// Descriptors that visitors never get: for the admin socket, the store and its files.
 const DESCRIPTORS_KEPT: u64 = 64;
+
+/// For the last bytes of a connection that has no HTTP on it.
+const CLOSE_WITHIN: Duration = Duration::from_secs(1);
 
 /// One line about failing accepts in this time; a stranger must not fill the log.
 const LOG_EVERY: Duration = Duration::from_secs(30);
@@ -184,7 +187,7 @@ async fn serve<S: Admit + Attach + OpenStream>(
         () = draining.cancelled() => return,
         handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, greet(&edge, tcp, &acceptor)) => handshake,
     };
-    let stream = match handshake {
+    let mut stream = match handshake {
         Ok(Ok(Greeted::Ours(stream))) => *stream,
         Ok(Ok(Greeted::Theirs(tcp, theirs))) => {
             let Theirs { label, sni, first } = theirs;
@@ -204,6 +207,11 @@ async fn serve<S: Admit + Attach + OpenStream>(
         Err(_) => return debug!(%peer, "handshake too slow"),
     };
     let (_, session) = stream.get_ref();
+    if session.alpn_protocol() == Some(tls::ALPN_ACME) {
+        // It has seen what it came for.
+        let _ = tokio::time::timeout(CLOSE_WITHIN, stream.shutdown()).await;
+        return debug!(%peer, "an authority has looked");
+    }
     let facts = Facts {
         peer,
         scheme: Scheme::Https,

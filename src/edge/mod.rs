@@ -26,6 +26,7 @@ mod listener;
 mod outflow;
 mod pace;
 mod pages;
+mod proof;
 mod raw;
 mod redirect;
 mod reserved;
@@ -42,8 +43,8 @@ mod upload;
 
 use std::future::Future;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -53,6 +54,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+pub use self::proof::ShowProofs;
 use self::raw::RawBoard;
 use self::stall::StallBoard;
 pub use self::udp::OpenFlow;
@@ -209,6 +211,7 @@ struct Inner<S> {
     stalls: Arc<StallBoard>,
     raw: RawBoard,
     visits: AtomicU64,
+    proofs: OnceLock<Arc<dyn ShowProofs>>,
 }
 
 impl<S: Admit + Attach + OpenStream> Edge<S> {
@@ -237,6 +240,7 @@ impl<S: Admit + Attach + OpenStream> Edge<S> {
                 stalls,
                 raw: RawBoard::default(),
                 visits: AtomicU64::new(0),
+                proofs: OnceLock::new(),
                 tasks,
             }),
         }
@@ -250,6 +254,12 @@ impl<S: Admit + Attach + OpenStream> Edge<S> {
     /// Serves redirects to HTTPS on an already bound socket.
     pub fn serve_http(&self, listener: TcpListener) {
         listener::spawn(&self.inner, listener, None);
+    }
+
+    /// Shows an authority's proofs on the HTTP listener, from now on and for good.
+    pub fn show_proofs(&self, proofs: Arc<dyn ShowProofs>) {
+        // The first one stays: there is one keeper of certificates.
+        let _ = self.inner.proofs.set(proofs);
     }
 
     /// New settings, for visits that begin from now on.

@@ -17,7 +17,7 @@ use tracing::{debug, error};
 use super::body::EdgeBody;
 use super::connection::Conn;
 use super::respond::{Asker, Failure, respond};
-use super::{Admit, Attach, OpenStream, door, forward, redirect, reserved};
+use super::{Admit, Attach, OpenStream, door, forward, proof, redirect, reserved};
 use crate::http::Scheme;
 use crate::http::head;
 use crate::names::VisitId;
@@ -78,6 +78,9 @@ async fn visit<S: Admit + Attach + OpenStream>(
     }
     let head = head::check(parts, extended, conn.facts.scheme).map_err(Failure::Head)?;
     if conn.facts.scheme == Scheme::Http {
+        if let Some(answer) = proof::answer(&conn.edge, &head) {
+            return Ok(answer);
+        }
         return redirect::to_https(&settings, &head);
     }
     // One certificate covers all tunnels, so browsers share connections between them (RFC 9113

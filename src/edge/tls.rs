@@ -18,6 +18,9 @@ use crate::times::{Clock, WallTime};
 /// ALPN of HTTP/2.
 pub const ALPN_H2: &[u8] = b"h2";
 
+/// ALPN of a certificate authority that looks at us (RFC 8737); no HTTP follows.
+pub const ALPN_ACME: &[u8] = b"acme-tls/1";
+
 /// ALPN of HTTP/1.1.
 pub const ALPN_HTTP1: &[u8] = b"http/1.1";
 
@@ -101,6 +104,11 @@ impl CertStore {
         Arc::new(Self {
             current: ArcSwap::new(key),
         })
+    }
+
+    /// The one in use.
+    pub fn current(&self) -> Arc<CertifiedKey> {
+        self.current.load_full()
     }
 
     /// New handshakes get this one; those that are done keep theirs.

@@ -6,6 +6,7 @@ mod doors;
 mod heads;
 mod held;
 mod http2;
+mod proof;
 mod raw;
 mod reserved;
 mod times;
