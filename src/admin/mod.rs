@@ -10,6 +10,7 @@ use crate::codes::Code;
 
 mod ask;
 pub mod call;
+pub mod certificates;
 pub mod checks;
 pub mod drain;
 mod event_log;

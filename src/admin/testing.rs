@@ -422,6 +422,7 @@ impl ServerBackend for Fake {
             domain: "t.example.com".to_owned(),
             listen: BTreeMap::from([("https".to_owned(), "[::]:443".to_owned())]),
             tls: "self-signed".to_owned(),
+            certificates: Vec::new(),
             pin: "ab".to_owned(),
             links: 2,
             dormant: 1,

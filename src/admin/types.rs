@@ -289,8 +289,11 @@ pub struct ServerStatusJson {
     pub domain: String,
     /// Where it listens, by name.
     pub listen: std::collections::BTreeMap<String, String>,
-    /// `self-signed`, `files`.
+    /// `self-signed`, `files`, `acme`.
     pub tls: String,
+    /// How visitors' certificates do.
+    #[serde(default)]
+    pub certificates: Vec<super::certificates::CertificateJson>,
     /// Hash of the identity key that clients pin.
     pub pin: String,
     /// Live links.

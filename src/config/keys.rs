@@ -82,13 +82,67 @@ const SERVER: &[Key] = &[
     key(
         "tls.mode",
         "\"self-signed\"",
-        "\"self-signed\" is a wildcard made here, which browsers warn about; \"files\" is one of your own.",
+        "\"self-signed\" is a wildcard made here, which browsers warn about; \"files\" is one of your own, \
+         watched and swapped live; \"acme\" is got from an authority and renewed without you, see [acme].",
     ),
     bare(
         "tls.cert",
-        "With \"files\": the certificate for the domain and the names below it, PEM, leaf first. A reload reads it again.",
+        "With \"files\": the certificate for the domain and the names below it, PEM, leaf first. Read again when it changes.",
     ),
     bare("tls.key", "With \"files\": its private key, PEM."),
+    key(
+        "acme.ca",
+        "[\"https://acme-v02.api.letsencrypt.org/directory\"]",
+        "Directories of certificate authorities, asked in this order: the next one when one fails. Using one is \
+         agreeing to its terms.",
+    ),
+    bare(
+        "acme.root",
+        "PEM certificates to know the authorities' own servers by, for one of your own; the system's if absent.",
+    ),
+    bare(
+        "acme.email",
+        "Where an authority may write to. It is told when the account is made.",
+    ),
+    key(
+        "acme.names",
+        "[]",
+        "Single names that get certificates of their own. Without acme.dns there is no wildcard, and tunnels whose \
+         names are not here are served self-signed.",
+    ),
+    key(
+        "acme.proofs",
+        "[\"tls-alpn-01\", \"http-01\"]",
+        "How single names are proven: on the https listener, on the http listener. Authorities look at ports 443 \
+         and 80. After a failure the next one is tried.",
+    ),
+    bare(
+        "acme.dns.hook",
+        "The wildcard's way 1: a program, called with `present NAME VALUE`, then `cleanup NAME VALUE`, to make and \
+         take away the TXT record NAME. It gets no environment but PATH, and 120 s.",
+    ),
+    bare(
+        "acme.dns.update",
+        "Way 2: the zone's primary name server, host:port, which takes dynamic updates (RFC 2136) signed with acme.dns.key.",
+    ),
+    bare(
+        "acme.dns.key",
+        "With update: the file of the key as tsig-keygen writes it, hmac-sha256 or hmac-sha512.",
+    ),
+    bare(
+        "acme.dns.listen",
+        "Way 3: where a small name server of our own listens, UDP and TCP, \"[::]:53\". Delegate to it once: an NS record \
+         for _acme-challenge.<domain>, or a CNAME to acme.dns.zone.",
+    ),
+    bare(
+        "acme.dns.zone",
+        "The zone to update, the domain if absent; or the zone of our own name server, _acme-challenge.<domain> if absent.",
+    ),
+    key(
+        "acme.dns.wait",
+        "\"5s\"",
+        "With hook and update: how long to wait after the record is made until the authority is told to look.",
+    ),
     key(
         "state.dir",
         "\"/var/lib/wormkey\"",

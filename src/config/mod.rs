@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::engine::limits::LimitSettings;
 use crate::names::{Hostname, Slug, Target};
 
+mod acme;
 mod file;
 mod keys;
 mod limits;
@@ -20,6 +21,7 @@ mod section;
 mod sizes;
 mod values;
 
+pub use acme::{AcmeConfig, AcmeDns, SingleProof};
 pub use keys::Key;
 pub use problem::{ConfigError, Problem};
 
@@ -71,6 +73,8 @@ pub enum TlsMode {
         /// Private key.
         key: PathBuf,
     },
+    /// A CA's, got and renewed by ourselves.
+    Acme(Box<AcmeConfig>),
 }
 
 /// `[admin]`.

@@ -7,14 +7,17 @@ use super::{AdminConfig, ClientConfig, LinkConfig, LogConfig, ServerConfig, TlsM
 impl ServerConfig {
     /// The keys that differ and need a restart; all others are put in force by a reload.
     pub fn changed_needs_restart(&self, new: &Self) -> Vec<&'static str> {
-        let is_files = |tls: &TlsMode| matches!(tls, TlsMode::Files { .. });
         let own = [
             ("domain", self.domain != new.domain),
             ("listen.https", self.https != new.https),
             ("listen.http", self.http != new.http),
             ("listen.tcp_ports", self.tcp_ports != new.tcp_ports),
             // Other files are read again; another source of certificates is another set-up.
-            ("tls.mode", is_files(&self.tls) != is_files(&new.tls)),
+            ("tls.mode", !is_same_mode(&self.tls, &new.tls)),
+            (
+                "acme",
+                is_same_mode(&self.tls, &new.tls) && is_other_acme(&self.tls, &new.tls),
+            ),
         ];
         let of_both = self.shared().changed(&new.shared());
         named(own.into_iter().chain(of_both))
@@ -32,8 +35,7 @@ impl ServerConfig {
     /// What is in force after a reload: the new one, but for what needs a restart. However often it is
     /// reloaded, the running server's domain stays the one that its sockets and certificates serve.
     pub fn reloaded(&self, new: &Self) -> Self {
-        let same_mode =
-            matches!(self.tls, TlsMode::Files { .. }) == matches!(new.tls, TlsMode::Files { .. });
+        let same_mode = is_same_mode(&self.tls, &new.tls) && !is_other_acme(&self.tls, &new.tls);
         // Where clients are sent may follow from the domain and the address.
         let same_place = self.domain == new.domain && self.https == new.https;
         Self {
@@ -88,6 +90,15 @@ impl ClientConfig {
             tunnels: new.tunnels.clone(),
         }
     }
+}
+
+fn is_same_mode(old: &TlsMode, new: &TlsMode) -> bool {
+    std::mem::discriminant(old) == std::mem::discriminant(new)
+}
+
+/// Other CAs, names or proofs are another set-up, too.
+fn is_other_acme(old: &TlsMode, new: &TlsMode) -> bool {
+    matches!(old, TlsMode::Acme(_)) && old != new
 }
 
 /// What both roles have.

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::acme::acme;
 use super::file::Document;
 use super::problem::ConfigError;
 use super::section::{Findings, Section};
@@ -24,6 +25,16 @@ pub(super) fn server(document: Document, findings: &Findings) -> Result<ServerCo
     let domain = top.need("domain", "\"tunnel.example.com\"", domain);
     let listen = listen(top.section("listen"), domain.as_ref());
     let tls = tls(top.section("tls"));
+    let acme = acme(
+        top.section("acme"),
+        tls == Some(TlsChoice::Acme),
+        domain.as_ref(),
+        listen.http.is_some(),
+    );
+    let tls = tls.map(|tls| match tls {
+        TlsChoice::Other(mode) => mode,
+        TlsChoice::Acme => TlsMode::Acme(Box::new(acme)),
+    });
     let (state_dir, keep) = server_state(top.section("state"), "/var/lib/wormkey".into());
     let admin = admin(top.section("admin"), "/run/wormkey/server.sock".into());
     let tunnels = tunnels(top.section("tunnels"));
@@ -111,7 +122,14 @@ enum TlsWord {
     Acme,
 }
 
-fn tls(mut section: Section<'_>) -> Option<TlsMode> {
+/// What `[tls]` says; the rest of ACME stands in its own table.
+#[derive(PartialEq)]
+enum TlsChoice {
+    Other(TlsMode),
+    Acme,
+}
+
+fn tls(mut section: Section<'_>) -> Option<TlsChoice> {
     let words = [
         ("self-signed", TlsWord::SelfSigned),
         ("files", TlsWord::Files),
@@ -122,13 +140,6 @@ fn tls(mut section: Section<'_>) -> Option<TlsMode> {
     let cert = section.get("cert", path);
     let key = section.get("key", path);
     let mode = match written.unwrap_or(TlsWord::SelfSigned) {
-        TlsWord::Acme => {
-            section.object(
-                "mode",
-                "acme is not built yet; use \"self-signed\" or \"files\"",
-            );
-            None
-        }
         TlsWord::Files => {
             for name in ["cert", "key"] {
                 if !section.has(name) {
@@ -138,15 +149,18 @@ fn tls(mut section: Section<'_>) -> Option<TlsMode> {
                 }
             }
             cert.zip(key)
-                .map(|(cert, key)| TlsMode::Files { cert, key })
+                .map(|(cert, key)| TlsChoice::Other(TlsMode::Files { cert, key }))
         }
-        TlsWord::SelfSigned => {
+        word @ (TlsWord::SelfSigned | TlsWord::Acme) => {
             for name in ["cert", "key"] {
                 if section.has(name) && !bad_mode {
                     section.object(name, "would not be used; write mode = \"files\" above it");
                 }
             }
-            Some(TlsMode::SelfSigned)
+            Some(match word {
+                TlsWord::Acme => TlsChoice::Acme,
+                _ => TlsChoice::Other(TlsMode::SelfSigned),
+            })
         }
     };
     section.finish();

@@ -85,6 +85,13 @@ impl<'f> Section<'f> {
         Self::new(self.findings, name, place, entries)
     }
 
+    /// A table below this one, with its whole dotted name.
+    pub(super) fn below(&mut self, name: &'static str, dotted: &'static str) -> Self {
+        let mut below = self.section(name);
+        below.name = dotted;
+        below
+    }
+
     /// The tables of a `[[name]]`.
     pub(super) fn sections(&mut self, name: &'static str) -> Vec<Self> {
         let Some(entry) = self.take(name) else {

@@ -9,6 +9,7 @@ use super::Cli;
 use super::error::CtlError;
 use super::figures::{of_link, size};
 use super::text::{Times, about, facts};
+use crate::admin::certificates::CertificateJson;
 use crate::admin::types::{
     ClientStatusJson, JoinAsk, JoinJson, LinkJson, ReloadJson, ServerStatusJson,
 };
@@ -16,6 +17,8 @@ use crate::wire::token::JoinToken;
 
 /// The daemon tries each of the token's addresses.
 const JOIN_DEADLINE: Duration = Duration::from_secs(90);
+/// Certificates that a person is told of; there may be one for each of a thousand domains.
+const CERTIFICATES_SHOWN: usize = 5;
 /// A token is 4 KiB at most.
 const TOKEN_MAX: u64 = 8 * 1024;
 
@@ -188,7 +191,7 @@ pub(super) fn of_server(
         .iter()
         .map(|(name, at)| format!("{name} {at}"))
         .collect();
-    vec![
+    let mut rows = vec![
         (
             "daemon",
             Some(daemon(
@@ -219,7 +222,28 @@ pub(super) fn of_server(
                 .draining
                 .then(|| "yes: no new visits are taken".to_owned()),
         ),
-    ]
+    ];
+    let certificates = certificates(&status.certificates).into_iter();
+    rows.extend(certificates.map(|text| ("certificate", Some(text))));
+    rows
+}
+
+/// Each with its names, what will happen, and what went wrong; those that need somebody come first.
+fn certificates(all: &[CertificateJson]) -> Vec<String> {
+    let mut all: Vec<&CertificateJson> = all.iter().collect();
+    all.sort_by_key(|of| of.last_error.is_none());
+    let mut lines: Vec<String> = (all.iter().take(CERTIFICATES_SHOWN))
+        .map(|of| {
+            let error = of.last_error.as_ref();
+            let error = error.map(|error| format!("; last error: {error}"));
+            let (names, error) = (of.names.join(", "), error.unwrap_or_default());
+            format!("{names}: {}{error}", of.says)
+        })
+        .collect();
+    if all.len() > lines.len() {
+        lines.push(format!("{} more, told by --json", all.len() - lines.len()));
+    }
+    lines
 }
 
 fn links(status: &ServerStatusJson) -> String {
@@ -240,5 +264,32 @@ fn waiting(status: &ServerStatusJson) -> String {
     match status.held {
         0 => "0 waiting".to_owned(),
         held => format!("{held} waiting with {} at most", size(status.held_bytes)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn certificates_that_need_somebody_are_told_first_and_not_all_of_many() {
+        let one = |n: usize| CertificateJson {
+            names: vec![format!("n{n}.example")],
+            source: "acme".to_owned(),
+            not_before: None,
+            not_after: None,
+            renews_at: None,
+            next_try: None,
+            last_error: (n == 8).then(|| "no zone".to_owned()),
+            ca: None,
+            says: "served".to_owned(),
+        };
+        let all: Vec<_> = (0..9).map(one).collect();
+        let lines = certificates(&all);
+        assert_eq!(lines.len(), CERTIFICATES_SHOWN + 1);
+        assert_eq!(lines[0], "n8.example: served; last error: no zone");
+        assert_eq!(lines[1], "n0.example: served");
+        assert_eq!(lines[5], "4 more, told by --json");
+        assert!(certificates(&[]).is_empty());
     }
 }

@@ -121,12 +121,18 @@ impl Backend {
             usable(&fresh)?;
         }
         let certificates = match &self.parts.certificates {
-            Certificates::Kept(store) => Some((store, usable(&in_force)?)),
-            Certificates::Own(_) => None,
+            Certificates::Kept(_) | Certificates::Files(_) => Some(usable(&in_force)?),
+            Certificates::Own(_) | Certificates::Acme(_) => None,
         };
         // From here on nothing can fail.
-        if let Some((store, key)) = certificates {
-            store.swap(key);
+        match (&self.parts.certificates, certificates, &in_force.tls) {
+            (Certificates::Kept(store), Some(read), _) => store.swap(read),
+            (Certificates::Files(watched), Some(read), TlsMode::Files { cert, key }) => {
+                watched.change(cert, key, read);
+            }
+            // Whoever reloads may have mended what failed.
+            (Certificates::Acme(acme), ..) => acme.hurry(),
+            _ => {}
         }
         let port = self.parts.https.port();
         self.parts
@@ -344,7 +350,9 @@ impl ServerBackend for Backend {
             tls: match config.tls {
                 TlsMode::SelfSigned => "self-signed".into(),
                 TlsMode::Files { .. } => "files".into(),
+                TlsMode::Acme(_) => "acme".into(),
             },
+            certificates: self.parts.certificates.status(),
             pin: self.parts.pin.to_string(),
             links: counts.links as u64,
             dormant: counts.dormant as u64,

@@ -3,6 +3,7 @@
 
 mod asks;
 mod backend;
+mod certificates;
 mod control;
 mod desk;
 mod doctor;
@@ -15,6 +16,7 @@ mod slugs;
 #[cfg(test)]
 mod tests;
 mod visits;
+mod watched;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -28,8 +30,7 @@ use tokio::net::TcpListener;
 use tracing::info;
 
 use crate::codes::Code;
-use crate::config::{ServerConfig, TlsMode};
-use crate::edge::tls::{self, CertStore};
+use crate::config::ServerConfig;
 use crate::edge::{Edge, EdgeSettings};
 use crate::engine::{DormantCaps, Engine, EngineSettings, Event};
 use crate::link::{Identity, LinkSettings, Listener};
@@ -39,6 +40,7 @@ use crate::tasks::Tasks;
 use crate::times::Clock;
 use crate::wire::{Control, GoAway};
 
+pub(crate) use certificates::{Certificates, certified_key};
 use desk::Desk;
 use visits::Inside;
 
@@ -97,7 +99,7 @@ impl Server {
 
         let certificates = match options.certificates {
             Some(own) => Certificates::Own(own),
-            None => Certificates::Kept(CertStore::new(certified_key(&config)?)),
+            None => Certificates::start(&config, &tasks)?,
         };
         let edge = Edge::new(
             edge_settings(&config, addr.port()),
@@ -105,7 +107,8 @@ impl Server {
             tasks.clone(),
         );
         tasks.spawn_critical("ports", ports.serve(edge.clone(), tasks.stopped()));
-        edge.serve_https(https, tls::server_config(certificates.resolver())?);
+        certificates.show_proofs(&edge);
+        edge.serve_https(https, certificates.server_config()?);
         if let Some(http) = http {
             edge.serve_http(http);
         }
@@ -122,6 +125,7 @@ impl Server {
 
         let socket =
             crate::admin::socket::bind(&config.admin.socket, 0o660, config.admin.group.as_deref())?;
+        let dns_addr = certificates.dns_addr();
         let drains = Drains::new();
         let backend = Arc::new(backend::Backend::new(backend::Parts {
             desk: desk.clone(),
@@ -129,7 +133,7 @@ impl Server {
             edge: edge.clone(),
             certificates,
             pin: identity.pin(),
-            listen: listen_names(addr, http_addr),
+            listen: listen_names(addr, http_addr, dns_addr),
             started_at: now.wall,
             config_path: options.config_path,
             https: addr,
@@ -199,21 +203,6 @@ impl Server {
     }
 }
 
-/// Where visitors' certificates come from at run time.
-pub(crate) enum Certificates {
-    Own(Arc<dyn ResolvesServerCert>),
-    Kept(Arc<CertStore>),
-}
-
-impl Certificates {
-    fn resolver(&self) -> Arc<dyn ResolvesServerCert> {
-        match self {
-            Self::Own(own) => Arc::clone(own),
-            Self::Kept(store) => Arc::clone(store) as Arc<dyn ResolvesServerCert>,
-        }
-    }
-}
-
 /// The database and the identity key, which belong together: one without the other is a loss to be told,
 /// not to be papered over. A new key is written only once there is a database beside it.
 fn open_state(dir: &Path) -> anyhow::Result<(Identity, ServerStore, crate::engine::Snapshot)> {
@@ -239,20 +228,6 @@ async fn watch_store(store: ServerStore, stop: tokio_util::sync::CancellationTok
         biased;
         () = stop.cancelled() => {}
         () = store.ended() => {}
-    }
-}
-
-pub(crate) fn certified_key(
-    config: &ServerConfig,
-) -> anyhow::Result<Arc<rustls::sign::CertifiedKey>> {
-    match &config.tls {
-        TlsMode::SelfSigned => {
-            tls::self_signed(&config.state_dir.join("server.tls"), &config.domain)
-                .context("making the self-signed certificate")
-        }
-        TlsMode::Files { cert, key } => {
-            tls::from_files(cert, key).context("reading [tls] cert and key")
-        }
     }
 }
 
@@ -320,10 +295,14 @@ fn everywhere(addr: SocketAddr, has_ipv6: bool) -> SocketAddr {
 fn listen_names(
     https: SocketAddr,
     http: Option<SocketAddr>,
+    dns: Option<SocketAddr>,
 ) -> std::collections::BTreeMap<String, String> {
     let mut names = std::collections::BTreeMap::from([("https".to_owned(), https.to_string())]);
     if let Some(http) = http {
         names.insert("http".to_owned(), http.to_string());
+    }
+    if let Some(dns) = dns {
+        names.insert("dns".to_owned(), dns.to_string());
     }
     names
 }

@@ -1,5 +1,6 @@
 //! Tables of files and what is said about them.
 
+mod acme;
 mod client;
 mod examples;
 mod files;

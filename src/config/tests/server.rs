@@ -283,11 +283,6 @@ fn values_that_cannot_hold_are_refused() {
         ),
         (
             "tls",
-            "mode = \"acme\"",
-            "mode: acme is not built yet; use \"self-signed\" or \"files\"",
-        ),
-        (
-            "tls",
             "mode = \"none\"",
             "mode: \"none\" is not known; write \"self-signed\" or \"files\" or \"acme\"",
         ),
@@ -445,7 +440,7 @@ fn unknown_keys_are_guessed() {
         ),
         (
             "[origins]\nallow = []",
-            "line 2: origins: is no key; here stand domain, listen, tls, state, admin, tunnels, dormant, limits, link, log",
+            "line 2: origins: is no key; here stand domain, listen, tls, acme, state, admin, tunnels, dormant, limits, link, log",
         ),
         (
             "listen = 443",
