@@ -330,6 +330,16 @@ class Daemon:
         )
         return done.returncode, done.stdout, done.stderr
 
+    def ctl_text(self, *words):
+        """What `wormkeyctl …` tells a person."""
+        command = [self.world.wormkeyctl, "--socket", self.socket, *self.words(words)]
+        command = [str(word) for word in command]
+        done = subprocess.run(
+            command, capture_output=True, text=True, env=self.world.env, timeout=30
+        )
+        check(done.returncode == 0, f"{command}: exit {done.returncode}\n{done.stderr}")
+        return done.stdout
+
     def ctl(self, *words, stdin=None):
         code, out, err = self.ctl_code(*words, stdin=stdin)
         said = " ".join(map(str, words))
