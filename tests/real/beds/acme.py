@@ -149,7 +149,7 @@ def trouble(world):
         server = serve(
             world, authority, ca=[refusing.url, authority.url], **{"dns.hook": str(path)}
         )
-        authority.start(server.port, PEBBLE_WFE_NONCEREJECT="30")
+        authority.start(server.port, PEBBLE_WFE_NONCEREJECT="15")
         server.start()
         first = leaf(("127.0.0.1", server.port), DOMAIN)
         failing(server, WILDCARD, "CAA records forbid issuance")
