@@ -6,6 +6,10 @@ use anyhow::Context as _;
 use wormkey::ctl::{self, Io};
 
 fn main() -> anyhow::Result<ExitCode> {
+    // First of all: it reads the environment, and no thread may be there yet.
+    if ctl::complete::answered() {
+        return Ok(ExitCode::SUCCESS);
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -5,7 +5,9 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
+use clap_complete::ArgValueCandidates as Candidates;
 
+use super::complete;
 use crate::names::{Generation, Slug, TunnelId};
 use crate::times::parse_duration;
 
@@ -104,14 +106,14 @@ pub enum Command {
     /// Show one tunnel
     Show {
         /// Its name or id
-        #[arg(value_name = "SLUG", value_parser = tunnel_key)]
+        #[arg(value_name = "SLUG", value_parser = tunnel_key, add = Candidates::new(complete::tunnels))]
         tunnel: String,
     },
     /// Close a tunnel; remembered while the server is away
     #[command(override_usage = "wormkeyctl close <SLUG>|--all")]
     Close {
         /// Its name or id
-        #[arg(value_name = "SLUG", value_parser = tunnel_key, required_unless_present = "all")]
+        #[arg(value_name = "SLUG", value_parser = tunnel_key, required_unless_present = "all", add = Candidates::new(complete::tunnels))]
         tunnel: Option<String>,
         /// All that live
         #[arg(long, conflicts_with = "tunnel")]
@@ -158,7 +160,7 @@ pub enum ServerCommand {
     /// Make a join token and print it, this once
     Invite {
         /// Whom the device will belong to; made on first use; default if absent
-        #[arg(long, value_name = "NAME")]
+        #[arg(long, value_name = "NAME", add = Candidates::new(complete::users))]
         user: Option<String>,
         /// How many devices may use it; 1 if absent
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
@@ -174,6 +176,7 @@ pub enum ServerCommand {
     /// Revoke a device or an invite; cuts its link at once
     Revoke {
         /// A device's id or name, or an invite's id
+        #[arg(add = Candidates::new(complete::devices))]
         what: String,
     },
     /// List all tunnels
@@ -185,7 +188,7 @@ pub enum ServerCommand {
     /// Close anyone's tunnel
     Close {
         /// Its name or id
-        #[arg(value_name = "SLUG", value_parser = tunnel_key)]
+        #[arg(value_name = "SLUG", value_parser = tunnel_key, add = Candidates::new(complete::server_tunnels))]
         tunnel: String,
     },
     /// Show how the server stands, and how the first of its links do

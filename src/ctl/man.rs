@@ -277,6 +277,11 @@ pub fn wormkeyctl() -> String {
                      ~/.local/state.",
                 ),
                 Paragraph::item("NO_COLOR", "If set, no colours."),
+                Paragraph::item(
+                    "WORMKEY_COMPLETE",
+                    "bash, zsh or fish: print the script that completes the command line, and nothing else; \
+                     source it in the shell.",
+                ),
             ],
         },
         Section {
@@ -430,7 +435,7 @@ pub(super) fn write(dir: &Path) -> Result<(), CtlError> {
 }
 
 pub(super) fn write_completions(dir: &Path) -> Result<(), CtlError> {
-    completions(Args::command(), dir).map_err(|err| CtlError::Generate {
+    super::complete::write(dir).map_err(|err| CtlError::Generate {
         path: dir.into(),
         err,
     })

@@ -16,6 +16,7 @@ use crate::codes::Code;
 
 pub mod args;
 mod ask;
+pub mod complete;
 mod doctor;
 mod drain;
 mod error;
