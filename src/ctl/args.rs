@@ -137,6 +137,11 @@ pub enum Command {
         #[arg(long, value_name = "DURATION", value_parser = duration)]
         grace: Option<String>,
     },
+    /// Turn a configuration of ngrok, frp or cloudflared into entries for client.toml
+    ///
+    /// Prints them, and says line by line what could not be carried over. A tunnel whose guard is lost, such as a
+    /// password, is kept back as a comment.
+    Import(ImportArgs),
     /// Commands for the server's operator
     Server {
         /// What to do.
@@ -232,6 +237,45 @@ pub enum Generated {
     Man,
     /// For bash, zsh and fish.
     Completions,
+}
+
+/// `import`.
+#[derive(Debug, ClapArgs)]
+pub struct ImportArgs {
+    /// ngrok.yml, frpc.toml or cloudflared's config.yml
+    #[arg(value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    pub file: PathBuf,
+    /// Whose file it is, when its content does not tell
+    #[arg(long, value_enum, value_name = "TOOL")]
+    pub from: Option<Origin>,
+    /// Put the entries into a file of their own in client.d, beside client.toml
+    #[arg(long)]
+    pub write: bool,
+    /// The client's configuration, when the client is started with --config, too
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    pub config: Option<PathBuf>,
+}
+
+/// Whose configuration `import` reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Origin {
+    /// ngrok.yml.
+    Ngrok,
+    /// frpc.toml.
+    Frp,
+    /// cloudflared's config.yml.
+    Cloudflared,
+}
+
+impl Origin {
+    /// The tool's name.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Ngrok => "ngrok",
+            Self::Frp => "frp",
+            Self::Cloudflared => "cloudflared",
+        }
+    }
 }
 
 /// `open`.

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use super::import::ImportError;
 use crate::admin::CallError;
 use crate::codes::Code;
 use crate::wire::token::TokenError;
@@ -72,6 +73,9 @@ pub(super) enum CtlError {
         #[source]
         err: io::Error,
     },
+    /// `import`.
+    #[error(transparent)]
+    Import(#[from] ImportError),
     /// Signals cannot be caught, or a child cannot be waited for.
     #[error("the system refused")]
     System(#[source] io::Error),
@@ -94,6 +98,7 @@ impl CtlError {
             Self::Usage { .. } | Self::Read { .. } | Self::OtherDaemon { .. } => Code::Usage,
             Self::Token(_) => Code::BadToken,
             Self::Call { err, .. } | Self::NotAllClosed { first: err, .. } => err.code(),
+            Self::Import(err) => err.code(),
             Self::PortTaken { .. } => Code::Conflict,
             Self::PortSilent { .. } => Code::OriginUnreachable,
             Self::Start { .. } | Self::System(_) | Self::Generate { .. } | Self::Output(_) => {
@@ -145,6 +150,7 @@ impl CtlError {
             Self::PortSilent { .. } => {
                 "check --port, or give it longer with --wait-timeout".to_owned()
             }
+            Self::Import(err) => err.fix(),
             Self::Start { .. } => "check its name and its path".to_owned(),
             Self::Generate { .. } => "make the directory, or check who owns it".to_owned(),
             Self::OtherDaemon {

@@ -21,6 +21,7 @@ mod doctor;
 mod drain;
 mod error;
 mod figures;
+mod import;
 mod io;
 pub mod man;
 mod open;
@@ -130,6 +131,7 @@ async fn command(cli: &mut Cli, command: Command) -> Result<u8, CtlError> {
         Command::Doctor => return doctor::doctor(cli).await,
         Command::Reload => status::reload(cli).await?,
         Command::Drain { grace } => drain::drain(cli, grace).await?,
+        Command::Import(args) => import::import(cli, &args)?,
         Command::Server { command } => return server_command(cli, command).await,
         Command::Generate { what, dir } => match what {
             Generated::Man => man::write(&dir)?,
