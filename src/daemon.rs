@@ -33,6 +33,12 @@ pub enum Role {
     Client(RoleArgs),
     /// Be both, on this machine only, to try things out: prints an address that works at once.
     Dev(DevArgs),
+    /// Set a machine up, step by step, and say each before it is done.
+    Setup {
+        /// What it is to be.
+        #[command(subcommand)]
+        command: SetupCommand,
+    },
     /// Write the man page or completions into a directory.
     #[command(hide = true)]
     Generate {
@@ -41,6 +47,14 @@ pub enum Role {
         /// Where to.
         dir: PathBuf,
     },
+}
+
+/// What `setup` sets up.
+#[derive(Debug, Subcommand)]
+pub enum SetupCommand {
+    /// Make this machine a server: write its configuration, look at DNS and ports, start it, and print the first
+    /// join token. What is there already stays as it is.
+    Server(Box<crate::ctl::setup::ServerWish>),
 }
 
 /// Arguments of both roles.
@@ -76,6 +90,9 @@ pub fn main() -> ExitCode {
         Role::Server(args) => server(&args),
         Role::Client(args) => client(&args),
         Role::Dev(args) => dev(args),
+        Role::Setup {
+            command: SetupCommand::Server(wish),
+        } => setup_server(*wish),
         Role::Generate { what, dir } => generate(&what, &dir),
     }
 }
@@ -146,6 +163,25 @@ fn client(args: &RoleArgs) -> ExitCode {
         .enable_all()
         .build();
     finish(runtime, crate::client::run(config, path))
+}
+
+fn setup_server(wish: crate::ctl::setup::ServerWish) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    match runtime {
+        Ok(runtime) => {
+            let io = crate::ctl::Io::process();
+            let exit = runtime.block_on(crate::ctl::setup::server(wish, io));
+            // A resolver that hangs must not keep the process.
+            runtime.shutdown_background();
+            ExitCode::from(exit)
+        }
+        Err(e) => {
+            complain(&format!("starting the runtime: {e}"));
+            ExitCode::FAILURE
+        }
+    }
 }
 
 fn dev(args: DevArgs) -> ExitCode {

@@ -82,6 +82,12 @@ pub enum Command {
         /// Leave the present server first
         #[arg(long)]
         replace: bool,
+        /// Have systemd start the client first, now and at each boot, or login for a client of one's own
+        #[arg(long)]
+        start: bool,
+        /// With --start: do not ask, for scripts
+        #[arg(long, short, requires = "start")]
+        yes: bool,
     },
     /// Give up this device's tunnels and its enrolment
     Leave {

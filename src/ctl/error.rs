@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use super::import::ImportError;
+use super::setup::SetupError;
 use crate::admin::CallError;
 use crate::codes::Code;
 use crate::wire::token::TokenError;
@@ -76,6 +77,9 @@ pub(super) enum CtlError {
     /// `import`.
     #[error(transparent)]
     Import(#[from] ImportError),
+    /// A set-up.
+    #[error(transparent)]
+    Setup(#[from] SetupError),
     /// Signals cannot be caught, or a child cannot be waited for.
     #[error("the system refused")]
     System(#[source] io::Error),
@@ -99,6 +103,7 @@ impl CtlError {
             Self::Token(_) => Code::BadToken,
             Self::Call { err, .. } | Self::NotAllClosed { first: err, .. } => err.code(),
             Self::Import(err) => err.code(),
+            Self::Setup(err) => err.code(),
             Self::PortTaken { .. } => Code::Conflict,
             Self::PortSilent { .. } => Code::OriginUnreachable,
             Self::Start { .. } | Self::System(_) | Self::Generate { .. } | Self::Output(_) => {
@@ -151,6 +156,7 @@ impl CtlError {
                 "check --port, or give it longer with --wait-timeout".to_owned()
             }
             Self::Import(err) => err.fix(),
+            Self::Setup(err) => err.fix(),
             Self::Start { .. } => "check its name and its path".to_owned(),
             Self::Generate { .. } => "make the directory, or check who owns it".to_owned(),
             Self::OtherDaemon {

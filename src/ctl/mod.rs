@@ -28,11 +28,13 @@ mod open;
 mod qr;
 mod run;
 mod server;
+pub mod setup;
 mod status;
 #[cfg(test)]
 mod tests;
 mod text;
 mod tunnels;
+mod units;
 mod watch;
 
 pub use io::{Env, Io, Signal, SignalSource};
@@ -117,7 +119,15 @@ async fn dispatch(args: Args, io: Io) -> u8 {
 
 async fn command(cli: &mut Cli, command: Command) -> Result<u8, CtlError> {
     match command {
-        Command::Join { token, replace } => status::join(cli, &token, replace).await?,
+        Command::Join {
+            token,
+            replace,
+            start,
+            yes,
+        } => {
+            let start = start.then_some(setup::Consent { yes });
+            status::join(cli, &token, replace, start).await?;
+        }
         Command::Leave { forget_key } => status::leave(cli, forget_key).await?,
         Command::Open(args) => open::open(cli, args).await?,
         Command::Run(args) => return run::run(cli, args).await,

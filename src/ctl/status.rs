@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::Cli;
 use super::error::CtlError;
 use super::figures::{of_link, size};
+use super::setup::{Consent, started};
 use super::text::{Times, about, facts};
 use crate::admin::certificates::CertificateJson;
 use crate::admin::types::{
@@ -22,10 +23,21 @@ const CERTIFICATES_SHOWN: usize = 5;
 /// A token is 4 KiB at most.
 const TOKEN_MAX: u64 = 8 * 1024;
 
-pub(super) async fn join(cli: &mut Cli, given: &str, replace: bool) -> Result<(), CtlError> {
+pub(super) async fn join(
+    cli: &mut Cli,
+    given: &str,
+    replace: bool,
+    start: Option<Consent>,
+) -> Result<(), CtlError> {
     let token = read_token(cli, given)?;
     // A damaged copy is found here, before anyone is asked.
-    JoinToken::parse(&token)?;
+    let parsed = JoinToken::parse(&token)?;
+    if let Some(consent) = start
+        && let Some(domain) = started(cli, &parsed, consent).await?
+        && !replace
+    {
+        return already(cli, &domain, &parsed.addresses).await;
+    }
     let ask = JoinAsk { token, replace };
     let (_, joined): (_, JoinJson) = cli
         .api
@@ -43,6 +55,19 @@ pub(super) async fn join(cli: &mut Cli, given: &str, replace: bool) -> Result<()
     ))?;
     cli.hint("open a tunnel with: wormkeyctl open 3000");
     Ok(())
+}
+
+/// What was asked for is so already.
+async fn already(cli: &mut Cli, domain: &str, addresses: &[String]) -> Result<(), CtlError> {
+    if cli.json {
+        let status: Value = (cli.api.get("/v1/status").await).map_err(|err| cli.failed(err))?;
+        let joined = json!({
+            "device": status["device"], "user": status["user"], "domain": status["domain"],
+            "addresses": addresses,
+        });
+        return cli.document(&joined);
+    }
+    cli.line(&format!("joined {} already", super::text::clean(domain)))
 }
 
 fn read_token(cli: &mut Cli, given: &str) -> Result<String, CtlError> {

@@ -171,6 +171,8 @@ fn wormkeyd() -> String {
         body: vec![
             Paragraph::text("Try it on this machine, without any set-up:"),
             Paragraph::Code("wormkeyd dev 3000".into()),
+            Paragraph::text("Set this machine up as a server, and print the first join token:"),
+            Paragraph::Code("wormkeyd setup server --domain tunnel.example.com".into()),
             Paragraph::text("Check a server's configuration:"),
             Paragraph::Code("wormkeyd server --config /etc/wormkey/server.toml --check".into()),
         ],
