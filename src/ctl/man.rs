@@ -310,7 +310,7 @@ pub fn wormkeyctl() -> String {
         Section {
             title: "SEE ALSO",
             body: vec![Paragraph::text(
-                "wormkeyd(8), wormkey-server.toml(5), wormkey-client.toml(5), wormkey-errors(7)",
+                "wormkey(7), wormkeyd(8), wormkey-server.toml(5), wormkey-client.toml(5), wormkey-errors(7)",
             )],
         },
     ];
@@ -404,7 +404,7 @@ pub fn errors() -> String {
             },
             Section {
                 title: "SEE ALSO",
-                body: vec![Paragraph::text("wormkeyctl(1), wormkeyd(8)")],
+                body: vec![Paragraph::text("wormkey(7), wormkeyctl(1), wormkeyd(8)")],
             },
         ],
     )

@@ -180,7 +180,7 @@ fn wormkeyd() -> String {
     let also = Section {
         title: "SEE ALSO",
         body: vec![Paragraph::text(
-            "wormkeyctl(1), wormkey-server.toml(5), wormkey-client.toml(5), wormkey-errors(7)",
+            "wormkey(7), wormkeyctl(1), wormkey-server.toml(5), wormkey-client.toml(5), wormkey-errors(7)",
         )],
     };
     render(

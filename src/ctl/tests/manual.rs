@@ -99,3 +99,73 @@ async fn packagers_get_pages_and_completions_from_the_command() {
         missing.err
     );
 }
+
+/// The long page is written by hand, so what it names is looked up: codes, commands, keys and examples.
+#[test]
+fn what_the_guide_names_is_there() {
+    use clap::CommandFactory as _;
+    let page = committed("wormkey.7").replace("\\-", "-");
+    assert!(page.is_ascii() && !page.contains(" \n"));
+
+    let is_code = |word: &&str| {
+        word.contains('_') && word.chars().all(|c| c == '_' || c.is_ascii_lowercase())
+    };
+    let words = page.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+    let known = [
+        "wkj_",
+        "use_x_forwarded_for",
+        "trusted_proxies",
+        "tcp_ports",
+    ];
+    let nginx = [
+        "ssl_preread",
+        "proxy_pass",
+        "proxy_timeout",
+        "ssl_preread_server_name",
+    ];
+    let mut codes = 0;
+    for word in words
+        .filter(is_code)
+        .filter(|word| !known.contains(word) && !nginx.contains(word))
+    {
+        assert!(Code::from_name(word).is_some(), "{word} is no code");
+        codes += 1;
+    }
+    assert!(codes > 8, "{codes} codes");
+
+    let args = crate::ctl::args::Args::command();
+    let mut commands = 0;
+    for (_, rest) in page
+        .match_indices("wormkeyctl ")
+        .map(|(at, word)| page.split_at(at + word.len()))
+    {
+        let mut words = rest.split(|c: char| !(c.is_ascii_alphanumeric() || "-|".contains(c)));
+        let first = words.next().unwrap_or_default();
+        let Some(command) = args.find_subcommand(first) else {
+            assert!(
+                ["says", "may", "speaks", "|"].contains(&first),
+                "wormkeyctl {first}"
+            );
+            continue;
+        };
+        if first == "server" {
+            let second = words.next().unwrap_or_default();
+            assert!(command.find_subcommand(second).is_some(), "server {second}");
+        }
+        commands += 1;
+    }
+    assert!(commands > 15, "{commands} commands");
+
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("config-examples");
+    let files = page.split(|c: char| !(c.is_ascii_alphanumeric() || "-.".contains(c)));
+    let files: Vec<_> = files
+        .map(|word| word.trim_end_matches('.'))
+        .filter(|word| {
+            word.ends_with(".toml") && (word.starts_with("server-") || word.starts_with("client-"))
+        })
+        .collect();
+    assert!(files.len() > 8, "{files:?}");
+    for file in files {
+        assert!(examples.join(file).exists(), "{file} is no example");
+    }
+}
