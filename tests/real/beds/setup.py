@@ -7,12 +7,13 @@ import pty
 import re
 import select
 import signal
+import socket
 import subprocess
 import time
 
 import cache
 import origins
-from harness import DOMAIN, REPOSITORY, Client, Tunnel, check, free_port, same, until
+from harness import DOMAIN, REPOSITORY, Client, Server, Tunnel, check, free_port, same, until
 from registry import bed
 
 SAMPLES = REPOSITORY / "tests" / "real" / "samples"
@@ -48,8 +49,8 @@ def setup_server(world):
     check(line, f"it says what to start:\n{err}")
     # As printed, but for where the program is.
     world.spawn([world.wormkeyd, *line[1].split()[1:]], "server")
-    socket = root / "run/wormkey/server.sock"
-    until("the server's socket", 20, socket.exists)
+    admin = root / "run/wormkey/server.sock"
+    until("the server's socket", 20, admin.exists)
 
     def token():
         code, out, err = said(world, *words, "--yes")
@@ -253,3 +254,47 @@ def completions(world):
     script = f"source {scripts}/wormkeyctl.fish; complete -C 'wormkeyctl --socket /none show ze'"
     code, out, err = said(world, fish, "--no-config", "-c", script, env=env)
     same((out, err), ("", ""), "without a daemon")
+
+
+@bed("behind-nginx")
+def behind_nginx(world):
+    """The recipe of wormkey(7), with other addresses: visits and links come through nginx."""
+    nginx = cache.program("nginx", "nginx")
+    module = pathlib.Path("/usr/lib/nginx/modules/ngx_stream_module.so")
+    if not module.exists():
+        raise cache.Unavailable("no stream module; as root tests/run installs libnginx-mod-stream")
+    world.advertised = "127.0.0.2"
+    world.server = Server(world).start()
+    page = (REPOSITORY / "man" / "wormkey.7").read_text()
+    recipe = re.search(r"\.EX\n(    # nginx\.conf.*?)\.EE", page, re.DOTALL)[1].replace("\\e", "\\")
+    port = world.server.port
+    for written, here in [
+        ("203.0.113.7:443", f"127.0.0.2:{port}"),
+        ("127.0.0.1:443", f"127.0.0.1:{port}"),
+        (r"tunnel\.example\.com", re.escape(DOMAIN)),
+    ]:
+        check(written in recipe, f"the recipe has no {written}:\n{recipe}")
+        recipe = recipe.replace(written, here)
+    place = world.folder / "nginx"
+    place.mkdir()
+    config = place / "nginx.conf"
+    config.write_text(
+        f"load_module {module};\nuser root;\ndaemon off;\npid {place}/pid;\n"
+        f"error_log stderr;\nevents {{}}\n{recipe}"
+    )
+    world.spawn([nginx, "-p", place, "-c", config], "nginx")
+
+    def listens():
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.2", port), 1):
+            return True
+
+    until("nginx listens", 10, listens)
+    client = world.client()
+    link = client.status()["link"]
+    same((link["address"], link["path"]), (f"127.0.0.2:{port}", "udp"), "the link's way")
+    with origins.plain() as origin:
+        shown = client.open(origin.port, "--name", "fronted").json
+        tunnel = Tunnel(shown["url"], world.certificates.ca, shown, "127.0.0.2")
+        for version in ("--http1.1", "--http2"):
+            got = world.curl(tunnel, "/", version)
+            same((got.status, got.body), (200, b"hello from the origin\n"), version)
