@@ -2,6 +2,7 @@
 //! orderly end. Knows no role.
 
 mod drains;
+mod pulse;
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -15,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 pub(crate) use drains::Drains;
+pub(crate) use pulse::{Vital, count, keep, roughly};
 
 /// What this build calls itself.
 pub(crate) const SOFTWARE: &str = concat!("wormkeyd ", env!("CARGO_PKG_VERSION"));

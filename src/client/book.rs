@@ -93,6 +93,8 @@ impl Live {
 /// The rows and what serves them.
 pub(super) struct Book {
     store: ClientStore,
+    /// Visits since the start.
+    pub(super) visits_total: AtomicU64,
     state: Mutex<State>,
 }
 
@@ -125,6 +127,7 @@ impl Book {
         }
         Self {
             store,
+            visits_total: AtomicU64::new(0),
             state: Mutex::new(state),
         }
     }
@@ -334,6 +337,10 @@ impl Book {
 
     pub(super) async fn close(&self) {
         self.store.clone().close().await;
+    }
+
+    pub(super) async fn store_answers(&self) -> Result<(), crate::store::StoreError> {
+        self.store.answers().await
     }
 
     pub(super) async fn store_ended(&self) {

@@ -17,6 +17,7 @@ mod requests;
 mod session;
 #[cfg(test)]
 mod tests;
+mod vital;
 mod ways;
 
 use std::net::SocketAddr;
@@ -552,6 +553,7 @@ async fn expire(client: Arc<Client>) {
 /// Runs until a signal or a failure, as `wormkeyd client` does.
 pub async fn run(config: ClientConfig, config_path: Option<PathBuf>) -> anyhow::Result<()> {
     let running = Running::start(config, config_path, Vec::new()).await?;
+    crate::supervise::keep(Arc::clone(&running.client), &running.client.tasks);
     let outcome = crate::supervise::until_stopped(
         &running.failed(),
         &running.client.drains,

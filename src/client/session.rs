@@ -446,6 +446,7 @@ async fn visit(
         return rx.stop(StreamCode::UnknownTunnel);
     };
     let begun = Clock.now();
+    client.book.visits_total.fetch_add(1, Ordering::Relaxed);
     let count = Counted::new(Arc::clone(&live), begun);
     let line = line_of(&head, &live);
     let work = serve(&client, &link, &live, head, tx, rx);

@@ -70,6 +70,18 @@ impl Backend {
         }
     }
 
+    pub(super) const fn desk(&self) -> &Desk {
+        &self.parts.desk
+    }
+
+    pub(super) fn store(&self) -> &ServerStore {
+        &self.parts.store
+    }
+
+    pub(super) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
     fn visits(&self) -> u64 {
         self.parts.desk.read(Engine::visits_now) as u64
     }
@@ -82,10 +94,6 @@ impl Backend {
                 .lock()
                 .expect("nothing panics while it holds the configuration"),
         )
-    }
-
-    pub(super) const fn desk(&self) -> &Desk {
-        &self.parts.desk
     }
 
     pub(super) fn set_draining(&self) {

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 
@@ -52,6 +52,8 @@ struct Inner {
     /// Deadlines may have moved.
     moved: Notify,
     state: Mutex<State>,
+    /// One at a time looks whether the lock can be had.
+    looks: Arc<Semaphore>,
 }
 
 /// Everything under the one lock, so that actions are carried out in the order they were decided.
@@ -129,7 +131,13 @@ impl Desk {
             next: AtomicU64::new(1),
             moved: Notify::new(),
             state: Mutex::new(state),
+            looks: Arc::new(Semaphore::new(1)),
         }))
+    }
+
+    /// The right to wait for the lock on a thread of its own.
+    pub(super) fn looks(&self) -> Arc<Semaphore> {
+        Arc::clone(&self.0.looks)
     }
 
     /// What happened to tunnels, for whoever watches.

@@ -16,6 +16,7 @@ mod slugs;
 #[cfg(test)]
 mod tests;
 mod visits;
+mod vital;
 mod watched;
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -358,6 +359,7 @@ pub async fn run(config: ServerConfig, config_path: Option<PathBuf>) -> anyhow::
         },
     )
     .await?;
+    crate::supervise::keep(Arc::clone(&server.backend), &server.tasks);
     let outcome = crate::supervise::until_stopped(
         &server.failed(),
         &server.drains,

@@ -416,3 +416,34 @@ async fn a_share_link_lets_in_whom_it_says_and_no_other_device_may_make_one() {
     assert_eq!(backend.share_of_cookie("other", &cookie), None);
     world.server.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn an_engine_that_somebody_keeps_does_not_answer_until_it_is_given_back() {
+    use crate::supervise::Vital as _;
+    let world = World::new("").await;
+    let backend = &world.server.backend;
+    assert!(backend.answers().await);
+    let (release, kept) = std::sync::mpsc::channel::<()>();
+    let (tell, told) = tokio::sync::oneshot::channel();
+    let desk = world.server.desk.clone();
+    let keeping = tokio::task::spawn_blocking(move || {
+        desk.read(|_| {
+            tell.send(()).unwrap();
+            let _ = kept.recv();
+        });
+    });
+    told.await.unwrap();
+    // The engine's own driver may wait for it on the one worker: the test itself runs beside it.
+    let blink = Duration::from_millis(50);
+    for _ in 0..3 {
+        assert!(
+            tokio::time::timeout(blink, backend.answers())
+                .await
+                .is_err()
+        );
+    }
+    drop(release);
+    keeping.await.unwrap();
+    let answers = tokio::time::timeout(PATIENCE, backend.answers());
+    assert!(answers.await.unwrap());
+}

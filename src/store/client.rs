@@ -66,6 +66,11 @@ impl ClientStore {
         self.writer.commit_then(ClientBatch(changes), done)
     }
 
+    /// Resolves when the writer works through its queue; waits as long as it does not.
+    pub async fn answers(&self) -> Result<(), StoreError> {
+        self.writer.answers().await
+    }
+
     /// Resolves when the writer is gone, after `close` or because it died.
     pub async fn ended(&self) {
         self.writer.ended().await;

@@ -119,6 +119,11 @@ impl ServerStore {
             .await
     }
 
+    /// Resolves when the writer works through its queue; waits as long as it does not.
+    pub async fn answers(&self) -> Result<(), StoreError> {
+        self.writer.answers().await
+    }
+
     /// Resolves when the writer is gone, after `close` or because it died: the process is no use then.
     pub async fn ended(&self) {
         self.writer.ended().await;

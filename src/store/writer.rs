@@ -127,6 +127,18 @@ impl<B: Batch> Writer<B> {
         self.groups.load(Ordering::Relaxed)
     }
 
+    /// Resolves when the writer has come round to this: it is there, and works through its queue.
+    pub(super) async fn answers(&self) -> Result<(), StoreError> {
+        let (tell, told) = oneshot::channel();
+        let round = Work::Do(Box::new(move |_| {
+            // Whoever asked may be gone.
+            let _ = tell.send(());
+        }));
+        let sent = self.queue.send(round).await;
+        sent.map_err(|_| StoreError::Closed)?;
+        told.await.map_err(|_| StoreError::Closed)
+    }
+
     /// Runs something on the writer's connection, in its place in the queue.
     #[cfg(test)]
     pub(super) async fn with_connection(&self, work: impl FnOnce(&Connection) + Send + 'static) {
@@ -138,7 +150,6 @@ impl<B: Batch> Writer<B> {
 enum Work<B> {
     Commit(Job<B>),
     Stop,
-    #[cfg(test)]
     Do(Box<dyn FnOnce(&Connection) + Send>),
 }
 
@@ -192,7 +203,6 @@ impl<B: Batch> Worker<B> {
             }
             match next {
                 Some(Work::Stop) => break,
-                #[cfg(test)]
                 Some(Work::Do(work)) => work(&self.conn),
                 Some(Work::Commit(_)) | None => {}
             }

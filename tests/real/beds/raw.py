@@ -25,7 +25,7 @@ def open_raw(world, target, *flags):
         return ("127.0.0.1", int(target.rsplit(":", 1)[1])), {}
     listen = world.settings.setdefault("server", {}).setdefault("listen", {})
     listen["tcp_ports"] = PORTS
-    tunnel = world.first_client.open(target, *flags)
+    tunnel = world.first_client.open(target, "--yes-expose", *flags)
     return (world.address, tunnel.port), tunnel.json
 
 
