@@ -28,7 +28,7 @@ pub struct Args {
 #[derive(Debug, Subcommand)]
 pub enum Role {
     /// Be the server: on a public machine, takes in visits and links.
-    Server(RoleArgs),
+    Server(ServerArgs),
     /// Be the client: beside the services, keeps a link to the server and reaches them.
     Client(RoleArgs),
     /// Be both, on this machine only, to try things out: prints an address that works at once.
@@ -55,6 +55,31 @@ pub enum SetupCommand {
     /// Make this machine a server: write its configuration, look at DNS and ports, start it, and print the first
     /// join token. What is there already stays as it is.
     Server(Box<crate::ctl::setup::ServerWish>),
+}
+
+/// Arguments of the server.
+#[derive(Debug, clap::Args)]
+pub struct ServerArgs {
+    /// What both roles take.
+    #[command(flatten)]
+    pub role: RoleArgs,
+    /// Something else than to run.
+    #[command(subcommand)]
+    pub command: Option<ServerCommand>,
+}
+
+/// What the server's side can do besides running.
+#[derive(Debug, Subcommand)]
+pub enum ServerCommand {
+    /// Put a backup in the place of the server's database; the server must not run.
+    ///
+    /// It is looked at first: one that is damaged, newer than this release or not of a server changes
+    /// nothing. The database that was there is kept beside it. What changed after the backup is undone,
+    /// revoked devices and used invites too.
+    Restore {
+        /// What wormkeyctl server backup wrote.
+        file: PathBuf,
+    },
 }
 
 /// Arguments of both roles.
@@ -87,7 +112,10 @@ const DESCRIPTORS_MAX: u64 = 1 << 18;
 pub fn main() -> ExitCode {
     raise_descriptors();
     match Args::parse().role {
-        Role::Server(args) => server(&args),
+        Role::Server(ServerArgs { role, command }) => match command {
+            None => server(&role),
+            Some(ServerCommand::Restore { file }) => restore(&role, &file),
+        },
         Role::Client(args) => client(&args),
         Role::Dev(args) => dev(args),
         Role::Setup {
@@ -142,6 +170,24 @@ fn server(args: &RoleArgs) -> ExitCode {
         runtime.enable_all().build(),
         crate::server::run(config, path),
     )
+}
+
+/// Puts a backup back.
+fn restore(args: &RoleArgs, file: &Path) -> ExitCode {
+    let config = match ServerConfig::load(args.config.as_deref()) {
+        Ok(config) => config,
+        Err(e) => return bad_configuration(&e),
+    };
+    match crate::server::restore(&config.state_dir, file) {
+        Ok(lines) => {
+            lines.iter().for_each(|line| say(line));
+            ExitCode::SUCCESS
+        }
+        Err(e) => {
+            complain(&format!("{e:#}"));
+            ExitCode::FAILURE
+        }
+    }
 }
 
 fn client(args: &RoleArgs) -> ExitCode {

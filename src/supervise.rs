@@ -3,6 +3,7 @@
 
 mod drains;
 mod pulse;
+mod scrapers;
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -17,8 +18,12 @@ use tracing::{info, warn};
 
 pub(crate) use drains::Drains;
 pub(crate) use pulse::{Vital, count, keep, roughly};
+pub(crate) use scrapers::scrapers;
 
-/// What this build calls itself.
+/// Which build this is.
+pub(crate) const SOFTWARE_VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// The same with its name.
 pub(crate) const SOFTWARE: &str = concat!("wormkeyd ", env!("CARGO_PKG_VERSION"));
 
 /// How long visits in flight have to finish when the server drains; a client that has dialled anew

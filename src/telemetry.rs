@@ -12,6 +12,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 
 mod layer;
 mod line;
+pub mod metrics;
 
 use layer::LogLayer;
 use line::Style;

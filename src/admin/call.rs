@@ -163,6 +163,38 @@ impl ApiClient {
         self.read(&answer.1)
     }
 
+    /// `GET` of what is no JSON, piece by piece; how many bytes there were. The deadline is for the head
+    /// and for each piece.
+    pub async fn download(
+        &self,
+        path: &str,
+        mut take: impl FnMut(&[u8]) -> io::Result<()>,
+    ) -> Result<u64, CallError> {
+        let request = Request::get(path).body(Full::default());
+        let request = request.map_err(|err| self.broken(io::Error::other(err)))?;
+        let exchange = async {
+            let (response, connection) = self.send(request).await?;
+            if response.status().is_success() {
+                Ok((response, connection))
+            } else {
+                Err(self.problem(response).await)
+            }
+        };
+        let (response, _connection) = self.in_time(exchange).await?;
+        let (mut body, mut size) = (response.into_body(), 0);
+        loop {
+            let next = async { Ok(body.frame().await) };
+            let Some(frame) = self.in_time(next).await? else {
+                return Ok(size);
+            };
+            let frame = frame.map_err(|err| self.broken(io::Error::other(err)))?;
+            if let Ok(data) = frame.into_data() {
+                size += data.len() as u64;
+                take(&data).map_err(|err| self.broken(err))?;
+            }
+        }
+    }
+
     /// `DELETE`.
     pub async fn delete<T: DeserializeOwned>(&self, path: &str) -> Result<T, CallError> {
         let answer = self.call(Method::DELETE, path, Bytes::new()).await?;

@@ -9,6 +9,7 @@ use std::future::Future;
 use crate::codes::Code;
 
 mod ask;
+mod backup;
 pub mod call;
 pub mod certificates;
 pub mod checks;
@@ -16,8 +17,10 @@ pub mod drain;
 mod event_log;
 mod events;
 pub mod figures;
+pub mod health;
 mod respond;
 mod routes;
+mod scrape;
 mod serve;
 pub mod socket;
 mod stall;
@@ -29,6 +32,7 @@ pub mod types;
 
 pub use call::{ApiClient, CallError, EventReader};
 pub use event_log::EventLog;
+pub use scrape::serve_scrapers;
 pub use serve::{serve_client, serve_server};
 pub use socket::{AdminSocket, SocketError};
 
@@ -85,6 +89,12 @@ pub trait CommonBackend: Send + Sync + 'static {
     ) -> impl Future<Output = Reply<drain::DrainJson>> + Send;
     /// How far that is.
     fn drain_state(&self) -> drain::DrainJson;
+    /// Whether every part without which the daemon is no use answers; waits as long as one does not.
+    fn alive(&self) -> impl Future<Output = bool> + Send;
+    /// What is needed to serve, and how it is.
+    fn parts(&self) -> impl Future<Output = Vec<health::PartJson>> + Send;
+    /// The page for Prometheus.
+    fn metrics(&self) -> impl Future<Output = String> + Send;
     /// Events from `after` on as far as they are remembered, then live ones.
     fn events(&self, after: Option<u64>) -> (Vec<(u64, EventJson)>, EventStream);
 }
@@ -171,6 +181,8 @@ pub trait ServerBackend: CommonBackend {
         after: Option<String>,
         limit: u32,
     ) -> impl Future<Output = Reply<figures::LinkPage>> + Send;
+    /// A copy of the database, at its start, and its size; all that was acknowledged before is in it.
+    fn backup(&self, caller: Caller) -> impl Future<Output = Reply<(std::fs::File, u64)>> + Send;
     /// The audit from a cursor on, oldest first.
     fn audit(
         &self,

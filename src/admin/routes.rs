@@ -17,7 +17,9 @@ use super::types::{
     PolicyAsk, ReloadJson, ServerStatusJson, ShareLinkAsk, ShareLinkJson, SuspendAsk, TunnelJson,
     UserJson,
 };
-use super::{ApiError, Caller, ClientBackend, CommonBackend, ServerBackend, drain, figures};
+use super::{
+    ApiError, Caller, ClientBackend, CommonBackend, ServerBackend, backup, drain, figures, health,
+};
 use crate::codes::Code;
 use crate::names::TunnelId;
 use crate::tasks::Tasks;
@@ -94,15 +96,27 @@ pub(super) fn server<B: ServerBackend>(hub: Hub<B>) -> Router {
         .route("/v1/revoke", post(revoke::<B>))
         .route("/v1/suspend", post(suspend::<B>))
         .route("/v1/resume", post(resume::<B>))
+        .route("/v1/backup", get(backup::backup::<B>))
         .route("/v1/audit", get(audit::<B>));
     finish(routes, hub)
 }
 
 fn finish<B: CommonBackend>(routes: Router<Hub<B>>, hub: Hub<B>) -> Router {
-    routes
+    let routes = routes
         .route("/v1/reload", post(reload::<B>))
         .route("/v1/drain", get(drain::state::<B>).post(drain::drain::<B>))
         .route("/v1/events", get(events::<B>))
+        .merge(health::routes());
+    closed(routes, hub)
+}
+
+/// What scrapers get.
+pub(super) fn scraped<B: CommonBackend>(hub: Hub<B>) -> Router {
+    closed(health::routes(), hub)
+}
+
+fn closed<B: CommonBackend>(routes: Router<Hub<B>>, hub: Hub<B>) -> Router {
+    routes
         .fallback(async |uri: Uri| {
             ApiError::new(Code::NotFound, format!("there is no {} here", uri.path()))
         })

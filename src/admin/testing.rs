@@ -10,6 +10,7 @@ use tokio::sync::broadcast;
 use super::checks::{CheckJson, DoctorJson};
 use super::drain::{DrainAsk, DrainJson};
 use super::figures::{LinkFiguresJson, LinkPage};
+use super::health::PartJson;
 use super::types::{
     AuditJson, ClientStatusJson, DeviceJson, EndsNextJson, EventJson, InviteAsk, InviteJson,
     JoinAsk, JoinJson, LinkJson, OpenAsk, PacketsJson, PolicyAsk, ReloadJson, ServerStatusJson,
@@ -21,6 +22,7 @@ use super::{
 use crate::codes::Code;
 use crate::names::{DeviceId, Target, TunnelId, UserId};
 use crate::tasks::Tasks;
+use crate::telemetry::metrics::{Page, VISITS_NOW};
 use crate::times::WallTime;
 
 /// 2023-11-14T22:13:20Z, when every test takes place.
@@ -209,6 +211,25 @@ impl CommonBackend for Fake {
             ends_by: Some(NOW),
             finished: None,
         }
+    }
+
+    async fn alive(&self) -> bool {
+        self.called("alive", None).await.is_ok()
+    }
+
+    async fn parts(&self) -> Vec<PartJson> {
+        let refused = self.called("parts", None).await.err();
+        vec![
+            PartJson::new("engine", None),
+            PartJson::new("store", refused.map(|err| err.detail)),
+        ]
+    }
+
+    async fn metrics(&self) -> String {
+        let _ = self.called("metrics", None).await;
+        let mut page = Page::default();
+        page.one(VISITS_NOW, 4);
+        page.text()
     }
 
     fn events(&self, after: Option<u64>) -> (Vec<(u64, EventJson)>, EventStream) {
@@ -479,6 +500,15 @@ impl ServerBackend for Fake {
         links.truncate(limit as usize);
         let next = links.last().filter(|_| more).map(|l| l.generation.clone());
         Ok(LinkPage { links, next })
+    }
+
+    async fn backup(&self, caller: Caller) -> Result<(std::fs::File, u64), ApiError> {
+        use std::io::{Seek as _, Write as _};
+        self.called("backup", Some(caller)).await?;
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&[7; 300_000]).unwrap();
+        file.rewind().unwrap();
+        Ok((file, 300_000))
     }
 
     async fn audit(&self, after: Option<i64>, limit: u32) -> Result<Vec<AuditJson>, ApiError> {

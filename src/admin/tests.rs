@@ -1,6 +1,7 @@
 //! Real sockets in temporary directories, and backends that remember what they were asked.
 
 mod calls;
+mod health;
 mod refusals;
 mod sockets;
 mod streams;

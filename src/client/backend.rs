@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::admin::checks::DoctorJson;
 use crate::admin::drain::{DrainAsk, DrainJson, not_by_itself};
+use crate::admin::health::PartJson;
 use crate::admin::types::{
     ClientStatusJson, EventJson, JoinAsk, JoinJson, LinkJson, OpenAsk, PacketsJson, PolicyAsk,
     ReloadJson, ShareLinkAsk, ShareLinkJson, TunnelJson,
@@ -15,6 +16,7 @@ use crate::codes::Code;
 use crate::config::ClientConfig;
 use crate::link::Link;
 use crate::link::path::PathKind;
+use crate::supervise::Vital as _;
 use crate::wire::token::JoinToken;
 
 use super::open::{ANSWER_WITHIN, answer_within};
@@ -107,6 +109,18 @@ impl CommonBackend for Backend {
             ends_by: stand.ends_by,
             finished: stand.finished,
         }
+    }
+
+    async fn alive(&self) -> bool {
+        self.client.answers().await
+    }
+
+    async fn parts(&self) -> Vec<PartJson> {
+        self.client.parts().await
+    }
+
+    async fn metrics(&self) -> String {
+        self.client.page()
     }
 
     fn events(&self, after: Option<u64>) -> (Vec<(u64, EventJson)>, EventStream) {

@@ -9,6 +9,7 @@ mod doctor;
 mod ends;
 mod guard;
 mod keeper;
+mod metrics;
 mod minder;
 mod open;
 mod policy;
@@ -178,6 +179,7 @@ impl Running {
             "admin",
             crate::admin::serve_client(socket, Arc::clone(&backend), tasks.clone()),
         );
+        crate::supervise::scrapers(&config.metrics, &backend, &tasks).await?;
         tasks.spawn_critical("keeper", keeper::keep(Arc::clone(&client)));
         tasks.spawn_critical("expiry", expire(Arc::clone(&client)));
         tasks.spawn_critical("probes", probe::keep_probing(Arc::clone(&client)));

@@ -55,6 +55,17 @@ const LEVEL: Key = key(
     "error, warn, info, debug or trace, or a filter such as \"info,wormkey::link=debug\".",
 );
 
+const METRICS: Key = bare(
+    "metrics.listen",
+    "Where /metrics, /readyz and /healthz are served over plain TCP, such as \"127.0.0.1:9464\", for Prometheus and \
+     its like; they are on the admin socket in any case. Ask by address or for localhost: other names are refused.",
+);
+const REMOTE: Key = key(
+    "metrics.remote",
+    "\"no\"",
+    "\"yes\" lets metrics.listen be an address that others reach.",
+);
+
 const SERVER: &[Key] = &[
     bare(
         "domain",
@@ -383,6 +394,8 @@ const SERVER: &[Key] = &[
     IDLE_TIMEOUT,
     FORMAT,
     LEVEL,
+    METRICS,
+    REMOTE,
 ];
 
 const CLIENT: &[Key] = &[
@@ -424,6 +437,8 @@ const CLIENT: &[Key] = &[
     ),
     FORMAT,
     LEVEL,
+    METRICS,
+    REMOTE,
     bare(
         "tunnel.name",
         "Its name, the first label of its address; needed, since it tells the entries apart.",

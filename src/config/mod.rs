@@ -59,6 +59,15 @@ pub struct ServerConfig {
     pub link: LinkConfig,
     /// `[log]`.
     pub log: LogConfig,
+    /// `[metrics]`.
+    pub metrics: MetricsConfig,
+}
+
+/// `[metrics]`, on both roles.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct MetricsConfig {
+    /// Where scrapers are served over TCP; None = on the admin socket only.
+    pub listen: Option<SocketAddr>,
 }
 
 /// `[tls]`.
@@ -253,6 +262,8 @@ pub struct ClientConfig {
     pub link: LinkConfig,
     /// `[log]`.
     pub log: LogConfig,
+    /// `[metrics]`.
+    pub metrics: MetricsConfig,
     /// `[probe]`.
     pub probe: ProbeConfig,
     /// `[[tunnel]]`.

@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use super::{AdminConfig, ClientConfig, LinkConfig, LogConfig, ServerConfig, TlsMode};
+use super::{
+    AdminConfig, ClientConfig, LinkConfig, LogConfig, MetricsConfig, ServerConfig, TlsMode,
+};
 
 impl ServerConfig {
     /// The keys that differ and need a restart; all others are put in force by a reload.
@@ -29,6 +31,7 @@ impl ServerConfig {
             admin: &self.admin,
             link: &self.link,
             log: &self.log,
+            metrics: &self.metrics,
         }
     }
 
@@ -58,6 +61,7 @@ impl ServerConfig {
             limits: new.limits.clone(),
             link: self.link.clone(),
             log: self.log.clone(),
+            metrics: self.metrics.clone(),
         }
     }
 }
@@ -74,6 +78,7 @@ impl ClientConfig {
             admin: &self.admin,
             link: &self.link,
             log: &self.log,
+            metrics: &self.metrics,
         }
     }
 
@@ -86,6 +91,7 @@ impl ClientConfig {
             origins: new.origins.clone(),
             link: self.link.clone(),
             log: self.log.clone(),
+            metrics: self.metrics.clone(),
             probe: new.probe.clone(),
             tunnels: new.tunnels.clone(),
         }
@@ -107,10 +113,11 @@ struct Shared<'a> {
     admin: &'a AdminConfig,
     link: &'a LinkConfig,
     log: &'a LogConfig,
+    metrics: &'a MetricsConfig,
 }
 
 impl Shared<'_> {
-    fn changed(&self, new: &Self) -> [(&'static str, bool); 7] {
+    fn changed(&self, new: &Self) -> [(&'static str, bool); 8] {
         let (link, new_link) = (self.link, new.link);
         [
             ("state.dir", self.state_dir != new.state_dir),
@@ -123,6 +130,7 @@ impl Shared<'_> {
             ),
             ("log.format", self.log.format != new.log.format),
             ("log.level", self.log.level != new.log.level),
+            ("metrics.listen", self.metrics.listen != new.metrics.listen),
         ]
     }
 }

@@ -5,17 +5,17 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::acme::acme;
-use super::file::Document;
+use super::file::{Document, Node};
 use super::problem::ConfigError;
-use super::section::{Findings, Section};
+use super::section::{Findings, Fix, Section};
 use super::sizes;
 use super::values::{
     address, count, domain, duration, duration_or_never, host_port, log_level, path, port_range,
     socket, text, word,
 };
 use super::{
-    AdminConfig, KeepConfig, LinkConfig, LogConfig, LogFormat, ServerConfig, TlsMode,
-    TunnelDefaults,
+    AdminConfig, KeepConfig, LinkConfig, LogConfig, LogFormat, MetricsConfig, ServerConfig,
+    TlsMode, TunnelDefaults,
 };
 use crate::names::Hostname;
 
@@ -42,6 +42,7 @@ pub(super) fn server(document: Document, findings: &Findings) -> Result<ServerCo
     let limits = super::limits::limits(top.section("limits"));
     let link = link(top.section("link"));
     let log = log(top.section("log"));
+    let metrics = metrics(top.section("metrics"));
     top.finish();
     findings.settle(domain.zip(tls).map(|(domain, tls)| ServerConfig {
         domain,
@@ -58,6 +59,7 @@ pub(super) fn server(document: Document, findings: &Findings) -> Result<ServerCo
         limits,
         link,
         log,
+        metrics,
     }))
 }
 
@@ -314,4 +316,27 @@ pub(super) fn log(mut section: Section<'_>) -> LogConfig {
     let level = section.get("level", log_level).unwrap_or(default.level);
     section.finish();
     LogConfig { format, level }
+}
+
+pub(super) fn metrics(mut section: Section<'_>) -> MetricsConfig {
+    let listen = section.get("listen", address(9464));
+    let remote = section.get("remote", yes_or_no).unwrap_or(false);
+    if let Some(listen) = listen.filter(|listen| !listen.ip().is_loopback() && !remote) {
+        let what = format!(
+            "would tell everybody who reaches {} how this daemon does; write \"127.0.0.1:{}\", or add remote = \"yes\" where a firewall keeps others out",
+            listen.ip(),
+            listen.port()
+        );
+        section.object("listen", what);
+    }
+    section.finish();
+    MetricsConfig { listen }
+}
+
+fn yes_or_no(node: &Node) -> Result<bool, Fix> {
+    match text(node).as_deref() {
+        Ok("yes") => Ok(true),
+        Ok("no") => Ok(false),
+        _ => Err("is neither \"yes\" nor \"no\"".to_owned()),
+    }
 }

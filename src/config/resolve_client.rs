@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use super::file::{Document, Node, Place};
 use super::problem::ConfigError;
-use super::resolve::{admin, link, log, state};
+use super::resolve::{admin, link, log, metrics, state};
 use super::section::{Findings, Fix, Section};
 use super::values::{duration, duration_or_never, path, switch, text, word};
 use super::{ClientConfig, DeclaredTunnel, OriginsConfig, ProbeConfig};
@@ -37,6 +37,7 @@ pub(super) fn client(
         origins: origins(top.section("origins")),
         link: link(top.section("link")),
         log: log(top.section("log")),
+        metrics: metrics(top.section("metrics")),
         probe: probe(top.section("probe")),
         tunnels: declared(top.sections("tunnel")),
     };

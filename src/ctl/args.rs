@@ -225,6 +225,15 @@ pub enum ServerCommand {
         #[arg(long, value_name = "DURATION", value_parser = duration)]
         grace: Option<String>,
     },
+    /// Copy the server's database into a file, while it runs
+    ///
+    /// All that was acknowledged before is in it. It holds users, devices, tunnels, invites as hashes and
+    /// the audit, and no secret; server.key is not in it, and belongs copied once and kept apart. The file
+    /// is new, and for its owner alone. wormkeyd server restore puts it back.
+    Backup {
+        /// The file to write
+        file: PathBuf,
+    },
     /// Show who changed what
     Audit {
         /// Go on after this row

@@ -16,6 +16,7 @@ use crate::codes::Code;
 
 pub mod args;
 mod ask;
+mod backup;
 pub mod complete;
 mod doctor;
 mod drain;
@@ -167,6 +168,7 @@ async fn server_command(cli: &mut Cli, command: ServerCommand) -> Result<u8, Ctl
         ServerCommand::Links { after, limit } => figures::links(cli, after, limit).await,
         ServerCommand::Doctor => return doctor::doctor(cli).await,
         ServerCommand::Drain { grace } => drain::drain(cli, grace).await,
+        ServerCommand::Backup { file } => backup::backup(cli, &file).await,
         ServerCommand::Reload => status::reload(cli).await,
         ServerCommand::Audit { after, limit } => server::audit(cli, after, limit).await,
     };

@@ -34,6 +34,7 @@ mod respond;
 mod rewound;
 mod serve;
 mod stall;
+mod tally;
 #[cfg(test)]
 mod tests;
 pub mod tls;
@@ -57,6 +58,7 @@ use tokio_util::sync::CancellationToken;
 pub use self::proof::ShowProofs;
 use self::raw::RawBoard;
 use self::stall::StallBoard;
+pub use self::tally::Tally;
 pub use self::udp::OpenFlow;
 use crate::engine::{Refusal, Route, Visit};
 use crate::http::limits::{CONNECTIONS_MAX, VISITS_MAX};
@@ -212,6 +214,7 @@ struct Inner<S> {
     raw: RawBoard,
     visits: AtomicU64,
     proofs: OnceLock<Arc<dyn ShowProofs>>,
+    tally: Arc<Tally>,
 }
 
 impl<S: Admit + Attach + OpenStream> Edge<S> {
@@ -241,6 +244,7 @@ impl<S: Admit + Attach + OpenStream> Edge<S> {
                 raw: RawBoard::default(),
                 visits: AtomicU64::new(0),
                 proofs: OnceLock::new(),
+                tally: Arc::default(),
                 tasks,
             }),
         }
@@ -285,6 +289,16 @@ impl<S: Admit + Attach + OpenStream> Edge<S> {
     /// Visits to tunnels so far.
     pub fn visits_total(&self) -> u64 {
         self.inner.visits.load(Ordering::Relaxed)
+    }
+
+    /// What became of visits.
+    pub fn tally(&self) -> &Tally {
+        &self.inner.tally
+    }
+
+    /// The most connections at once.
+    pub fn connections_max(&self) -> usize {
+        self.inner.slots_max
     }
 
     /// Connections now.

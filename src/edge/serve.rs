@@ -7,6 +7,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Poll;
+use std::time::{Duration, Instant};
 
 use http::request::Parts;
 use http::{Request, Response, StatusCode, header};
@@ -17,10 +18,11 @@ use tracing::{debug, error};
 use super::body::EdgeBody;
 use super::connection::Conn;
 use super::respond::{Asker, Failure, respond};
-use super::{Admit, Attach, OpenStream, door, forward, proof, redirect, reserved};
+use super::{Admit, Attach, OpenStream, Tally, door, forward, proof, redirect, reserved};
 use crate::http::Scheme;
 use crate::http::head;
 use crate::names::VisitId;
+use crate::times::Clock;
 use crate::wire::probe;
 
 /// The most of a path that a log line shows.
@@ -36,7 +38,7 @@ pub(super) async fn answer<S: Admit + Attach + OpenStream>(
     let (parts, body) = request.into_parts();
     let asker = Asker::of(&parts);
     let refusal = turn.refusal();
-    let log = VisitLog::new(id, refusal.is_none().then_some(&parts));
+    let log = VisitLog::new(id, &conn.edge.tally, refusal.is_none().then_some(&parts));
     let result = match refusal {
         Some(error) => Err(Failure::Head(error)),
         None => caught(visit(conn, id, &log, parts, body)).await,
@@ -110,10 +112,12 @@ async fn visit<S: Admit + Attach + OpenStream>(
     forward::run(conn, &settings, visiting, body, upgrade).await
 }
 
-/// The one log line of a visit. Nothing is gathered unless somebody listens.
+/// The one log line of a visit, and its place in the tally. Nothing is gathered for the line unless
+/// somebody listens.
 #[derive(Debug, Clone)]
 pub(super) struct VisitLog {
     id: VisitId,
+    tally: Option<(Arc<Tally>, Instant)>,
     asked: Option<Arc<Asked>>,
 }
 
@@ -127,7 +131,7 @@ struct Asked {
 
 impl VisitLog {
     /// Without `parts` when what was asked for was no request.
-    fn new(id: VisitId, parts: Option<&Parts>) -> Self {
+    fn new(id: VisitId, tally: &Arc<Tally>, parts: Option<&Parts>) -> Self {
         let asked = tracing::enabled!(tracing::Level::DEBUG).then(|| {
             let asked = parts.map(|parts| Asked {
                 method: parts.method.to_string(),
@@ -136,15 +140,23 @@ impl VisitLog {
             });
             Arc::new(asked.unwrap_or_default())
         });
-        Self { id, asked }
+        let tally = Some((Arc::clone(tally), Clock.now().monotonic));
+        Self { id, tally, asked }
     }
 
     /// Says nothing: what passes is no visit.
     pub(super) const fn silent(id: VisitId) -> Self {
-        Self { id, asked: None }
+        Self {
+            id,
+            tally: None,
+            asked: None,
+        }
     }
 
     fn refused<S>(&self, conn: &Conn<S>, failure: &Failure) {
+        if let Some((tally, begun)) = &self.tally {
+            tally.refused(failure.answer().code, since(*begun));
+        }
         let Some(asked) = &self.asked else { return };
         let Asked { method, host, path } = &**asked;
         let outside = failure.answer();
@@ -156,6 +168,9 @@ impl VisitLog {
 
     /// Says that the visit is over.
     pub(super) fn served(&self, status: StatusCode, bytes: u64, whole: bool) {
+        if let Some((tally, begun)) = &self.tally {
+            tally.answered(status, since(*begun));
+        }
         let Some(asked) = &self.asked else { return };
         let Asked { method, host, path } = &**asked;
         debug!(
@@ -163,6 +178,10 @@ impl VisitLog {
             "visit served"
         );
     }
+}
+
+fn since(begun: Instant) -> Duration {
+    Clock.now().monotonic.saturating_duration_since(begun)
 }
 
 fn host_of(parts: &Parts) -> String {

@@ -106,8 +106,8 @@ impl CertStore {
         })
     }
 
-    /// The one in use.
-    pub fn current(&self) -> Arc<CertifiedKey> {
+    /// What visitors are shown now.
+    pub fn shown(&self) -> Arc<CertifiedKey> {
         self.current.load_full()
     }
 

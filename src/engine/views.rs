@@ -112,6 +112,16 @@ impl Engine {
         }
     }
 
+    /// How each open tunnel stands: `open`, `held` or `offline`.
+    pub fn open_states(&self) -> impl Iterator<Item = &'static str> + '_ {
+        let open = self.tunnels.values().filter(|tunnel| tunnel.is_open());
+        open.map(|tunnel| match self.way(tunnel.row.id) {
+            Some(_) => "open",
+            None if tunnel.hold_over => "offline",
+            None => "held",
+        })
+    }
+
     /// How many visits go on.
     pub fn visits_now(&self) -> usize {
         self.visits.len()

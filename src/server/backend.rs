@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::admin::checks::DoctorJson;
 use crate::admin::drain::{DrainAsk, DrainJson, not_by_itself};
 use crate::admin::figures::LinkPage;
+use crate::admin::health::PartJson;
 use crate::admin::types::{
     AuditJson, DeviceJson, EndsNextJson, EventJson, InviteAsk, InviteJson, PolicyAsk, ReloadJson,
     ServerStatusJson, TunnelJson, UserJson,
@@ -18,11 +19,13 @@ use crate::admin::{ApiError, Caller, CommonBackend, EventStream, ServerBackend};
 use crate::codes::Code;
 use crate::config::{ServerConfig, TlsMode};
 use crate::edge::Edge;
-use crate::engine::{Answer, AskError, DeviceView, Engine, Event, SetAsk, TunnelState, TunnelView};
+use crate::engine::{
+    Actor, Answer, AskError, AuditRow, DeviceView, Engine, Event, SetAsk, TunnelState, TunnelView,
+};
 use crate::names::{Generation, InviteId, LinkId, Pin, UserId};
 use crate::secret::Secret;
 use crate::store::ServerStore;
-use crate::supervise::Drains;
+use crate::supervise::{Drains, Vital as _};
 use crate::times::{Now, WallTime, parse_duration};
 use crate::wire::token::JoinToken;
 
@@ -52,11 +55,13 @@ pub(super) struct Parts {
 
 /// The server as its admin socket sees it.
 pub struct Backend {
-    parts: Parts,
+    pub(super) parts: Parts,
     config: Mutex<ServerConfig>,
     draining: AtomicBool,
     /// Held by the one doctor at work.
     doctor: tokio::sync::Mutex<()>,
+    /// Held while a copy is made.
+    backups: tokio::sync::Mutex<()>,
 }
 
 impl Backend {
@@ -67,6 +72,7 @@ impl Backend {
             config,
             draining: AtomicBool::new(false),
             doctor: tokio::sync::Mutex::new(()),
+            backups: tokio::sync::Mutex::new(()),
         }
     }
 
@@ -210,6 +216,18 @@ impl CommonBackend for Backend {
             ends_by: stand.ends_by,
             finished: stand.finished,
         }
+    }
+
+    async fn alive(&self) -> bool {
+        self.answers().await
+    }
+
+    async fn parts(&self) -> Vec<PartJson> {
+        self.parts_now().await
+    }
+
+    async fn metrics(&self) -> String {
+        self.page().await
     }
 
     fn events(&self, after: Option<u64>) -> (Vec<(u64, EventJson)>, EventStream) {
@@ -397,6 +415,28 @@ impl ServerBackend for Backend {
         let after = after.transpose()?.map(LinkId);
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         Ok(self.parts.desk.links(after, limit))
+    }
+
+    async fn backup(&self, caller: Caller) -> Result<(std::fs::File, u64), ApiError> {
+        let Ok(_alone) = self.backups.try_lock() else {
+            let detail = "another backup is being made; try again when it is done";
+            return Err(ApiError::new(Code::Overloaded, detail));
+        };
+        let failed = |e: crate::store::StoreError| ApiError::new(e.code(), e.to_string());
+        let row = AuditRow {
+            at: self.parts.desk.now().wall,
+            actor: Actor::Operator { uid: caller.uid },
+            peer: None,
+            action: "server.backup",
+            subject: "server.db".to_owned(),
+            detail: String::new(),
+        };
+        // First, so that the copy tells of itself, and so that none is made in secret.
+        let store = self.store();
+        store.commit(Vec::new(), vec![row]).await.map_err(failed)?;
+        let (file, size) = store.copy().await.map_err(failed)?;
+        tracing::info!(uid = caller.uid, bytes = size, "backup made");
+        Ok((file, size))
     }
 
     async fn audit(&self, after: Option<i64>, limit: u32) -> Result<Vec<AuditJson>, ApiError> {

@@ -90,7 +90,7 @@ impl Certificates {
         let now = Clock.now().wall;
         match self {
             Self::Own(_) => Vec::new(),
-            Self::Kept(store) => vec![self_signed(&store.current())],
+            Self::Kept(store) => vec![self_signed(&store.shown())],
             Self::Files(watched) => vec![watched.status(now)],
             Self::Acme(acme) => acme.status().iter().map(|one| of_acme(one, now)).collect(),
         }

@@ -8,10 +8,12 @@ mod control;
 mod desk;
 mod doctor;
 mod links;
+mod metrics;
 mod pace;
 mod policy;
 mod ports;
 mod prune;
+mod restore;
 mod slugs;
 #[cfg(test)]
 mod tests;
@@ -43,6 +45,7 @@ use crate::wire::{Control, GoAway};
 
 pub(crate) use certificates::{Certificates, certified_key};
 use desk::Desk;
+pub(crate) use restore::restore;
 use visits::Inside;
 
 /// Returning clients spread themselves over this long after an orderly restart.
@@ -145,6 +148,7 @@ impl Server {
             "admin",
             crate::admin::serve_server(socket, Arc::clone(&backend), tasks.clone()),
         );
+        crate::supervise::scrapers(&config.metrics, &backend, &tasks).await?;
         let pruner = prune::prune(store.clone(), Arc::clone(&backend), tasks.stopped());
         tasks.spawn("prune", pruner);
         info!(domain = %config.domain, https = %addr, socket = %config.admin.socket.display(), "server ready");

@@ -140,7 +140,7 @@ impl Watched {
     fn read_again(&self, state: &mut State) {
         match tls::from_files(&state.cert, &state.key) {
             Ok(read) => {
-                if read.cert != self.store.current().cert {
+                if read.cert != self.store.shown().cert {
                     let until = facts(&read).map(|facts| facts.life.until.to_string());
                     info!(
                         until = until.unwrap_or_default(),
@@ -234,7 +234,7 @@ mod tests {
     }
 
     fn names(watched: &Watched) -> Vec<String> {
-        facts(&watched.store.current()).unwrap().names
+        facts(&watched.store.shown()).unwrap().names
     }
 
     #[tokio::test]

@@ -109,6 +109,17 @@ impl StoreError {
         }
     }
 
+    /// The same of another file: what was found in a copy is told of where the copy came from.
+    pub(super) fn about(self, file: &Path) -> Self {
+        let path = file.to_owned();
+        match self {
+            Self::Newer { found, known, .. } => Self::Newer { path, found, known },
+            Self::Damaged { detail, .. } => Self::Damaged { path, detail },
+            Self::Foreign { .. } => Self::Foreign { path },
+            other => other,
+        }
+    }
+
     /// An error of the file system, told apart from a full disk.
     pub(super) fn io(path: &Path, source: io::Error) -> Self {
         match source.kind() {

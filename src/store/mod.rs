@@ -8,6 +8,7 @@
 //! Statements (not the migrations) keep to what PostgreSQL also takes: `$1…$n`, `ON CONFLICT … DO UPDATE`,
 //! times as unix milliseconds, ids as text.
 
+mod backup;
 mod client;
 mod columns;
 mod error;
@@ -19,6 +20,7 @@ mod server;
 mod tables;
 mod writer;
 
+pub use backup::{Restored, restore};
 pub use client::ClientStore;
 pub use error::StoreError;
 pub use lock::StateLock;

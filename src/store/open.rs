@@ -213,7 +213,7 @@ fn restrict(path: &Path) -> Result<(), StoreError> {
     fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(io)
 }
 
-fn sync_dir(dir: &Path) -> Result<(), StoreError> {
+pub(super) fn sync_dir(dir: &Path) -> Result<(), StoreError> {
     File::open(dir)
         .and_then(|dir| dir.sync_all())
         .map_err(|source| StoreError::io(dir, source))
@@ -253,7 +253,7 @@ fn set_up(conn: &Connection, path: &Path) -> Result<(), Fault> {
     Ok(())
 }
 
-fn damaged(path: &Path, detail: &str) -> StoreError {
+pub(super) fn damaged(path: &Path, detail: &str) -> StoreError {
     StoreError::Damaged {
         path: path.to_owned(),
         detail: detail.to_owned(),

@@ -68,6 +68,18 @@ impl Readers {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(super) fn path(&self) -> &std::path::Path {
+        &self.path
+    }
+
+    /// The size of the database and its log; nothing of what cannot be seen.
+    pub(super) async fn bytes(&self) -> u64 {
+        let path = Arc::clone(&self.path);
+        let size = |path: &std::path::Path| std::fs::metadata(path).map_or(0, |meta| meta.len());
+        let look = tokio::task::spawn_blocking(move || size(&path) + size(&open::wal_of(&path)));
+        look.await.unwrap_or_default()
+    }
+
     /// Waits for queries that run and closes the connections: the writer shall be the last to close,
     /// since that one removes the log.
     pub(super) async fn close(&self) {

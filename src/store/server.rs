@@ -129,6 +129,15 @@ impl ServerStore {
         self.writer.ended().await;
     }
 
+    pub(super) fn path(&self) -> &Path {
+        self.readers.path()
+    }
+
+    /// The size of the database and its log on disk.
+    pub async fn bytes(&self) -> u64 {
+        self.readers.bytes().await
+    }
+
     /// Transactions so far: with group commits, fewer than commits.
     pub fn groups(&self) -> u64 {
         self.writer.groups()

@@ -16,6 +16,7 @@ mod ends;
 mod figures;
 mod layers;
 mod main_job;
+mod monitoring;
 mod origin;
 mod policies;
 mod raw;

@@ -102,6 +102,39 @@ impl Daemon {
         self.child = Some(child);
     }
 
+    /// Starts it as a service with a watchdog; all that it tells systemd from then on.
+    pub(crate) async fn start_watched(&mut self, patience: Duration) -> Told {
+        self.starts += 1;
+        let path = self.dir.join(format!("notify-{}", self.starts));
+        let mut told = Told(UnixDatagram::bind(&path).unwrap());
+        let usec = patience.as_micros().to_string();
+        let mut command = self.command();
+        command
+            .env("NOTIFY_SOCKET", &path)
+            .env("WATCHDOG_USEC", usec)
+            .env_remove("WATCHDOG_PID");
+        self.child = Some(command.spawn().unwrap());
+        timeout(PATIENCE, told.until("READY=1"))
+            .await
+            .unwrap_or_else(|_| panic!("{} is not ready:\n{}", self.role, self.log()));
+        told
+    }
+
+    /// Runs the program once more beside it, with more on its command line.
+    pub(crate) async fn run_with(&self, args: &[&str]) -> (ExitStatus, String) {
+        let mut command = self.command();
+        command
+            .args(args)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let output = timeout(PATIENCE, command.output())
+            .await
+            .expect("it ends by itself")
+            .unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        (output.status, String::from_utf8_lossy(&said).into_owned())
+    }
+
     /// Starts one that is expected to give up: its exit status and what it said.
     pub(crate) async fn start_in_vain(&mut self) -> (ExitStatus, String) {
         let before = self.log().len();
@@ -145,6 +178,23 @@ impl Daemon {
     pub(crate) async fn stop(&mut self) -> ExitStatus {
         self.signal(Signal::SIGTERM);
         self.ended().await
+    }
+}
+
+/// What a daemon tells systemd.
+pub(crate) struct Told(UnixDatagram);
+
+impl Told {
+    /// The next message that holds this.
+    pub(crate) async fn until(&mut self, what: &str) -> String {
+        let mut buffer = [0u8; 1024];
+        loop {
+            let n = self.0.recv(&mut buffer).await.unwrap();
+            let text = String::from_utf8_lossy(&buffer[..n]).into_owned();
+            if text.contains(what) {
+                return text;
+            }
+        }
     }
 }
 

@@ -440,7 +440,7 @@ fn unknown_keys_are_guessed() {
         ),
         (
             "[origins]\nallow = []",
-            "line 2: origins: is no key; here stand domain, listen, tls, acme, state, admin, tunnels, dormant, limits, link, log",
+            "line 2: origins: is no key; here stand domain, listen, tls, acme, state, admin, tunnels, dormant, limits, link, log, metrics",
         ),
         (
             "listen = 443",
@@ -571,4 +571,24 @@ fn sizes_of_memory_get_their_fix() {
         (config.dormant.memory, config.dormant.links),
         (2 << 30, 5000)
     );
+}
+
+#[test]
+fn metrics_for_everybody_must_be_meant() {
+    let with = |metrics: &str| {
+        load_server(&format!(
+            "domain = \"t.example.com\"\n[metrics]\n{metrics}\n"
+        ))
+    };
+    let listen = with("listen = \"127.0.0.1:9464\"").unwrap().metrics.listen;
+    assert_eq!(listen, Some("127.0.0.1:9464".parse().unwrap()));
+    assert!(with("listen = \"[::1]:9464\"").is_ok());
+    assert_eq!(with("").unwrap().metrics.listen, None);
+    let err = with("listen = \"0.0.0.0:9464\"").unwrap_err().to_string();
+    assert!(
+        err.contains("write \"127.0.0.1:9464\", or add remote"),
+        "{err}"
+    );
+    assert!(with("listen = \"0.0.0.0:9464\"\nremote = \"yes\"").is_ok());
+    assert!(with("remote = \"perhaps\"").is_err());
 }

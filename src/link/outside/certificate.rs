@@ -179,6 +179,11 @@ pub(super) fn read(
     }
 }
 
+/// Until when a certificate is good, as it says itself.
+pub fn not_after(der: &CertificateDer<'_>) -> Option<WallTime> {
+    parts(der)?.validity.1
+}
+
 /// What stands in a certificate behind the issuer's name, as far as it is read here.
 struct Parts<'a> {
     issuer: &'a [u8],

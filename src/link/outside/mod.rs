@@ -21,7 +21,7 @@ use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
 
-pub use certificate::{Certificate, Trust};
+pub use certificate::{Certificate, Trust, not_after};
 pub use opinion::Opinion;
 
 use super::race::{Attempt, by_turns, race};

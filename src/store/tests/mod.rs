@@ -1,5 +1,6 @@
 //! The store's tests: rows they share, and how they look at what is on disk.
 
+mod backup;
 mod durability;
 mod faults;
 mod model;
