@@ -2,8 +2,8 @@
 //! orderly end. Knows no role.
 
 mod drains;
+mod inherited;
 mod pulse;
-mod scrapers;
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -17,8 +17,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 pub(crate) use drains::Drains;
+pub(crate) use inherited::{Inherited, keep_socket};
 pub(crate) use pulse::{Vital, count, keep, roughly};
-pub(crate) use scrapers::scrapers;
 
 /// Which build this is.
 pub(crate) const SOFTWARE_VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -3,12 +3,14 @@
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::os::unix::net::UnixDatagram;
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tracing::Subscriber;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::ParseError;
 use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::{Registry, reload};
 
 mod layer;
 mod line;
@@ -58,6 +60,9 @@ pub enum TelemetryError {
         #[source]
         source: io::Error,
     },
+    /// There is no log whose level could be changed.
+    #[error("this process does not log")]
+    Unset,
     /// A process logs one way only.
     #[error("logging is set up already")]
     Twice,
@@ -75,12 +80,62 @@ pub fn init(format: Format, level: &str) -> Result<(), TelemetryError> {
         Format::Auto | Format::Text => text(),
         Format::Json => LogLayer::new(Style::Json, Box::new(to_stderr)),
     };
+    let (filter, handle) = reload::Layer::new(filter);
     let subscriber = tracing_subscriber::registry().with(filter).with(layer);
-    set_global(subscriber)
+    set_global(subscriber)?;
+    let levels = Levels {
+        handle,
+        configured: named(level),
+        now: Mutex::new(named(level)),
+    };
+    // Whoever sets up the subscriber is the first here, too.
+    let _ = CHOSEN.set(levels);
+    Ok(())
 }
 
 fn set_global(subscriber: impl Subscriber + Send + Sync) -> Result<(), TelemetryError> {
     tracing::subscriber::set_global_default(subscriber).map_err(|_| TelemetryError::Twice)
+}
+
+/// What is wanted of the log, and the way to want something else.
+struct Levels {
+    handle: reload::Handle<EnvFilter, Registry>,
+    configured: String,
+    now: Mutex<String>,
+}
+
+static CHOSEN: OnceLock<Levels> = OnceLock::new();
+
+/// An empty one is what it stands for.
+fn named(level: &str) -> String {
+    match level.trim() {
+        "" => "info".to_owned(),
+        level => level.to_owned(),
+    }
+}
+
+/// The level in force and the one that was set up; empty in a process that does not log.
+pub fn levels() -> (String, String) {
+    CHOSEN.get().map_or_else(Default::default, |levels| {
+        let now = levels.now.lock().unwrap_or_else(PoisonError::into_inner);
+        (now.clone(), levels.configured.clone())
+    })
+}
+
+/// Puts another level in force, for the whole process; none is the one that was set up.
+pub fn set_level(level: Option<&str>) -> Result<(), TelemetryError> {
+    let Some(levels) = CHOSEN.get() else {
+        return Err(TelemetryError::Unset);
+    };
+    let level = named(level.unwrap_or(&levels.configured));
+    let filter = filter(&level)?;
+    let mut now = levels.now.lock().unwrap_or_else(PoisonError::into_inner);
+    levels
+        .handle
+        .reload(filter)
+        .map_err(|_| TelemetryError::Unset)?;
+    *now = level;
+    Ok(())
 }
 
 /// A level means our own lines; the libraries below us say no more than warnings, unless a filter

@@ -201,6 +201,17 @@ impl ApiClient {
         self.read(&answer.1)
     }
 
+    /// `PUT` of a JSON body.
+    pub async fn put<A: Serialize, T: DeserializeOwned>(
+        &self,
+        path: &str,
+        ask: &A,
+    ) -> Result<T, CallError> {
+        let body = serde_json::to_vec(ask).map_err(|err| self.broken(err.into()))?;
+        let answer = self.call(Method::PUT, path, body.into()).await?;
+        self.read(&answer.1)
+    }
+
     /// Subscribes to events: after an id as far as they are remembered, or from now on.
     pub async fn events(&self, after: Option<u64>) -> Result<EventReader, CallError> {
         let mut request = Request::get("/v1/events").header(ACCEPT, "text/event-stream");

@@ -18,6 +18,8 @@ mod event_log;
 mod events;
 pub mod figures;
 pub mod health;
+pub mod log_level;
+mod log_levels;
 mod respond;
 mod routes;
 mod scrape;
@@ -32,7 +34,8 @@ pub mod types;
 
 pub use call::{ApiClient, CallError, EventReader};
 pub use event_log::EventLog;
-pub use scrape::serve_scrapers;
+pub use log_levels::LogLevels;
+pub use scrape::scrapers;
 pub use serve::{serve_client, serve_server};
 pub use socket::{AdminSocket, SocketError};
 
@@ -89,6 +92,14 @@ pub trait CommonBackend: Send + Sync + 'static {
     ) -> impl Future<Output = Reply<drain::DrainJson>> + Send;
     /// How far that is.
     fn drain_state(&self) -> drain::DrainJson;
+    /// What is wanted of the log.
+    fn log_level(&self) -> log_level::LogLevelJson;
+    /// Wants something else of it, for a while.
+    fn set_log_level(
+        &self,
+        caller: Caller,
+        ask: log_level::LogLevelAsk,
+    ) -> impl Future<Output = Reply<log_level::LogLevelJson>> + Send;
     /// Whether every part without which the daemon is no use answers; waits as long as one does not.
     fn alive(&self) -> impl Future<Output = bool> + Send;
     /// What is needed to serve, and how it is.

@@ -19,6 +19,7 @@ use super::types::{
 };
 use super::{
     ApiError, Caller, ClientBackend, CommonBackend, ServerBackend, backup, drain, figures, health,
+    log_level,
 };
 use crate::codes::Code;
 use crate::names::TunnelId;
@@ -105,6 +106,10 @@ fn finish<B: CommonBackend>(routes: Router<Hub<B>>, hub: Hub<B>) -> Router {
     let routes = routes
         .route("/v1/reload", post(reload::<B>))
         .route("/v1/drain", get(drain::state::<B>).post(drain::drain::<B>))
+        .route(
+            "/v1/log-level",
+            get(log_level::shown::<B>).put(log_level::set::<B>),
+        )
         .route("/v1/events", get(events::<B>))
         .merge(health::routes());
     closed(routes, hub)

@@ -1,6 +1,7 @@
 //! The listener for scrapers: `/healthz`, `/readyz` and `/metrics` over TCP, and nothing else of the
 //! admin API. Whether it is there, and where, is the configuration's.
 
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,8 +33,25 @@ const FIELDS_MAX: usize = 64;
 const LONGEST: Duration = Duration::from_secs(120);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
+/// Binds and serves, if there is an address to listen on; the one that was bound.
+pub async fn scrapers<B: CommonBackend>(
+    listen: Option<SocketAddr>,
+    backend: &Arc<B>,
+    tasks: &Tasks,
+) -> io::Result<Option<SocketAddr>> {
+    let Some(address) = listen else {
+        return Ok(None);
+    };
+    let listener = TcpListener::bind(address).await?;
+    let bound = listener.local_addr()?;
+    let serving = serve_scrapers(listener, Arc::clone(backend), tasks.clone());
+    tasks.spawn_critical("scrapers", serving);
+    tracing::info!(metrics = %bound, "serving metrics");
+    Ok(Some(bound))
+}
+
 /// Serves scrapers until `tasks` stops.
-pub async fn serve_scrapers<B: CommonBackend>(
+pub(super) async fn serve_scrapers<B: CommonBackend>(
     listener: TcpListener,
     backend: Arc<B>,
     tasks: Tasks,

@@ -11,6 +11,7 @@ use super::checks::{CheckJson, DoctorJson};
 use super::drain::{DrainAsk, DrainJson};
 use super::figures::{LinkFiguresJson, LinkPage};
 use super::health::PartJson;
+use super::log_level::{LogLevelAsk, LogLevelJson};
 use super::types::{
     AuditJson, ClientStatusJson, DeviceJson, EndsNextJson, EventJson, InviteAsk, InviteJson,
     JoinAsk, JoinJson, LinkJson, OpenAsk, PacketsJson, PolicyAsk, ReloadJson, ServerStatusJson,
@@ -211,6 +212,31 @@ impl CommonBackend for Fake {
             ends_by: Some(NOW),
             finished: None,
         }
+    }
+
+    fn log_level(&self) -> LogLevelJson {
+        LogLevelJson {
+            level: "info".to_owned(),
+            configured: "info".to_owned(),
+            until: None,
+        }
+    }
+
+    async fn set_log_level(
+        &self,
+        caller: Caller,
+        ask: LogLevelAsk,
+    ) -> Result<LogLevelJson, ApiError> {
+        self.called(
+            format!("log-level {:?} {:?}", ask.level, ask.lasts),
+            Some(caller),
+        )
+        .await?;
+        Ok(LogLevelJson {
+            level: ask.level.clone().unwrap_or_else(|| "info".to_owned()),
+            until: ask.level.map(|_| NOW.plus(Duration::from_secs(600))),
+            ..self.log_level()
+        })
     }
 
     async fn alive(&self) -> bool {

@@ -7,11 +7,12 @@ use std::time::Duration;
 use crate::admin::checks::DoctorJson;
 use crate::admin::drain::{DrainAsk, DrainJson, not_by_itself};
 use crate::admin::health::PartJson;
+use crate::admin::log_level::{LogLevelAsk, LogLevelJson};
 use crate::admin::types::{
     ClientStatusJson, EventJson, JoinAsk, JoinJson, LinkJson, OpenAsk, PacketsJson, PolicyAsk,
     ReloadJson, ShareLinkAsk, ShareLinkJson, TunnelJson,
 };
-use crate::admin::{ApiError, Caller, ClientBackend, CommonBackend, EventStream};
+use crate::admin::{ApiError, Caller, ClientBackend, CommonBackend, EventStream, LogLevels};
 use crate::codes::Code;
 use crate::config::ClientConfig;
 use crate::link::Link;
@@ -31,11 +32,13 @@ pub struct Backend {
     client: Arc<Client>,
     config: Mutex<ClientConfig>,
     own: Own,
+    levels: LogLevels,
 }
 
 impl Backend {
     pub(super) fn new(client: Arc<Client>, config: ClientConfig, own: Own) -> Self {
         Self {
+            levels: LogLevels::new(client.tasks.clone()),
             client,
             config: Mutex::new(config),
             own,
@@ -109,6 +112,18 @@ impl CommonBackend for Backend {
             ends_by: stand.ends_by,
             finished: stand.finished,
         }
+    }
+
+    fn log_level(&self) -> LogLevelJson {
+        self.levels.shown()
+    }
+
+    async fn set_log_level(
+        &self,
+        caller: Caller,
+        ask: LogLevelAsk,
+    ) -> Result<LogLevelJson, ApiError> {
+        self.levels.set(caller, &ask)
     }
 
     async fn alive(&self) -> bool {

@@ -179,7 +179,9 @@ impl Running {
             "admin",
             crate::admin::serve_client(socket, Arc::clone(&backend), tasks.clone()),
         );
-        crate::supervise::scrapers(&config.metrics, &backend, &tasks).await?;
+        crate::admin::scrapers(config.metrics.listen, &backend, &tasks)
+            .await
+            .context("listening for scrapers (metrics.listen)")?;
         tasks.spawn_critical("keeper", keeper::keep(Arc::clone(&client)));
         tasks.spawn_critical("expiry", expire(Arc::clone(&client)));
         tasks.spawn_critical("probes", probe::keep_probing(Arc::clone(&client)));

@@ -133,6 +133,16 @@ pub enum Command {
     /// each tunnel through its public name. Exits 0 when nothing fails, 3 without a daemon, 7 without a
     /// server, 8 when a service is not reachable, 1 for anything else that fails.
     Doctor,
+    /// Show the log level, or change it for a while
+    ///
+    /// Nothing is restarted. When the time is over, the level of the configuration is in force again.
+    LogLevel {
+        /// error, warn, info, debug or trace, a filter such as info,wormkey::link=debug, or default
+        level: Option<String>,
+        /// For how long; 10m if absent, 24h at most
+        #[arg(long = "for", value_name = "DURATION", value_parser = lasting, requires = "level")]
+        lasts: Option<String>,
+    },
     /// Make the client read its configuration again
     Reload,
     /// End the client in order: no new visits, and those in flight finish
@@ -214,6 +224,16 @@ pub enum ServerCommand {
         /// Rows at most; 100 if absent
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
         limit: Option<u32>,
+    },
+    /// Show the log level, or change it for a while
+    ///
+    /// Nothing is restarted. When the time is over, the level of the configuration is in force again.
+    LogLevel {
+        /// error, warn, info, debug or trace, a filter such as info,wormkey::link=debug, or default
+        level: Option<String>,
+        /// For how long; 10m if absent, 24h at most
+        #[arg(long = "for", value_name = "DURATION", value_parser = lasting, requires = "level")]
+        lasts: Option<String>,
     },
     /// Make the server read its configuration again
     Reload,

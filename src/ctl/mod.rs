@@ -24,6 +24,7 @@ mod error;
 mod figures;
 mod import;
 mod io;
+mod log_level;
 pub mod man;
 mod open;
 mod qr;
@@ -140,6 +141,7 @@ async fn command(cli: &mut Cli, command: Command) -> Result<u8, CtlError> {
         },
         Command::Status => status::client(cli).await?,
         Command::Doctor => return doctor::doctor(cli).await,
+        Command::LogLevel { level, lasts } => log_level::log_level(cli, level, lasts).await?,
         Command::Reload => status::reload(cli).await?,
         Command::Drain { grace } => drain::drain(cli, grace).await?,
         Command::Import(args) => import::import(cli, &args)?,
@@ -168,6 +170,7 @@ async fn server_command(cli: &mut Cli, command: ServerCommand) -> Result<u8, Ctl
         ServerCommand::Links { after, limit } => figures::links(cli, after, limit).await,
         ServerCommand::Doctor => return doctor::doctor(cli).await,
         ServerCommand::Drain { grace } => drain::drain(cli, grace).await,
+        ServerCommand::LogLevel { level, lasts } => log_level::log_level(cli, level, lasts).await,
         ServerCommand::Backup { file } => backup::backup(cli, &file).await,
         ServerCommand::Reload => status::reload(cli).await,
         ServerCommand::Audit { after, limit } => server::audit(cli, after, limit).await,

@@ -58,6 +58,7 @@ async fn serve(
         certificates: Some(ca),
         // A reload reads what we wrote, not what the system's own daemon has.
         config_path: Some(dir.join("server.toml")),
+        ..Options::default()
     };
     let server = Server::start(server_config(dir, wish.port)?, options)
         .await

@@ -2,7 +2,7 @@
 //! bounds. Not authorisation: a link that arrives has proved a key, and no more.
 
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -83,6 +83,19 @@ impl Listener {
         };
         let socket = socket::bind(addr).map_err(io)?;
         Self::on(socket, identity, settings)
+    }
+
+    /// Listens on a socket that is bound already. To be called inside the runtime that shall drive it.
+    pub fn over(
+        socket: UdpSocket,
+        identity: &Identity,
+        settings: &LinkSettings,
+    ) -> Result<Self, LinkError> {
+        let io = |source| LinkError::Io {
+            doing: "listen on a UDP socket that is open".to_owned(),
+            source,
+        };
+        Self::on(socket::wrap(socket).map_err(io)?, identity, settings)
     }
 
     pub(super) fn on(

@@ -52,6 +52,6 @@ pub use handle::{Link, LinkStats};
 pub use identity::{Identity, IdentityError};
 pub use listener::{Arriving, Listener};
 pub use load::LinkLoad;
-pub use socket::{Buffers, buffers};
+pub use socket::{Buffers, buffers, open as open_socket};
 pub use streams::{LinkRecv, LinkSend};
 pub use transport::LinkSettings;

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::{Arc, Once};
 
 use quinn::{AsyncUdpSocket, Runtime as _, TokioRuntime};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tracing::info;
 
 /// The kernel's 208 KiB default loses packets at bulk rates: 4 MiB made a third more throughput.
@@ -35,6 +35,18 @@ pub(super) type MakeSocket =
 
 /// A socket bound to `addr`; `[::]` takes IPv4 as well.
 pub(super) fn bind(addr: SocketAddr) -> io::Result<Arc<dyn AsyncUdpSocket>> {
+    TokioRuntime.wrap_udp_socket(open(addr)?)
+}
+
+/// One that was opened elsewhere.
+pub(super) fn wrap(socket: UdpSocket) -> io::Result<Arc<dyn AsyncUdpSocket>> {
+    socket.set_nonblocking(true)?;
+    enlarge(&SockRef::from(&socket));
+    TokioRuntime.wrap_udp_socket(socket)
+}
+
+/// A socket bound to `addr`, for [`Listener::over`](super::Listener::over).
+pub fn open(addr: SocketAddr) -> io::Result<UdpSocket> {
     let socket = Socket::new(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP))?;
     if addr.is_ipv6() {
         socket.set_only_v6(false)?;
@@ -42,7 +54,7 @@ pub(super) fn bind(addr: SocketAddr) -> io::Result<Arc<dyn AsyncUdpSocket>> {
     socket.set_nonblocking(true)?;
     enlarge(&socket);
     socket.bind(&addr.into())?;
-    TokioRuntime.wrap_udp_socket(UdpSocket::from(socket))
+    Ok(UdpSocket::from(socket))
 }
 
 /// A socket to dial from, or to move a link to: any address, a port nobody has.

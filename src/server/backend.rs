@@ -11,11 +11,12 @@ use crate::admin::checks::DoctorJson;
 use crate::admin::drain::{DrainAsk, DrainJson, not_by_itself};
 use crate::admin::figures::LinkPage;
 use crate::admin::health::PartJson;
+use crate::admin::log_level::{LogLevelAsk, LogLevelJson};
 use crate::admin::types::{
     AuditJson, DeviceJson, EndsNextJson, EventJson, InviteAsk, InviteJson, PolicyAsk, ReloadJson,
     ServerStatusJson, TunnelJson, UserJson,
 };
-use crate::admin::{ApiError, Caller, CommonBackend, EventStream, ServerBackend};
+use crate::admin::{ApiError, Caller, CommonBackend, EventStream, LogLevels, ServerBackend};
 use crate::codes::Code;
 use crate::config::{ServerConfig, TlsMode};
 use crate::edge::Edge;
@@ -51,6 +52,7 @@ pub(super) struct Parts {
     pub(super) https: SocketAddr,
     pub(super) config: ServerConfig,
     pub(super) drains: Drains,
+    pub(super) levels: LogLevels,
 }
 
 /// The server as its admin socket sees it.
@@ -216,6 +218,32 @@ impl CommonBackend for Backend {
             ends_by: stand.ends_by,
             finished: stand.finished,
         }
+    }
+
+    fn log_level(&self) -> LogLevelJson {
+        self.parts.levels.shown()
+    }
+
+    async fn set_log_level(
+        &self,
+        caller: Caller,
+        ask: LogLevelAsk,
+    ) -> Result<LogLevelJson, ApiError> {
+        let shown = self.parts.levels.set(caller, &ask)?;
+        let lasts = shown.until.map(|until| format!("until {until}"));
+        let row = AuditRow {
+            at: self.parts.desk.now().wall,
+            actor: Actor::Operator { uid: caller.uid },
+            peer: None,
+            action: "log.level",
+            subject: shown.level.clone(),
+            detail: lasts.unwrap_or_default(),
+        };
+        // A log that is wanted may be wanted because the disk is full: it is changed all the same.
+        if let Err(err) = self.store().commit(Vec::new(), vec![row]).await {
+            tracing::warn!(%err, "change of the log level not in the audit");
+        }
+        Ok(shown)
     }
 
     async fn alive(&self) -> bool {

@@ -3,6 +3,7 @@
 
 mod asks;
 mod backend;
+mod bind;
 mod certificates;
 mod control;
 mod desk;
@@ -21,24 +22,23 @@ mod visits;
 mod vital;
 mod watched;
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use rustls::server::ResolvesServerCert;
-use socket2::{Domain, Socket, Type};
-use tokio::net::TcpListener;
 use tracing::info;
 
+use crate::admin::LogLevels;
 use crate::codes::Code;
 use crate::config::ServerConfig;
 use crate::edge::{Edge, EdgeSettings};
 use crate::engine::{DormantCaps, Engine, EngineSettings, Event};
-use crate::link::{Identity, LinkSettings, Listener};
+use crate::link::{Identity, Listener};
 use crate::store::{ServerStore, StateLock};
-use crate::supervise::{Drains, SERVER_GRACE, SOFTWARE, prepare_state_dir};
+use crate::supervise::{Drains, Inherited, SERVER_GRACE, SOFTWARE, prepare_state_dir};
 use crate::tasks::Tasks;
 use crate::times::Clock;
 use crate::wire::{Control, GoAway};
@@ -72,6 +72,8 @@ pub struct Options {
     pub certificates: Option<Arc<dyn ResolvesServerCert>>,
     /// The file the configuration came from, for reloads.
     pub config_path: Option<PathBuf>,
+    /// Sockets that systemd hands over.
+    pub(crate) inherited: Inherited,
 }
 
 impl Server {
@@ -81,13 +83,10 @@ impl Server {
         let lock = StateLock::acquire(&config.state_dir, "server")?;
         let (identity, store, snapshot) = open_state(&config.state_dir)?;
 
-        let (https, listener) = bind(&config, &identity)?;
-        let listener = Arc::new(listener);
+        let sockets = bind::sockets(&config, &identity, options.inherited)?;
+        let (https, http) = (sockets.https, sockets.http);
+        let listener = Arc::new(sockets.links);
         let addr = https.local_addr().context("reading the https address")?;
-        let http = match config.http {
-            Some(addr) => Some(bind_tcp(addr, "listen.http")?),
-            None => None,
-        };
         let http_addr = http.as_ref().and_then(|l| l.local_addr().ok());
 
         let now = Clock.now();
@@ -143,12 +142,15 @@ impl Server {
             https: addr,
             config: config.clone(),
             drains: drains.clone(),
+            levels: LogLevels::new(tasks.clone()),
         }));
         tasks.spawn_critical(
             "admin",
             crate::admin::serve_server(socket, Arc::clone(&backend), tasks.clone()),
         );
-        crate::supervise::scrapers(&config.metrics, &backend, &tasks).await?;
+        crate::admin::scrapers(config.metrics.listen, &backend, &tasks)
+            .await
+            .context("listening for scrapers (metrics.listen)")?;
         let pruner = prune::prune(store.clone(), Arc::clone(&backend), tasks.stopped());
         tasks.spawn("prune", pruner);
         info!(domain = %config.domain, https = %addr, socket = %config.admin.socket.display(), "server ready");
@@ -236,67 +238,6 @@ async fn watch_store(store: ServerStore, stop: tokio_util::sync::CancellationTok
     }
 }
 
-/// TCP and UDP on the same port: visitors and links share one address.
-fn bind(config: &ServerConfig, identity: &Identity) -> anyhow::Result<(TcpListener, Listener)> {
-    let settings = LinkSettings {
-        keep_alive: config.link.keep_alive,
-        idle_timeout: config.link.idle_timeout,
-        ..LinkSettings::default()
-    };
-    // With port 0 the kernel picks a TCP port whose UDP twin may be taken: then it picks again.
-    for _ in 0..16 {
-        let tcp = bind_tcp(config.https, "listen.https")?;
-        let addr = tcp.local_addr().context("reading the https address")?;
-        match Listener::bind(addr, identity, &settings) {
-            Ok(listener) => return Ok((tcp, listener)),
-            Err(e) if config.https.port() != 0 => {
-                return Err(e)
-                    .with_context(|| format!("listening for links on udp {addr} (listen.https)"));
-            }
-            Err(_) => {}
-        }
-    }
-    bail!("no port was free for both TCP and UDP")
-}
-
-/// Connections the kernel keeps for us while we are busy.
-const BACKLOG: i32 = 1024;
-
-/// Binds as the socket of the links is bound: `[::]` takes IPv4 too, whatever the system's default is, and
-/// where the kernel has no IPv6 at all it means every IPv4 address.
-fn bind_tcp(addr: SocketAddr, key: &str) -> anyhow::Result<TcpListener> {
-    let has_ipv6 = Socket::new(Domain::IPV6, Type::STREAM, None).is_ok();
-    let addr = everywhere(addr, has_ipv6);
-    let hint = if addr.port() < 1024 {
-        "; ports below 1024 need CAP_NET_BIND_SERVICE"
-    } else {
-        ""
-    };
-    listen(addr).with_context(|| format!("listening on tcp {addr} ({key}){hint}"))
-}
-
-fn listen(addr: SocketAddr) -> std::io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None)?;
-    if addr.is_ipv6() {
-        socket.set_only_v6(false)?;
-    }
-    // A restart does not wait for the connections of the process before.
-    socket.set_reuse_address(true)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&addr.into())?;
-    socket.listen(BACKLOG)?;
-    TcpListener::from_std(socket.into())
-}
-
-/// What "everywhere" means on this machine.
-fn everywhere(addr: SocketAddr, has_ipv6: bool) -> SocketAddr {
-    if addr.is_ipv6() && addr.ip().is_unspecified() && !has_ipv6 {
-        SocketAddr::from((Ipv4Addr::UNSPECIFIED, addr.port()))
-    } else {
-        addr
-    }
-}
-
 fn listen_names(
     https: SocketAddr,
     http: Option<SocketAddr>,
@@ -359,6 +300,7 @@ pub async fn run(config: ServerConfig, config_path: Option<PathBuf>) -> anyhow::
         config,
         Options {
             config_path,
+            inherited: Inherited::take(),
             ..Options::default()
         },
     )

@@ -16,8 +16,8 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use super::bind::{everywhere, listen};
 use super::visits::Inside;
-use super::{everywhere, listen};
 use crate::edge::Edge;
 use crate::names::{Kind, TunnelId};
 

@@ -1,11 +1,12 @@
 //! A server against devices that mean it ill: they have a key and a token, and nothing more to lose.
 
+use super::bind::{bind_tcp, everywhere};
 use super::*;
 use crate::admin::types::InviteAsk;
 use crate::admin::{Caller, ServerBackend as _};
 use crate::link::enrol::proof;
 use crate::link::path::{Fallback, PathError, PathKind};
-use crate::link::{ControlRecv, ControlSend, Dialer, Link};
+use crate::link::{ControlRecv, ControlSend, Dialer, Link, LinkSettings};
 use crate::names::TunnelId;
 use crate::wire::token::JoinToken;
 use crate::wire::{Bind, Capabilities, Close, Enroll, Hello, Ping, Set, Share, TimeNote, VERSION};

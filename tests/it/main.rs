@@ -20,6 +20,7 @@ mod monitoring;
 mod origin;
 mod policies;
 mod raw;
+mod sockets;
 mod trouble;
 mod visitor;
 mod world;

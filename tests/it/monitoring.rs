@@ -178,3 +178,37 @@ async fn systemd_hears_how_it_stands_and_nothing_once_the_store_hangs() {
     assert!(last.contains("EXTEND_TIMEOUT_USEC="), "{last}");
     assert!(world.server.ended().await.success());
 }
+
+#[tokio::test]
+async fn the_log_says_more_for_a_while_and_then_no_more() {
+    let world = World::new().await;
+    let shown = world.server_ctl(&["log-level"]).await.ok().json();
+    assert_eq!(
+        (&shown["level"], &shown["until"]),
+        (&"info".into(), &Value::Null)
+    );
+    world.visitor("nobody").get("/").await;
+    assert!(!world.server.log().contains("visit refused"));
+    let ask = ["log-level", "debug", "--for", "3s"];
+    let shown = world.server_ctl(&ask).await.ok().json();
+    assert_eq!(shown["level"], "debug");
+    assert!(shown["until"].is_string(), "{shown}");
+    world.visitor("nobody").get("/").await;
+    eventually("the visit is in the log", || async {
+        world.server.log().contains("visit refused").then_some(())
+    })
+    .await;
+    eventually("the level is as configured again", || async {
+        let shown = world.server_ctl(&["log-level"]).await.ok().json();
+        (shown["level"] == "info" && shown["until"].is_null()).then_some(())
+    })
+    .await;
+    let refused = world.server_ctl(&["log-level", "loud"]).await;
+    assert_eq!(refused.code, 2, "{refused:?}");
+    let refused = world
+        .server_ctl(&["log-level", "debug", "--for", "25h"])
+        .await;
+    assert_eq!(refused.code, 2, "{refused:?}");
+    let audit = world.server_ctl(&["audit"]).await.ok().json().to_string();
+    assert!(audit.contains("log.level"), "{audit}");
+}

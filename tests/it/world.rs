@@ -63,13 +63,24 @@ impl Daemon {
     }
 
     fn command(&self) -> Command {
+        self.command_by(&[])
+    }
+
+    /// The same, started by another program.
+    pub(crate) fn command_by(&self, starter: &[&str]) -> Command {
         let log = std::fs::File::options()
             .create(true)
             .append(true)
             .open(self.dir.join("log"))
             .unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_wormkeyd"));
-        command.arg(self.role).arg("--config").arg(&self.config);
+        let mut line = starter.to_vec();
+        line.push(env!("CARGO_BIN_EXE_wormkeyd"));
+        let mut command = Command::new(line[0]);
+        command
+            .args(&line[1..])
+            .arg(self.role)
+            .arg("--config")
+            .arg(&self.config);
         command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -99,6 +110,11 @@ impl Daemon {
             status = child.wait() => panic!("{} ended with {status:?} before it was ready:\n{}", self.role, self.log()),
             () = tokio::time::sleep(PATIENCE) => panic!("{} is not ready:\n{}", self.role, self.log()),
         }
+        self.child = Some(child);
+    }
+
+    /// It was started by somebody else.
+    pub(crate) fn adopt(&mut self, child: Child) {
         self.child = Some(child);
     }
 

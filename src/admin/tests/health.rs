@@ -7,8 +7,9 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::admin::health::ReadyJson;
+use crate::admin::scrape::serve_scrapers;
 use crate::admin::testing::{Daemon, Fake};
-use crate::admin::{ApiError, CallError, serve_scrapers};
+use crate::admin::{ApiError, CallError};
 use crate::codes::Code;
 use crate::tasks::Tasks;
 
