@@ -8,6 +8,7 @@ mod declared;
 mod doctor;
 mod ends;
 mod guard;
+mod handed;
 mod keeper;
 mod metrics;
 mod minder;
@@ -556,8 +557,12 @@ async fn expire(client: Arc<Client>) {
 
 /// Runs until a signal or a failure, as `wormkeyd client` does.
 pub async fn run(config: ClientConfig, config_path: Option<PathBuf>) -> anyhow::Result<()> {
+    let token = handed::token()?;
     let running = Running::start(config, config_path, Vec::new()).await?;
     crate::supervise::keep(Arc::clone(&running.client), &running.client.tasks);
+    if let Some(token) = token {
+        handed::join(Arc::clone(&running.backend), token, &running.client.tasks);
+    }
     let outcome = crate::supervise::until_stopped(
         &running.failed(),
         &running.client.drains,

@@ -1,6 +1,7 @@
 //! Opening a tunnel on request: what is asked is checked here first, then written down, then asked of the
 //! server, so that a crash at any point leaves either nothing or a tunnel that comes back.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -129,7 +130,7 @@ impl Client {
         self.origins
             .check(&wish.row.target)
             .await
-            .map_err(not_allowed)?;
+            .map_err(|e| not_allowed(e, &self.state_dir))?;
         if let Some((path, within)) = &wish.wait_for {
             self.wait_for(&wish.row, path, *within).await?;
         }
@@ -352,13 +353,30 @@ fn probe_tunnel(row: &BookRow) -> OriginTunnel {
     )
 }
 
-fn not_allowed(e: DialError) -> ApiError {
+fn not_allowed(e: DialError, state_dir: &Path) -> ApiError {
     let code = if e.is_policy() {
         Code::TargetNotAllowed
     } else {
         Code::OriginUnreachable
     };
-    ApiError::new(code, e.to_string())
+    ApiError::new(code, format!("{e}{}", own_client(&e, state_dir)))
+}
+
+/// The machine's client cannot see what is below people's homes, whatever its settings allow.
+fn own_client(e: &DialError, state_dir: &Path) -> &'static str {
+    let is_home = |dir: &Path| {
+        ["/home", "/root", "/run/user"]
+            .iter()
+            .any(|h| dir.starts_with(h))
+    };
+    match e {
+        DialError::DirectoryNotAllowed { dir }
+            if state_dir.starts_with("/var/lib") && is_home(dir.as_ref()) =>
+        {
+            "; the machine's client does not serve people's homes: start your own, with              systemctl --user enable --now wormkeyd-client"
+        }
+        _ => "",
+    }
 }
 
 /// Waits for the server's answer to a question.
@@ -377,5 +395,30 @@ pub(super) async fn answer_within(
             Code::TimedOut,
             format!("the server took too long with {what}"),
         )),
+    }
+}
+
+#[cfg(test)]
+mod unit {
+    use super::*;
+
+    #[test]
+    fn only_the_machines_client_sends_people_to_their_own() {
+        let refused = |dir: &str| DialError::DirectoryNotAllowed { dir: dir.into() };
+        let machine = Path::new("/var/lib/wormkey");
+        for (dir, state, sends) in [
+            ("/home/alice/site", machine, true),
+            ("/root/site", machine, true),
+            ("/srv/site", machine, false),
+            ("/homes/site", machine, false),
+            (
+                "/home/alice/site",
+                Path::new("/home/alice/.local/state/wormkey"),
+                false,
+            ),
+        ] {
+            let said = not_allowed(refused(dir), state).detail;
+            assert_eq!(said.contains("--user"), sends, "{said}");
+        }
     }
 }

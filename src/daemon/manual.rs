@@ -113,6 +113,53 @@ fn wormkeyd() -> String {
             ),
         ],
     };
+    let systemd = Section {
+        title: "SYSTEMD",
+        body: vec![
+            item(
+                "Type=notify, WatchdogSec=",
+                "READY comes once everything listens and the state is open. The watchdog is fed only while the engine, the state database and the runtime answer. systemctl status shows how many tunnels there are, how the links are, and visits a minute.",
+            ),
+            item(
+                "Socket units",
+                "A socket unit with FileDescriptorName=https (ListenStream and ListenDatagram on one port) or http says where the server listens, whatever [listen] says.",
+            ),
+            item(
+                "FileDescriptorStoreMax=",
+                "With it systemd keeps the server's sockets over a restart: who comes in between waits, and is not refused.",
+            ),
+            item(
+                "LoadCredential=server.key:PATH",
+                "The server's identity key, instead of the one in its state directory. Together with a key there it has to be the same.",
+            ),
+            item(
+                "LoadCredential=join-token:PATH",
+                "A client that has not joined joins with it, and tries as long as the server cannot be reached.",
+            ),
+            item(
+                "Other secrets",
+                "[tls] cert and key may name files below /run/credentials.",
+            ),
+        ],
+    };
+    let backup = Section {
+        title: "BACKUP",
+        body: vec![
+            Paragraph::text(
+                "Once: copy server.key and keep it apart; it never changes, and clients trust only that key. Every night:",
+            ),
+            Paragraph::Code("wormkeyctl server backup /var/backups/wormkey-$(date +%F).db".into()),
+            Paragraph::text(
+                "When the disk has died: install, put back the configuration and server.key (0600, the daemon's own), then",
+            ),
+            Paragraph::Code(
+                "sudo -u wormkey wormkeyd server restore /var/backups/wormkey-2030-01-31.db".into(),
+            ),
+            Paragraph::text(
+                "and start it. What changed after the backup is undone: revoke again what was revoked since; wormkeyctl server devices lists what may come in.",
+            ),
+        ],
+    };
     let signals = Section {
         title: "SIGNALS",
         body: vec![
@@ -191,6 +238,8 @@ fn wormkeyd() -> String {
             units,
             files,
             signals,
+            systemd,
+            backup,
             visitors_limits(),
             exit,
             also,

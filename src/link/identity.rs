@@ -114,7 +114,11 @@ impl Identity {
 
     /// Loads the key at `path`.
     pub fn load(path: &Path) -> Result<Self, IdentityError> {
-        let pem = read_private(path)?;
+        Self::from_pem(&read_private(path)?, path)
+    }
+
+    /// The key that somebody else has read; `path` is where it comes from, for errors.
+    pub fn from_pem(pem: &Secret<Vec<u8>>, path: &Path) -> Result<Self, IdentityError> {
         let garbage = || IdentityError::Garbage {
             path: path.to_owned(),
         };

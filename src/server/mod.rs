@@ -214,6 +214,12 @@ impl Server {
 /// not to be papered over. A new key is written only once there is a database beside it.
 fn open_state(dir: &Path) -> anyhow::Result<(Identity, ServerStore, crate::engine::Snapshot)> {
     let (key, db) = (dir.join("server.key"), dir.join("server.db"));
+    if let Some(identity) = handed_identity(&key)? {
+        // The key tells nothing of whether there was a database.
+        let (store, snapshot) =
+            ServerStore::open(dir, key.exists()).context("opening the state database")?;
+        return Ok((identity, store, snapshot));
+    }
     let (had_key, had_db) = (key.exists(), db.exists());
     let (store, snapshot) =
         ServerStore::open(dir, had_key).context("opening the state database")?;
@@ -227,6 +233,22 @@ fn open_state(dir: &Path) -> anyhow::Result<(Identity, ServerStore, crate::engin
     let (identity, _) =
         Identity::load_or_create(&key).context("reading the server's identity key")?;
     Ok((identity, store, snapshot))
+}
+
+/// The identity key, where systemd hands it over as `server.key`; it is not written to the disk.
+fn handed_identity(key: &Path) -> anyhow::Result<Option<Identity>> {
+    let handed = crate::secret::credential("server.key");
+    let Some(pem) = handed.context("reading the credential server.key")? else {
+        return Ok(None);
+    };
+    let identity = Identity::from_pem(&pem, Path::new("$CREDENTIALS_DIRECTORY/server.key"))?;
+    if key.exists() && Identity::load(key)?.pin() != identity.pin() {
+        bail!(
+            "{} and the credential server.key are two keys, and clients trust only one; remove the wrong one",
+            key.display()
+        );
+    }
+    Ok(Some(identity))
 }
 
 /// A store that has died takes no promises any more: the process is no use then.

@@ -1,4 +1,4 @@
-//! Listening sockets that come from systemd, and those that it keeps over a restart.
+//! What systemd hands over: listening sockets, those that it keeps over a restart, and secrets.
 
 use std::io::IoSliceMut;
 use std::net::{TcpListener, UdpSocket};
@@ -126,4 +126,57 @@ async fn who_comes_while_the_server_restarts_waits_and_is_answered() {
     for (_, fd) in stored {
         nix::unistd::close(fd).unwrap();
     }
+}
+
+/// Starts a daemon with credentials, and waits until it is ready.
+async fn start_with_credentials(daemon: &mut Daemon, credentials: &Path) {
+    let path = daemon.dir().join("notify-credentials");
+    let notify = UnixDatagram::bind(&path).unwrap();
+    let mut command = daemon.command_by(&[]);
+    command
+        .env("NOTIFY_SOCKET", &path)
+        .env("CREDENTIALS_DIRECTORY", credentials);
+    daemon.adopt(command.spawn().unwrap());
+    timeout(PATIENCE, kept(&notify)).await.expect("it is ready");
+}
+
+#[tokio::test]
+async fn the_servers_key_and_a_join_token_may_come_as_credentials() {
+    let mut world = World::new().await;
+    let pin = world.server_ctl(&["status"]).await.ok().json()["pin"].clone();
+    let token = world.invite(&[]).await;
+    world.server.stop().await;
+    let credentials = world.server.dir().join("credentials");
+    std::fs::create_dir(&credentials).unwrap();
+    let key = world.server.dir().join("state/server.key");
+    std::fs::rename(&key, credentials.join("server.key")).unwrap();
+    start_with_credentials(&mut world.server, &credentials).await;
+    assert!(!key.exists(), "it is not written to the disk");
+    assert_eq!(world.server_ctl(&["status"]).await.ok().json()["pin"], pin);
+
+    let mut client = world.client().await;
+    client.stop().await;
+    let credentials = client.dir().join("credentials");
+    std::fs::create_dir(&credentials).unwrap();
+    std::fs::write(credentials.join("join-token"), format!("{token}\n")).unwrap();
+    start_with_credentials(&mut client, &credentials).await;
+    crate::world::eventually("it has joined by itself", || async {
+        let status = crate::world::ctl(client.socket(), &["--json", "status"]).await;
+        (status.ok().json()["link"]["state"] == "up").then_some(())
+    })
+    .await;
+
+    // Another key beside the credential: clients trust one of the two, and it is not ours to choose.
+    world.server.stop().await;
+    std::fs::copy(client.dir().join("state/client.key"), &key).unwrap();
+    let credentials = world.server.dir().join("credentials");
+    let mut command = world.server.command_by(&[]);
+    command.env("CREDENTIALS_DIRECTORY", &credentials);
+    let status = timeout(PATIENCE, command.spawn().unwrap().wait()).await;
+    assert!(!status.expect("it ends by itself").unwrap().success());
+    assert!(
+        world.server.log().contains("are two keys"),
+        "{}",
+        world.server.log()
+    );
 }
