@@ -57,7 +57,7 @@ impl ClientConfig {
     pub(super) fn load_as(path: Option<&Path>, person: &Person) -> Result<Self, ConfigError> {
         let (file, homes) = person.file(path)?;
         let (document, found) = Document::read(&file, "client").map_err(ConfigError::new)?;
-        if !found && path.is_some() {
+        if !found && (path.is_some() || absolute(&person.config).is_some()) {
             return Err(missing(
                 &file,
                 "there is no such file; leave out --config to start with the defaults",
@@ -134,6 +134,9 @@ pub(super) struct Person {
     pub(super) config_home: Option<OsString>,
     pub(super) state_home: Option<OsString>,
     pub(super) runtime_dir: Option<OsString>,
+    pub(super) config: Option<OsString>,
+    pub(super) state_dir: Option<OsString>,
+    pub(super) socket: Option<OsString>,
 }
 
 impl Person {
@@ -148,16 +151,27 @@ impl Person {
             config_home: std::env::var_os("XDG_CONFIG_HOME"),
             state_home: std::env::var_os("XDG_STATE_HOME"),
             runtime_dir: std::env::var_os("XDG_RUNTIME_DIR"),
+            config: std::env::var_os("WORMKEY_CONFIG"),
+            state_dir: std::env::var_os("WORMKEY_STATE_DIR"),
+            socket: std::env::var_os("WORMKEY_SOCKET"),
         }
     }
 
     /// Which file is read, and where things are when it does not say.
     fn file(&self, path: Option<&Path>) -> Result<(PathBuf, Homes), ConfigError> {
-        match path {
-            Some(path) => Ok((path.to_owned(), system_homes())),
-            None if self.uid == 0 => Ok((CLIENT_FILE.into(), system_homes())),
-            None => self.places(),
-        }
+        let named = path.map(Path::to_owned).or_else(|| absolute(&self.config));
+        let (file, homes) = match (named, path) {
+            (Some(named), Some(_)) => (named, system_homes()),
+            (Some(named), None) if self.uid == 0 => (named, system_homes()),
+            (Some(named), None) => (named, self.places()?.1),
+            (None, _) if self.uid == 0 => (CLIENT_FILE.into(), system_homes()),
+            (None, _) => self.places()?,
+        };
+        let homes = Homes {
+            state_dir: absolute(&self.state_dir).unwrap_or(homes.state_dir),
+            socket: absolute(&self.socket).unwrap_or(homes.socket),
+        };
+        Ok((file, homes))
     }
 
     /// The file and the homes of a person's own client.

@@ -113,6 +113,27 @@ fn wormkeyd() -> String {
             ),
         ],
     };
+    let environment = Section {
+        title: "ENVIRONMENT",
+        body: vec![
+            item(
+                "WORMKEY_CONFIG",
+                "The client's configuration, when --config names none.",
+            ),
+            item(
+                "WORMKEY_STATE_DIR, WORMKEY_SOCKET",
+                "The client's state directory and admin socket, when its configuration names none. wormkeyctl heeds WORMKEY_SOCKET, too.",
+            ),
+            item(
+                "XDG_CONFIG_HOME, XDG_STATE_HOME, XDG_RUNTIME_DIR",
+                "Where a person's own client has its configuration, state and socket, each below wormkey.",
+            ),
+            item(
+                "NO_COLOR",
+                "Not empty: the log on a terminal has no colours.",
+            ),
+        ],
+    };
     let systemd = Section {
         title: "SYSTEMD",
         body: vec![
@@ -238,6 +259,7 @@ fn wormkeyd() -> String {
             units,
             files,
             signals,
+            environment,
             systemd,
             backup,
             visitors_limits(),

@@ -266,3 +266,29 @@ fn probes_are_rare_or_none() {
         &["line 2: probe.every: is too often; write \"1m\" or more, or \"never\""],
     );
 }
+
+#[test]
+fn the_environment_stands_in_for_what_is_not_written() {
+    let folder = Folder::new(&[]);
+    let named = folder.path("mine.toml");
+    std::fs::write(&named, "[log]\nlevel = \"debug\"\n").unwrap();
+    let with = Person {
+        config: Some(named.clone().into()),
+        state_dir: Some("/srv/wk".into()),
+        socket: Some("relative.sock".into()),
+        ..person(&folder)
+    };
+    let config = ClientConfig::load_as(None, &with).unwrap();
+    assert_eq!(config.log.level, "debug");
+    assert_eq!(config.state_dir, Path::new("/srv/wk"));
+    let own = folder.path("home/.local/state/wormkey/client.sock");
+    assert_eq!(
+        config.admin.socket, own,
+        "what is not absolute is not heeded"
+    );
+    std::fs::write(&named, "[state]\ndir = \"/srv/other\"\n").unwrap();
+    let config = ClientConfig::load_as(None, &with).unwrap();
+    assert_eq!(config.state_dir, Path::new("/srv/other"), "the file wins");
+    std::fs::remove_file(&named).unwrap();
+    assert!(ClientConfig::load_as(None, &with).is_err(), "it was named");
+}
