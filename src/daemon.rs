@@ -234,6 +234,7 @@ fn dev(args: DevArgs) -> ExitCode {
     let log = LogConfig {
         format: LogFormat::Text,
         level: "warn".into(),
+        ..LogConfig::default()
     };
     if let Err(code) = start_log(&log) {
         return code;

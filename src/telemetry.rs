@@ -68,6 +68,10 @@ pub enum TelemetryError {
     Twice,
 }
 
+/// The target of access lines. What goes there is decided by a setting of its own, so the level lets it
+/// through, whatever it is; a filter may still name it.
+pub const ACCESS: &str = "wormkey::access";
+
 const JOURNAL: &str = "/run/systemd/journal/socket";
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
@@ -156,7 +160,7 @@ fn filter(level: &str) -> Result<EnvFilter, TelemetryError> {
         });
     }
     EnvFilter::builder()
-        .parse(&directives)
+        .parse(format!("{ACCESS}=info,{directives}"))
         .map_err(|source| TelemetryError::Filter {
             filter: directives,
             source,

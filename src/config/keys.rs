@@ -65,6 +65,11 @@ const REMOTE: Key = key(
     "\"no\"",
     "\"yes\" lets metrics.listen be an address that others reach.",
 );
+const ACCESS: Key = key(
+    "log.access",
+    "\"off\"",
+    "\"full\" writes a line for every visit when it is over, whatever the level: who, what (without the query), status, bytes, times, the rule that decided. \"sampled\" writes at most 10 a second of those that went well and 50 of those that we refused or that failed; a line's unlogged says how many came before it without one. Lines that the log does not take in time are dropped and counted.",
+);
 
 const SERVER: &[Key] = &[
     bare(
@@ -394,6 +399,7 @@ const SERVER: &[Key] = &[
     IDLE_TIMEOUT,
     FORMAT,
     LEVEL,
+    ACCESS,
     METRICS,
     REMOTE,
 ];

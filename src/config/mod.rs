@@ -231,6 +231,18 @@ pub enum LogFormat {
     Journald,
 }
 
+/// `[log] access`, of a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum AccessLines {
+    /// None.
+    #[default]
+    Off,
+    /// Some of them each second.
+    Sampled,
+    /// One for each visit.
+    Full,
+}
+
 /// `[log]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogConfig {
@@ -238,6 +250,8 @@ pub struct LogConfig {
     pub format: LogFormat,
     /// How much: `error`, `warn`, `info`, `debug`, `trace`, or a tracing filter; `info`.
     pub level: String,
+    /// Lines for visits; of a server, a client has none.
+    pub access: AccessLines,
 }
 
 impl Default for LogConfig {
@@ -245,6 +259,7 @@ impl Default for LogConfig {
         Self {
             format: LogFormat::Auto,
             level: "info".to_owned(),
+            access: AccessLines::Off,
         }
     }
 }

@@ -60,7 +60,10 @@ impl ServerConfig {
             dormant: new.dormant.clone(),
             limits: new.limits.clone(),
             link: self.link.clone(),
-            log: self.log.clone(),
+            log: LogConfig {
+                access: new.log.access,
+                ..self.log.clone()
+            },
             metrics: self.metrics.clone(),
         }
     }

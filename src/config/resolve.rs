@@ -14,8 +14,8 @@ use super::values::{
     socket, text, word,
 };
 use super::{
-    AdminConfig, KeepConfig, LinkConfig, LogConfig, LogFormat, MetricsConfig, ServerConfig,
-    TlsMode, TunnelDefaults,
+    AccessLines, AdminConfig, KeepConfig, LinkConfig, LogConfig, LogFormat, MetricsConfig,
+    ServerConfig, TlsMode, TunnelDefaults,
 };
 use crate::names::Hostname;
 
@@ -41,7 +41,7 @@ pub(super) fn server(document: Document, findings: &Findings) -> Result<ServerCo
     let dormant = sizes::dormant(top.section("dormant"));
     let limits = super::limits::limits(top.section("limits"));
     let link = link(top.section("link"));
-    let log = log(top.section("log"));
+    let log = server_log(top.section("log"));
     let metrics = metrics(top.section("metrics"));
     top.finish();
     findings.settle(domain.zip(tls).map(|(domain, tls)| ServerConfig {
@@ -302,6 +302,19 @@ pub(super) fn link(mut section: Section<'_>) -> LinkConfig {
     }
 }
 
+fn server_log(mut section: Section<'_>) -> LogConfig {
+    let access = [
+        ("off", AccessLines::Off),
+        ("sampled", AccessLines::Sampled),
+        ("full", AccessLines::Full),
+    ];
+    let access = section.get("access", word(&access)).unwrap_or_default();
+    LogConfig {
+        access,
+        ..log(section)
+    }
+}
+
 pub(super) fn log(mut section: Section<'_>) -> LogConfig {
     let formats = [
         ("auto", LogFormat::Auto),
@@ -315,7 +328,11 @@ pub(super) fn log(mut section: Section<'_>) -> LogConfig {
         .unwrap_or(default.format);
     let level = section.get("level", log_level).unwrap_or(default.level);
     section.finish();
-    LogConfig { format, level }
+    LogConfig {
+        format,
+        level,
+        ..default
+    }
 }
 
 pub(super) fn metrics(mut section: Section<'_>) -> MetricsConfig {

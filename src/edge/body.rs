@@ -57,6 +57,14 @@ impl<R: RecvChunks> EdgeBody<R> {
         }
     }
 
+    /// How long it is, when it is ours.
+    pub(super) fn own_size(&self) -> Option<u64> {
+        match &self.kind {
+            Kind::Own(bytes) => Some(bytes.len() as u64),
+            Kind::Visit(_) => None,
+        }
+    }
+
     pub(super) fn in_turn(mut self, turn: Turn) -> Self {
         self._turn = Some(turn);
         self
@@ -119,7 +127,6 @@ pub(super) struct VisitBody<R: RecvChunks> {
     cut: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
     /// What is still to come, when the head says so.
     left: Option<u64>,
-    given: u64,
     ended: bool,
     whole: bool,
 }
@@ -150,7 +157,6 @@ impl<R: RecvChunks> VisitBody<R> {
                 Expected::Length(length) => Some(length),
                 Expected::None | Expected::Open => None,
             },
-            given: 0,
             ended: is_bodiless,
             whole: is_bodiless,
         }
@@ -192,7 +198,7 @@ impl<R: RecvChunks> VisitBody<R> {
         if let Some(left) = &mut self.left {
             *left = left.checked_sub(size).ok_or(Abort::Length)?;
         }
-        self.given += size;
+        self.ends.log.sent(size);
         Ok(frame)
     }
 
@@ -220,9 +226,7 @@ impl<R: RecvChunks> Drop for VisitBody<R> {
             progress.set_duplex(false);
         }
         self.source.give_up(StreamCode::Cancelled);
-        self.ends
-            .log
-            .served(self.ends.status, self.given, self.whole);
+        self.ends.log.served(self.ends.status, self.whole);
     }
 }
 

@@ -101,6 +101,9 @@ pub(super) async fn run<S: Admit + OpenStream>(
     loop {
         let admitted = conn.edge.inside.admit(visit.clone()).await;
         let admitted = admitted.map(|pass| in_place(pass, &visiting.place));
+        if let Ok(pass) = &admitted {
+            errand.log.admitted(&pass.route);
+        }
         let pass = match (admitted, earlier.take()) {
             (Ok(pass), Some((link, failure)))
                 if pass.route.link == link && !matches!(failure, Failure::Open(_)) =>
@@ -298,6 +301,7 @@ impl<S: Admit + OpenStream> Errand<'_, S> {
                 },
                 Arc::clone(&pass),
                 cancel.clone(),
+                self.log.clone(),
             )),
             None => {
                 tx.finish();

@@ -13,6 +13,7 @@
 //! What hyper 1.12 cannot do, and so visitors do not get: interim heads other than 100 (they end
 //! here), and over HTTP/1 trailers that the response does not announce in `Trailer`.
 
+mod access;
 mod body;
 mod connection;
 mod door;
@@ -55,6 +56,8 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use self::access::AccessLog;
+pub use self::access::AccessMode;
 pub use self::proof::ShowProofs;
 use self::raw::RawBoard;
 use self::stall::StallBoard;
@@ -165,6 +168,8 @@ pub struct EdgeSettings {
     pub udp_idle: Duration,
     /// The most visitors of one link that may stand still in the middle of a response.
     pub stalled_max: usize,
+    /// Which visits get a line in the log.
+    pub access: AccessMode,
 }
 
 impl EdgeSettings {
@@ -177,6 +182,7 @@ impl EdgeSettings {
             connections_max: CONNECTIONS_MAX,
             visits_max: VISITS_MAX,
             stalled_max: 128,
+            access: AccessMode::Off,
             raw_connections: 256,
             raw_idle: Duration::from_secs(2 * 3600),
             udp_flows: 256,
@@ -212,6 +218,7 @@ struct Inner<S> {
     visits_free: Arc<Semaphore>,
     stalls: Arc<StallBoard>,
     raw: RawBoard,
+    access: Arc<AccessLog>,
     visits: AtomicU64,
     proofs: OnceLock<Arc<dyn ShowProofs>>,
     tally: Arc<Tally>,
@@ -221,14 +228,16 @@ impl<S: Admit + Attach + OpenStream> Edge<S> {
     /// An edge without listeners; needs a tokio runtime around it.
     pub fn new(settings: EdgeSettings, inside: S, tasks: Tasks) -> Self {
         let stalls = StallBoard::new(settings.stalled_max);
+        let access = AccessLog::new(settings.access);
         let connections = tasks.child();
         tasks.spawn_critical("edge-stalls", {
             let (stalls, stop) = (Arc::clone(&stalls), tasks.stopped());
-            let connections = connections.clone();
+            let (connections, access) = (connections.clone(), Arc::clone(&access));
             async move {
                 stalls.sweep_until(&stop).await;
                 // The role waits for its own group only, so this task waits for the connections.
                 connections.finished(Duration::from_secs(1)).await;
+                access.flush().await;
             }
         });
         Self {
@@ -242,6 +251,7 @@ impl<S: Admit + Attach + OpenStream> Edge<S> {
                 draining: CancellationToken::new(),
                 stalls,
                 raw: RawBoard::default(),
+                access,
                 visits: AtomicU64::new(0),
                 proofs: OnceLock::new(),
                 tally: Arc::default(),
@@ -269,6 +279,7 @@ impl<S: Admit + Attach + OpenStream> Edge<S> {
     /// New settings, for visits that begin from now on.
     pub fn reload(&self, settings: EdgeSettings) {
         self.inner.stalls.set_budget(settings.stalled_max);
+        self.inner.access.set_mode(settings.access);
         self.inner.settings.store(Arc::new(settings));
     }
 

@@ -20,9 +20,12 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
+use super::access::VisitLog;
 use super::forward::LINK_NEWS;
 use super::listener::{ACCEPT_PAUSE, Failures, is_of_the_peer};
+use super::respond::{Failure, outside_of};
 use super::{Admit, Edge, Inner, OpenError, OpenStream, Pass, held};
+use crate::codes::Code;
 use crate::engine::{Refusal, Visit};
 use crate::names::{Kind, TunnelId, VisitId};
 use crate::wire::{
@@ -159,6 +162,22 @@ enum Broken {
     Stopped,
 }
 
+impl Broken {
+    /// What the log calls it, where it was not the visitor's own end.
+    fn code(&self) -> Option<Code> {
+        match self {
+            Self::Visitor(_) | Self::Idle => None,
+            Self::Client(error) => Some(Failure::Stream(error.clone()).answer().code),
+            Self::Refused(refusal) => Some(outside_of(refusal).code),
+            Self::Open(error) => Some(Failure::Open(*error).answer().code),
+            Self::Full => Some(Code::Overloaded),
+            Self::Cut => Some(Code::TunnelClosed),
+            Self::Away => Some(Code::TunnelOffline),
+            Self::Stopped => Some(Code::Draining),
+        }
+    }
+}
+
 /// Carries one visit to its end.
 pub(super) async fn visit<S: Admit + OpenStream>(edge: &Arc<Inner<S>>, arrival: Arrival) {
     edge.visits.fetch_add(1, Ordering::Relaxed);
@@ -166,7 +185,9 @@ pub(super) async fn visit<S: Admit + OpenStream>(edge: &Arc<Inner<S>>, arrival: 
     let Arrival { tcp, slot, .. } = &arrival;
     let _slot = slot.clone();
     tune(tcp);
-    let (stop, moved) = (edge.connections.stopped(), Moved::default());
+    let named = (arrival.kind, &arrival.label[..]);
+    let log = VisitLog::of_bytes(&edge.access, id, peer, named, arrival.sni.as_deref());
+    let (stop, moved) = (edge.connections.stopped(), Moved::logged(log));
     let ended = tokio::select! {
         biased;
         () = stop.cancelled() => Err(Broken::Stopped),
@@ -178,6 +199,9 @@ pub(super) async fn visit<S: Admit + OpenStream>(edge: &Arc<Inner<S>>, arrival: 
         let _ = SockRef::from(tcp).set_linger(Some(Duration::ZERO));
     }
     let (up, down) = moved.bytes();
+    moved
+        .log
+        .ended(ended.as_ref().map(|()| ()).map_err(Broken::code));
     match ended {
         Ok(()) => debug!(visit = %id, kind = %arrival.kind, %peer, up, down, "visit served"),
         Err(why) => {
@@ -233,7 +257,9 @@ async fn carry<S: Admit + OpenStream>(
     let local = arrival.tcp.local_addr().map(canonical)?;
     let mut again = true;
     loop {
-        let pass = edge.inside.admit(asked.clone()).await?;
+        let pass = edge.inside.admit(asked.clone()).await;
+        let pass = pass.inspect_err(|refusal| moved.log.turned_away(refusal))?;
+        moved.log.admitted(&pass.route);
         let settings = edge.settings.load_full();
         let tunnel = pass.route.tunnel;
         let Some(_place) = edge.raw.enter(tunnel, settings.raw_connections) else {
@@ -418,19 +444,29 @@ async fn write_all(tcp: &TcpStream, chunks: &mut [Bytes], moved: &Moved) -> io::
 }
 
 /// What has moved, for the log and for idleness.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Moved {
     up: AtomicU64,
     down: AtomicU64,
+    log: VisitLog,
 }
 
 impl Moved {
+    fn logged(log: VisitLog) -> Self {
+        Self {
+            log,
+            ..Self::default()
+        }
+    }
+
     fn up(&self, count: usize) {
         self.up.fetch_add(count as u64, Ordering::Relaxed);
+        self.log.received(count as u64);
     }
 
     fn down(&self, count: usize) {
         self.down.fetch_add(count as u64, Ordering::Relaxed);
+        self.log.sent(count as u64);
     }
 
     fn bytes(&self) -> (u64, u64) {

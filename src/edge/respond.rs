@@ -127,7 +127,7 @@ impl Failure {
                 status: *status,
                 ..Outside::of(Code::BadRequest)
             },
-            Self::Refused(refusal) => refused(refusal),
+            Self::Refused(refusal) => outside_of(refusal),
             Self::Open(OpenError::LinkGone) => Outside::retry(Code::TunnelOffline, RETRY),
             Self::Open(OpenError::NoStream) => Outside::retry(Code::Overloaded, RETRY),
             Self::Stream(StreamError::LinkLost) => Outside::retry(Code::TunnelOffline, RETRY),
@@ -144,7 +144,8 @@ impl Failure {
     }
 }
 
-fn refused(refusal: &Refusal) -> Outside {
+/// What a refusal of the engine's looks like from outside.
+pub(super) fn outside_of(refusal: &Refusal) -> Outside {
     match refusal {
         Refusal::NoRoute { .. } => Outside::of(Code::NoSuchTunnel),
         Refusal::Closed { .. } => Outside::of(Code::TunnelClosed),

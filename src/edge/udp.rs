@@ -19,10 +19,13 @@ use tokio::net::UdpSocket;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
+use super::access::VisitLog;
 use super::forward::LINK_NEWS;
 use super::listener::ACCEPT_PAUSE;
 use super::raw::canonical;
+use super::respond::{Failure, outside_of};
 use super::{Admit, Edge, Inner, OpenError, Pass, held};
+use crate::codes::Code;
 use crate::engine::{Refusal, Visit};
 use crate::names::{Kind, LinkId, TunnelId, VisitId};
 use crate::wire::udp::{Datagrams, FlowEnd, PAYLOAD_MAX};
@@ -161,6 +164,18 @@ enum Broken {
     Cut,
 }
 
+impl Broken {
+    /// What the log calls it.
+    fn code(&self) -> Option<Code> {
+        Some(match self {
+            Self::Refused(refusal) => outside_of(refusal).code,
+            Self::Open(error) => Failure::Open(*error).answer().code,
+            Self::Client(_) => Code::OriginError,
+            Self::Cut => Code::TunnelClosed,
+        })
+    }
+}
+
 impl<S: Admit + OpenFlow> Port<S> {
     async fn receive_all(&self) {
         let mut room = vec![0; PAYLOAD_MAX + 1];
@@ -203,11 +218,14 @@ impl<S: Admit + OpenFlow> Port<S> {
         let Some(waiting) = self.table.hand(peer, payload, settings.udp_flows) else {
             return;
         };
+        let (id, tunnel) = (VisitId::random(), self.tunnel.to_string());
+        let named = (Kind::Udp, &tunnel[..]);
         let flow = Flow {
+            log: VisitLog::of_bytes(&self.edge.access, id, canonical(peer), named, None),
             edge: Arc::clone(&self.edge),
             socket: Weak::clone(&self.socket),
             tunnel: self.tunnel,
-            id: VisitId::random(),
+            id,
             peer,
             _seat: Seat(Arc::clone(&self.table), peer),
         };
@@ -231,12 +249,15 @@ struct Flow<S> {
     tunnel: TunnelId,
     id: VisitId,
     peer: SocketAddr,
+    log: VisitLog,
     _seat: Seat,
 }
 
 impl<S: Admit + OpenFlow> Flow<S> {
     async fn run(self, waiting: QueueRecv) {
         let ended = self.carry(waiting).await;
+        self.log
+            .ended(ended.as_ref().map(|()| ()).map_err(Broken::code));
         let (visit, peer) = (self.id, canonical(self.peer));
         match ended {
             Ok(()) => debug!(%visit, %peer, "flow idle, ended"),
@@ -263,10 +284,15 @@ impl<S: Admit + OpenFlow> Flow<S> {
                 () = pass.offline.cancelled() => return Err(Broken::Cut),
                 payload = poll_fn(|cx| flow.poll_recv(cx)) => {
                     answered = true;
-                    self.answer(&payload?);
+                    let payload = payload?;
+                    self.log.sent(payload.len() as u64);
+                    self.answer(&payload);
                 }
                 payload = waiting.recv() => match payload {
-                    Some(payload) => flow.send(payload),
+                    Some(payload) => {
+                        self.log.received(payload.len() as u64);
+                        flow.send(payload);
+                    }
                     None => return Ok(()),
                 },
                 () = tokio::time::sleep(patience) => return Ok(()),
@@ -287,7 +313,9 @@ impl<S: Admit + OpenFlow> Flow<S> {
         let local = canonical(local.ok_or(Broken::Cut)?);
         let mut again = true;
         loop {
-            let pass = self.edge.inside.admit(asked.clone()).await?;
+            let pass = self.edge.inside.admit(asked.clone()).await;
+            let pass = pass.inspect_err(|refusal| self.log.turned_away(refusal))?;
+            self.log.admitted(&pass.route);
             let head = UdpHead {
                 tunnel: pass.route.tunnel,
                 visit: self.id,

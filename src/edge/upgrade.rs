@@ -97,10 +97,9 @@ impl<T: SendChunks, R: RecvChunks> Splice<T, R> {
             return;
         };
         let (from_visitor, to_visitor) = tokio::io::split(visitor);
-        let mut sent = 0;
         let ended = {
-            let up = up(from_visitor, &mut self.tx);
-            let down = down(&mut self.rx, self.first, to_visitor, &mut sent);
+            let up = up(from_visitor, &mut self.tx, &self.log);
+            let down = down(&mut self.rx, self.first, to_visitor, &self.log);
             both(up, down).await
         };
         if let Err(why) = &ended {
@@ -108,7 +107,7 @@ impl<T: SendChunks, R: RecvChunks> Splice<T, R> {
             self.tx.reset(StreamCode::Cancelled);
             self.rx.stop(StreamCode::Cancelled);
         }
-        self.log.served(self.status, sent, ended.is_ok());
+        self.log.served(self.status, ended.is_ok());
     }
 }
 
@@ -155,7 +154,11 @@ async fn both(
 }
 
 /// Visitor to client. The visitor's end is the stream's end: half-close goes through.
-async fn up<I: AsyncRead + Unpin, T: SendChunks>(mut visitor: I, tx: &mut T) -> Result<(), Broken> {
+async fn up<I: AsyncRead + Unpin, T: SendChunks>(
+    mut visitor: I,
+    tx: &mut T,
+    log: &VisitLog,
+) -> Result<(), Broken> {
     let mut room = BytesMut::new();
     let mut chunks = Vec::with_capacity(BATCH);
     let mut watches = true;
@@ -181,6 +184,7 @@ async fn up<I: AsyncRead + Unpin, T: SendChunks>(mut visitor: I, tx: &mut T) -> 
             Poll::Ready(Ok(false))
         })
         .await?;
+        log.received(chunks.iter().map(|chunk| chunk.len() as u64).sum());
         send_all(tx, &mut chunks).await?;
         chunks.clear();
         if ended {
@@ -195,7 +199,7 @@ async fn down<I: AsyncWrite + Unpin, R: RecvChunks>(
     rx: &mut R,
     mut queue: VecDeque<Bytes>,
     mut visitor: I,
-    sent: &mut u64,
+    log: &VisitLog,
 ) -> Result<(), Broken> {
     loop {
         if queue.is_empty() {
@@ -216,7 +220,7 @@ async fn down<I: AsyncWrite + Unpin, R: RecvChunks>(
             if wrote == 0 {
                 return Err(io::Error::from(io::ErrorKind::WriteZero).into());
             }
-            *sent += wrote as u64;
+            log.sent(wrote as u64);
         }
     }
 }

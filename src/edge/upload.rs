@@ -16,6 +16,7 @@ use tokio::time::{Instant, Sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::Pass;
+use super::access::VisitLog;
 use super::pace::Pace;
 use super::respond::Failure;
 use crate::http::clean_trailers;
@@ -127,6 +128,7 @@ impl Upload {
         manner: Manner,
         pass: Arc<Pass>,
         cancel: CancellationToken,
+        log: VisitLog,
     ) -> Self {
         let progress = Arc::new(Progress {
             start: now(),
@@ -144,6 +146,7 @@ impl Upload {
             progress: Arc::clone(&progress),
             pace: (!manner.may_pause).then(Pace::default),
             timer: None,
+            log,
         };
         let go_first = manner.expects_continue.then_some(gone);
         let stop = tasks.stopped();
@@ -277,6 +280,7 @@ struct UploadBody {
     progress: Arc<Progress>,
     pace: Option<Pace>,
     timer: Option<Pin<Box<Sleep>>>,
+    log: VisitLog,
 }
 
 impl UploadBody {
@@ -328,6 +332,7 @@ impl Body for UploadBody {
         }
         if let Poll::Ready(Some(Ok(frame))) = &mut polled {
             let size = frame.data_ref().map_or(0, Bytes::len) as u64;
+            self.log.received(size);
             if let Some(pace) = &mut self.pace {
                 pace.got(now(), size);
             }

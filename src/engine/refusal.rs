@@ -92,3 +92,43 @@ pub enum Refusal {
         retry_in: Duration,
     },
 }
+
+impl Refusal {
+    /// The rule that said no, where one did.
+    pub fn rule(&self) -> Option<RuleId> {
+        match self {
+            Self::Suspended { .. } => Some(RuleId::Suspended),
+            Self::Denied { rule }
+            | Self::MethodNotAllowed { rule, .. }
+            | Self::Limited { rule, .. } => Some(rule.clone()),
+            Self::Unauthorized { .. } => Some(RuleId::Auth),
+            Self::ShareOver { .. } => Some(RuleId::ShareOver),
+            Self::NoRoute { .. }
+            | Self::Closed { .. }
+            | Self::Expired { .. }
+            | Self::Offline { .. }
+            | Self::HoldFull { .. }
+            | Self::Probed { .. }
+            | Self::Draining => None,
+        }
+    }
+
+    /// The tunnel's name, where it is known to be one.
+    pub const fn tunnel(&self) -> Option<&Slug> {
+        match self {
+            Self::Closed { tunnel }
+            | Self::Expired { tunnel }
+            | Self::Offline { tunnel, .. }
+            | Self::HoldFull { tunnel }
+            | Self::Probed { tunnel, .. }
+            | Self::Suspended { tunnel }
+            | Self::Unauthorized { realm: tunnel }
+            | Self::ShareOver { tunnel } => Some(tunnel),
+            Self::NoRoute { .. }
+            | Self::Draining
+            | Self::Denied { .. }
+            | Self::MethodNotAllowed { .. }
+            | Self::Limited { .. } => None,
+        }
+    }
+}

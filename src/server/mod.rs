@@ -33,8 +33,8 @@ use tracing::info;
 
 use crate::admin::LogLevels;
 use crate::codes::Code;
-use crate::config::ServerConfig;
-use crate::edge::{Edge, EdgeSettings};
+use crate::config::{AccessLines, ServerConfig};
+use crate::edge::{AccessMode, Edge, EdgeSettings};
 use crate::engine::{DormantCaps, Engine, EngineSettings, Event};
 use crate::link::{Identity, Listener};
 use crate::store::{ServerStore, StateLock};
@@ -312,6 +312,11 @@ pub(crate) fn edge_settings(config: &ServerConfig, public_port: u16) -> EdgeSett
         raw_idle: config.tunnels.tcp_idle.unwrap_or_default(),
         udp_flows: config.tunnels.udp_flows,
         udp_idle: config.tunnels.udp_idle,
+        access: match config.log.access {
+            AccessLines::Off => AccessMode::Off,
+            AccessLines::Sampled => AccessMode::Sampled,
+            AccessLines::Full => AccessMode::Full,
+        },
         ..EdgeSettings::new(config.domain.clone(), public_port)
     }
 }

@@ -9,6 +9,7 @@
     reason = "a test's tasks are owned by its runtime and end with it"
 )]
 
+mod access;
 mod boundary;
 mod doctor;
 mod draining;
