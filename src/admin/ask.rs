@@ -103,13 +103,29 @@ pub(super) struct ListParams {
     pub(super) limit: Option<u32>,
 }
 
-/// `?after=&limit=`
+/// `GET /v1/audit?after=&limit=&since=&subject=&actor=`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AuditAsk {
+    /// The row after which to go on.
+    pub after: Option<i64>,
+    /// Rows a page.
+    pub limit: Option<u32>,
+    /// Not older: an RFC 3339 time, or a duration before now.
+    pub since: Option<String>,
+    /// What changed: an id, or the name of a tunnel, a device or a user.
+    pub subject: Option<String>,
+    /// Who changed it: a uid, a device's id or name, a user's name, `engine`, `newcomer` or `visitor`.
+    pub actor: Option<String>,
+}
+
+/// `?tunnel=&limit=`
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct AuditParams {
-    /// The row after which to go on.
-    pub(super) after: Option<i64>,
-    /// Rows a page.
+pub(super) struct VisitParams {
+    /// Of this name only.
+    pub(super) tunnel: Option<String>,
+    /// At most so many, the last ones.
     pub(super) limit: Option<u32>,
 }
 

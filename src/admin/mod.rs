@@ -32,6 +32,7 @@ pub(crate) mod testing;
 mod tests;
 pub mod types;
 
+pub use ask::AuditAsk;
 pub use call::{ApiClient, CallError, EventReader};
 pub use event_log::EventLog;
 pub use log_levels::LogLevels;
@@ -43,7 +44,7 @@ use checks::DoctorJson;
 use types::{
     AuditJson, ClientStatusJson, DeviceJson, EventJson, InviteAsk, InviteJson, JoinAsk, JoinJson,
     OpenAsk, PolicyAsk, ReloadJson, ServerStatusJson, ShareLinkAsk, ShareLinkJson, TunnelJson,
-    UserJson,
+    UserJson, VisitPage,
 };
 
 /// Who calls, from the socket's peer credentials.
@@ -142,6 +143,12 @@ pub trait ClientBackend: CommonBackend {
         key: String,
         ask: ShareLinkAsk,
     ) -> impl Future<Output = Reply<ShareLinkJson>> + Send;
+    /// The last visits that are remembered: of the tunnel with this slug, or of all.
+    fn visits(
+        &self,
+        slug: Option<String>,
+        limit: u32,
+    ) -> impl Future<Output = Reply<VisitPage>> + Send;
     /// How it stands.
     fn status(&self) -> impl Future<Output = Reply<ClientStatusJson>> + Send;
     /// Looks at all that it depends on. One at a time.
@@ -194,10 +201,10 @@ pub trait ServerBackend: CommonBackend {
     ) -> impl Future<Output = Reply<figures::LinkPage>> + Send;
     /// A copy of the database, at its start, and its size; all that was acknowledged before is in it.
     fn backup(&self, caller: Caller) -> impl Future<Output = Reply<(std::fs::File, u64)>> + Send;
-    /// The audit from a cursor on, oldest first.
+    /// The rows of the audit that are asked for, oldest first; `limit` is within bounds.
     fn audit(
         &self,
-        after: Option<i64>,
+        ask: AuditAsk,
         limit: u32,
     ) -> impl Future<Output = Reply<Vec<AuditJson>>> + Send;
 }

@@ -9,13 +9,13 @@ use axum::routing::{delete, get, post};
 use http::{HeaderMap, StatusCode, Uri};
 use serde::{Deserialize, Serialize};
 
-use super::ask::{AuditParams, Json, Key, ListParams, Params, page_size, usage};
+use super::ask::{AuditAsk, Json, Key, ListParams, Params, VisitParams, page_size, usage};
 use super::checks::DoctorJson;
 use super::events::Watchers;
 use super::types::{
     AuditJson, ClientStatusJson, DeviceJson, InviteAsk, InviteJson, JoinAsk, JoinJson, OpenAsk,
     PolicyAsk, ReloadJson, ServerStatusJson, ShareLinkAsk, ShareLinkJson, SuspendAsk, TunnelJson,
-    UserJson,
+    UserJson, VisitPage,
 };
 use super::{
     ApiError, Caller, ClientBackend, CommonBackend, ServerBackend, backup, drain, figures, health,
@@ -69,6 +69,7 @@ pub(super) fn client<B: ClientBackend>(hub: Hub<B>) -> Router {
         .route("/v1/tunnels/{key}/shares", post(share::<B>))
         .route("/v1/status", get(client_status::<B>))
         .route("/v1/doctor", get(doctor::<B>).post(doctor::<B>))
+        .route("/v1/visits", get(visits::<B>))
         .route("/v1/join", post(join::<B>))
         .route("/v1/leave", post(leave::<B>));
     finish(routes, hub)
@@ -275,6 +276,15 @@ async fn client_status<B: ClientBackend>(State(hub): State<Hub<B>>) -> Answer<Cl
     hub.backend.status().await.map(axum::Json)
 }
 
+async fn visits<B: ClientBackend>(
+    State(hub): State<Hub<B>>,
+    Params(asked): Params<VisitParams>,
+) -> Answer<VisitPage> {
+    let limit = page_size(asked.limit)?;
+    let page = hub.backend.visits(asked.tunnel, limit).await?;
+    Ok(axum::Json(page))
+}
+
 async fn doctor<B: ClientBackend>(State(hub): State<Hub<B>>) -> Answer<DoctorJson> {
     hub.backend.doctor().await.map(axum::Json)
 }
@@ -406,10 +416,10 @@ struct AuditPage {
 
 async fn audit<B: ServerBackend>(
     State(hub): State<Hub<B>>,
-    Params(page): Params<AuditParams>,
+    Params(ask): Params<AuditAsk>,
 ) -> Answer<AuditPage> {
-    let limit = page_size(page.limit)?;
-    let audit = hub.backend.audit(page.after, limit).await?;
+    let limit = page_size(ask.limit)?;
+    let audit = hub.backend.audit(ask, limit).await?;
     let full = audit.len() >= usize::try_from(limit).unwrap_or(usize::MAX);
     let next = audit.last().map(|row| row.seq).filter(|_| full);
     Ok(axum::Json(AuditPage { audit, next }))

@@ -15,10 +15,11 @@ use super::log_level::{LogLevelAsk, LogLevelJson};
 use super::types::{
     AuditJson, ClientStatusJson, DeviceJson, EndsNextJson, EventJson, InviteAsk, InviteJson,
     JoinAsk, JoinJson, LinkJson, OpenAsk, PacketsJson, PolicyAsk, ReloadJson, ServerStatusJson,
-    ShareLinkAsk, ShareLinkJson, TunnelJson, UserJson, VisitJson,
+    ShareLinkAsk, ShareLinkJson, TunnelJson, UserJson, VisitJson, VisitPage,
 };
 use super::{
-    ApiClient, ApiError, Caller, ClientBackend, CommonBackend, EventStream, ServerBackend, socket,
+    ApiClient, ApiError, AuditAsk, Caller, ClientBackend, CommonBackend, EventStream,
+    ServerBackend, socket,
 };
 use crate::codes::Code;
 use crate::names::{DeviceId, Target, TunnelId, UserId};
@@ -352,6 +353,24 @@ impl ClientBackend for Fake {
         })
     }
 
+    async fn visits(&self, slug: Option<String>, limit: u32) -> Result<VisitPage, ApiError> {
+        self.called(format!("visits {slug:?} {limit}"), None)
+            .await?;
+        let state = self.state();
+        let visits = state
+            .remembered
+            .iter()
+            .filter_map(|(_, event)| match event {
+                EventJson::Visit(visit) => Some(visit.clone()),
+                EventJson::Tunnel(_) | EventJson::Link(_) => None,
+            });
+        let wanted = |visit: &VisitJson| slug.as_ref().is_none_or(|slug| *slug == visit.slug);
+        Ok(VisitPage {
+            visits: visits.filter(wanted).collect(),
+            last: state.remembered.len() as u64,
+        })
+    }
+
     async fn status(&self) -> Result<ClientStatusJson, ApiError> {
         self.called("status", None).await?;
         let state = self.state();
@@ -537,14 +556,21 @@ impl ServerBackend for Fake {
         Ok((file, 300_000))
     }
 
-    async fn audit(&self, after: Option<i64>, limit: u32) -> Result<Vec<AuditJson>, ApiError> {
-        self.called(format!("audit {after:?} {limit}"), None)
-            .await?;
-        let first = after.unwrap_or(0) + 1;
+    async fn audit(&self, ask: AuditAsk, limit: u32) -> Result<Vec<AuditJson>, ApiError> {
+        let wanted: Vec<_> = [&ask.since, &ask.subject, &ask.actor]
+            .into_iter()
+            .flatten()
+            .map(|text| format!(" {text}"))
+            .collect();
+        let called = format!("audit {:?} {limit}{}", ask.after, wanted.concat());
+        self.called(called, None).await?;
+        let first = ask.after.unwrap_or(0) + 1;
         let rows = (first..=3).take(limit as usize).map(|seq| AuditJson {
             seq,
             at: NOW,
             actor: "uid 0".to_owned(),
+            device: None,
+            user: None,
             peer: None,
             action: "invite.create".to_owned(),
             subject: "inv_1".to_owned(),

@@ -392,6 +392,10 @@ pub struct AuditJson {
     pub at: WallTime,
     /// `uid 0`, `dev_…`, `newcomer`, `engine`.
     pub actor: String,
+    /// The device's name, when one did it that is still known.
+    pub device: Option<String>,
+    /// Its user's name.
+    pub user: Option<String>,
     /// From where.
     pub peer: Option<String>,
     /// `tunnel.open` and so on.
@@ -437,6 +441,15 @@ pub struct VisitJson {
     pub bytes_out: u64,
     /// A code when it failed on our side: `origin_unreachable`.
     pub error: Option<String>,
+}
+
+/// `GET /v1/visits` of a client.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct VisitPage {
+    /// The last ones that are remembered, oldest first.
+    pub visits: Vec<VisitJson>,
+    /// The `Last-Event-ID` with which `GET /v1/events` goes on behind them.
+    pub last: u64,
 }
 
 /// What `reload` found and did, one sentence each.

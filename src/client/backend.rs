@@ -10,7 +10,7 @@ use crate::admin::health::PartJson;
 use crate::admin::log_level::{LogLevelAsk, LogLevelJson};
 use crate::admin::types::{
     ClientStatusJson, EventJson, JoinAsk, JoinJson, LinkJson, OpenAsk, PacketsJson, PolicyAsk,
-    ReloadJson, ShareLinkAsk, ShareLinkJson, TunnelJson,
+    ReloadJson, ShareLinkAsk, ShareLinkJson, TunnelJson, VisitPage,
 };
 use crate::admin::{ApiError, Caller, ClientBackend, CommonBackend, EventStream, LogLevels};
 use crate::codes::Code;
@@ -164,6 +164,11 @@ impl ClientBackend for Backend {
         let opened = self.run("open", client.open(ask)).await?;
         tracing::info!(uid = caller.uid, tunnel = %opened.0.id, slug = opened.0.slug, new = opened.1, "tunnel opened");
         Ok(opened)
+    }
+
+    async fn visits(&self, slug: Option<String>, limit: u32) -> Result<VisitPage, ApiError> {
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        Ok(self.client.events.visits(slug.as_deref(), limit))
     }
 
     async fn list(&self, all: bool) -> Result<Vec<TunnelJson>, ApiError> {

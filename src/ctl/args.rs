@@ -9,7 +9,7 @@ use clap_complete::ArgValueCandidates as Candidates;
 
 use super::complete;
 use crate::names::{Generation, Slug, TunnelId};
-use crate::times::parse_duration;
+use crate::times::{WallTime, parse_duration};
 
 /// Shown under `--help` and in the man page.
 pub(super) const EXAMPLES: &[(&str, &str)] = &[
@@ -125,6 +125,11 @@ pub enum Command {
         #[arg(long, conflicts_with = "tunnel")]
         all: bool,
     },
+    /// Show the last visits, and with -f those to come
+    ///
+    /// The client remembers the last 1024. With -f and --json each visit is a line of its own, one JSON
+    /// object with event "visit"; a client that restarts is waited for, until a signal.
+    Logs(LogsArgs),
     /// Show how the client stands
     Status,
     /// Look at all that a tunnel depends on, and say what to do
@@ -262,6 +267,15 @@ pub enum ServerCommand {
         /// Rows at most; 100 if absent
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
         limit: Option<u32>,
+        /// Only what is not older, such as 1h or 7d, or since a time such as 2026-01-31T12:00:00Z
+        #[arg(long, value_name = "DURATION|TIME", value_parser = since)]
+        since: Option<String>,
+        /// Only changes of this: an id, or the name of a tunnel, a device or a user
+        #[arg(long, value_name = "ID|NAME")]
+        subject: Option<String>,
+        /// Only what this one did: a uid, a device, a user, engine, newcomer or visitor
+        #[arg(long, value_name = "WHO")]
+        actor: Option<String>,
     },
 }
 
@@ -311,6 +325,20 @@ impl Origin {
             Self::Cloudflared => "cloudflared",
         }
     }
+}
+
+/// `logs`.
+#[derive(Debug, ClapArgs)]
+pub struct LogsArgs {
+    /// Of this tunnel only; its name or id
+    #[arg(value_name = "SLUG", value_parser = tunnel_key)]
+    pub tunnel: Option<String>,
+    /// Stay, and show visits as they end
+    #[arg(short, long)]
+    pub follow: bool,
+    /// Visits at most of those that are remembered; 100 if absent
+    #[arg(long, short = 'n', value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub limit: Option<u32>,
 }
 
 /// `open`.
@@ -406,6 +434,13 @@ fn duration(text: &str) -> Result<String, String> {
     parse_duration(text)
         .map(|_| text.to_owned())
         .map_err(|err| err.to_string())
+}
+
+fn since(text: &str) -> Result<String, String> {
+    match WallTime::parse_rfc3339(text) {
+        Some(_) => Ok(text.to_owned()),
+        None => lasting(text).map_err(|err| format!("{err} (or a time: 2026-01-31T12:00:00Z)")),
+    }
 }
 
 fn lasting(text: &str) -> Result<String, String> {

@@ -25,6 +25,7 @@ mod figures;
 mod import;
 mod io;
 mod log_level;
+mod logs;
 pub mod man;
 mod open;
 mod qr;
@@ -139,6 +140,7 @@ async fn command(cli: &mut Cli, command: Command) -> Result<u8, CtlError> {
             Some(key) => tunnels::close(cli, &key).await?,
             None => tunnels::close_all(cli).await?,
         },
+        Command::Logs(args) => logs::logs(cli, args).await?,
         Command::Status => status::client(cli).await?,
         Command::Doctor => return doctor::doctor(cli).await,
         Command::LogLevel { level, lasts } => log_level::log_level(cli, level, lasts).await?,
@@ -173,7 +175,16 @@ async fn server_command(cli: &mut Cli, command: ServerCommand) -> Result<u8, Ctl
         ServerCommand::LogLevel { level, lasts } => log_level::log_level(cli, level, lasts).await,
         ServerCommand::Backup { file } => backup::backup(cli, &file).await,
         ServerCommand::Reload => status::reload(cli).await,
-        ServerCommand::Audit { after, limit } => server::audit(cli, after, limit).await,
+        ServerCommand::Audit {
+            after,
+            limit,
+            since,
+            subject,
+            actor,
+        } => {
+            let filters = [("since", since), ("subject", subject), ("actor", actor)];
+            server::audit(cli, after, limit, filters).await
+        }
     };
     done.map(|()| 0)
 }

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use super::Cli;
 use super::error::CtlError;
 use super::text::{clean, table};
+use crate::admin::ApiClient;
 use crate::admin::types::{AuditJson, DeviceJson, InviteAsk, InviteJson, UserJson};
 
 pub(super) async fn invite(
@@ -146,10 +147,18 @@ pub(super) async fn audit(
     cli: &mut Cli,
     after: Option<i64>,
     limit: Option<u32>,
+    filters: [(&str, Option<String>); 3],
 ) -> Result<(), CtlError> {
     let mut path = format!("/v1/audit?limit={}", limit.unwrap_or(100));
     if let Some(after) = after {
         path.push_str(&format!("&after={after}"));
+    }
+    let mut again = String::new();
+    for (name, text) in filters {
+        if let Some(text) = text {
+            path.push_str(&ApiClient::path(&format!("&{name}="), &text));
+            again.push_str(&format!(" --{name} '{}'", clean(&text)));
+        }
     }
     let found: Audit = cli.api.get(&path).await.map_err(|err| cli.failed(err))?;
     if cli.json {
@@ -163,9 +172,13 @@ pub(super) async fn audit(
         .audit
         .iter()
         .map(|row| {
+            let actor = match (&row.user, &row.device) {
+                (Some(user), Some(device)) => format!("{user}/{device}"),
+                _ => row.actor.clone(),
+            };
             let actor = match &row.peer {
-                Some(peer) => format!("{} from {peer}", row.actor),
-                None => row.actor.clone(),
+                Some(peer) => format!("{actor} from {peer}"),
+                None => actor,
             };
             vec![
                 row.seq.to_string(),
@@ -182,7 +195,7 @@ pub(super) async fn audit(
     cli.lines(&lines)?;
     if let Some(next) = found.next {
         cli.hint(&format!(
-            "more with: wormkeyctl server audit --after {next}"
+            "more with: wormkeyctl server audit --after {next}{again}"
         ));
     }
     Ok(())

@@ -2,6 +2,7 @@
 
 mod human;
 mod json;
+mod logs;
 mod manual;
 mod running;
 mod usage;

@@ -16,7 +16,9 @@ use crate::admin::types::{
     AuditJson, DeviceJson, EndsNextJson, EventJson, InviteAsk, InviteJson, PolicyAsk, ReloadJson,
     ServerStatusJson, TunnelJson, UserJson,
 };
-use crate::admin::{ApiError, Caller, CommonBackend, EventStream, LogLevels, ServerBackend};
+use crate::admin::{
+    ApiError, AuditAsk, Caller, CommonBackend, EventStream, LogLevels, ServerBackend,
+};
 use crate::codes::Code;
 use crate::config::{ServerConfig, TlsMode};
 use crate::edge::Edge;
@@ -27,12 +29,12 @@ use crate::names::{Generation, InviteId, LinkId, Pin, UserId};
 use crate::secret::Secret;
 use crate::store::ServerStore;
 use crate::supervise::{Drains, Vital as _};
-use crate::times::{Now, WallTime, parse_duration};
+use crate::times::{Now, WallTime, parse_duration, show_duration};
 use crate::wire::token::JoinToken;
 
 use super::desk::Desk;
 use super::visits::Inside;
-use super::{Certificates, SOFTWARE};
+use super::{Certificates, SOFTWARE, audit};
 
 /// How long a join token works when nothing is said.
 const INVITE_EXPIRES: Duration = Duration::from_secs(8 * 3600);
@@ -179,6 +181,22 @@ impl Backend {
         config.advertise.iter().map(real).collect()
     }
 
+    /// What an operator does to the server itself is no change of the engine's, and in the audit all the
+    /// same. It works with a full disk, too.
+    async fn note(&self, caller: Caller, action: &'static str, detail: String) {
+        let line = AuditRow {
+            at: self.parts.desk.now().wall,
+            actor: Actor::Operator { uid: caller.uid },
+            peer: None,
+            action,
+            subject: "server".to_owned(),
+            detail,
+        };
+        if let Err(err) = self.parts.store.commit(Vec::new(), vec![line]).await {
+            tracing::error!(%err, action, uid = caller.uid, "not written to the audit");
+        }
+    }
+
     fn view(&self, key: &str) -> Result<TunnelView, ApiError> {
         let none = || ApiError::new(Code::NotFound, format!("there is no tunnel {key}"));
         self.parts
@@ -198,12 +216,19 @@ impl Backend {
 impl CommonBackend for Backend {
     async fn reload(&self, caller: Caller) -> Result<ReloadJson, ApiError> {
         tracing::info!(uid = caller.uid, "reload asked for");
-        self.reload_now().await
+        let done = self.reload_now().await?;
+        self.note(caller, "server.reload", done.notes.join("; "))
+            .await;
+        Ok(done)
     }
 
     async fn drain(&self, caller: Caller, ask: DrainAsk) -> Result<DrainJson, ApiError> {
         let grace = ask.grace()?;
         tracing::info!(uid = caller.uid, ?grace, "drain asked for");
+        let detail = grace.map_or_else(String::new, |grace| {
+            format!("grace {}", show_duration(grace))
+        });
+        self.note(caller, "server.drain", detail).await;
         if !self.parts.drains.ask(grace).await {
             return Err(not_by_itself());
         }
@@ -467,19 +492,8 @@ impl ServerBackend for Backend {
         Ok((file, size))
     }
 
-    async fn audit(&self, after: Option<i64>, limit: u32) -> Result<Vec<AuditJson>, ApiError> {
-        let rows = self.parts.store.audit(after, limit).await;
-        let rows = rows.map_err(|e| ApiError::new(e.code(), e.to_string()))?;
-        let json = |row: crate::store::StoredAudit| AuditJson {
-            seq: row.seq,
-            at: row.at,
-            actor: row.actor,
-            peer: row.peer,
-            action: row.action,
-            subject: row.subject,
-            detail: row.detail,
-        };
-        Ok(rows.into_iter().map(json).collect())
+    async fn audit(&self, ask: AuditAsk, limit: u32) -> Result<Vec<AuditJson>, ApiError> {
+        audit::page(&self.parts.desk, &self.parts.store, ask, limit).await
     }
 }
 

@@ -2,6 +2,7 @@
 //! visits or tunnels itself.
 
 mod asks;
+mod audit;
 mod backend;
 mod bind;
 mod certificates;

@@ -25,7 +25,7 @@ pub use client::ClientStore;
 pub use error::StoreError;
 pub use lock::StateLock;
 pub use prune::Old;
-pub use server::{ServerStore, StoredAudit};
+pub use server::{AuditFilter, ServerStore, StoredAudit};
 pub use writer::CommitDone;
 
 #[cfg(test)]

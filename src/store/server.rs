@@ -47,6 +47,17 @@ pub struct StoredAudit {
     pub detail: String,
 }
 
+/// Which lines of the audit are asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AuditFilter {
+    /// Not older.
+    pub since: Option<WallTime>,
+    /// About one of these ids.
+    pub subjects: Option<Vec<String>>,
+    /// By one of these, as [`StoredAudit::actor`] has them.
+    pub actors: Option<Vec<String>>,
+}
+
 /// The server's store; clones share it.
 #[derive(Debug, Clone)]
 pub struct ServerStore {
@@ -114,8 +125,18 @@ impl ServerStore {
         after: Option<i64>,
         limit: u32,
     ) -> Result<Vec<StoredAudit>, StoreError> {
+        self.audit_of(AuditFilter::default(), after, limit).await
+    }
+
+    /// The same, of the lines that are wanted.
+    pub async fn audit_of(
+        &self,
+        wanted: AuditFilter,
+        after: Option<i64>,
+        limit: u32,
+    ) -> Result<Vec<StoredAudit>, StoreError> {
         self.readers
-            .query(move |conn| audit::page(conn, after.unwrap_or(0), limit))
+            .query(move |conn| audit::page(conn, &wanted, after.unwrap_or(0), limit))
             .await
     }
 

@@ -3,12 +3,12 @@
 
 use http::StatusCode;
 use serde_json::Value;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::origin::Origin;
 use crate::visitor::{post, whole};
-use crate::world::{Daemon, World, eventually, open};
+use crate::world::{Daemon, PATIENCE, World, ctl, eventually, open};
 
 const FULL: &str = "[log]\naccess = \"full\"\nformat = \"json\"\nlevel = \"error\"\n";
 
@@ -162,4 +162,79 @@ async fn connections_have_a_line_too_and_a_reload_switches_it() {
     // A server that ends has written all its lines.
     world.server.stop().await;
     assert!(!world.server.log()[before..].contains("wormkey::access"));
+}
+
+#[tokio::test]
+async fn the_audit_is_found_by_the_names_that_people_know() {
+    let mut world = World::new().await;
+    let client = world.joined().await;
+    let origin = Origin::named("inside").await;
+    open(&client, &[&origin.target(), "--name", "app"]).await;
+    ctl(client.socket(), &["close", "app"]).await.ok();
+    world.server_ctl(&["reload"]).await.ok();
+    let actions = async |args: &[&str]| -> Vec<String> {
+        let found = world.server_ctl(&[&["audit"], args].concat()).await.ok();
+        let found = found.json();
+        let rows = found["audit"].as_array().unwrap();
+        rows.iter()
+            .map(|row| row["action"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    let of_app = ["tunnel.open", "tunnel.close"];
+    assert_eq!(actions(&["--subject", "app"]).await, of_app);
+    assert_eq!(actions(&["--actor", "default"]).await, of_app);
+    assert_eq!(actions(&["--actor", "nobody"]).await, [""; 0]);
+    let uid = nix::unistd::getuid().to_string();
+    let mine = actions(&["--actor", &uid, "--since", "1h"]).await;
+    assert_eq!(mine, ["user.create", "invite.create", "server.reload"]);
+    assert_eq!(actions(&["--since", "2100-01-01T00:00:00Z"]).await, [""; 0]);
+
+    let opened = world
+        .server_ctl(&["audit", "--subject", "app", "--limit", "1"])
+        .await;
+    let row = opened.ok().json()["audit"][0].take();
+    assert_eq!(row["user"], "default");
+    assert!(row["actor"].as_str().unwrap().starts_with("dev_"));
+    assert!(row["peer"].as_str().unwrap().starts_with("127.0.0.1:"));
+}
+
+#[tokio::test]
+async fn a_clients_logs_show_what_visited_and_what_visits() {
+    let mut world = World::new().await;
+    let client = world.joined().await;
+    let origin = Origin::named("inside").await;
+    open(&client, &[&origin.target(), "--name", "app"]).await;
+    let visitor = world.visitor("app");
+    visitor.get("/bytes/7?token=hidden").await;
+    let shown = eventually("the visit is remembered", || async {
+        let said = ctl(client.socket(), &["--json", "logs", "app"]).await.ok();
+        let visits = said.json()["visits"].take();
+        (!visits.as_array().unwrap().is_empty()).then_some(visits)
+    })
+    .await;
+    assert_eq!(
+        (&shown[0]["path"], &shown[0]["bytes_out"]),
+        (&"/bytes/7".into(), &7.into())
+    );
+
+    let mut follow = tokio::process::Command::new(env!("CARGO_BIN_EXE_wormkeyctl"));
+    let mut follow = follow
+        .arg("--socket")
+        .arg(client.socket())
+        .args(["--json", "logs", "-f"])
+        .stdout(std::process::Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut lines = tokio::io::BufReader::new(follow.stdout.take().unwrap()).lines();
+    let mut path = async || -> String {
+        let line = tokio::time::timeout(PATIENCE, lines.next_line())
+            .await
+            .unwrap();
+        let line: Value = serde_json::from_str(&line.unwrap().unwrap()).unwrap();
+        line["path"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(path().await, "/bytes/7");
+    visitor.get("/bytes/8").await;
+    assert_eq!(path().await, "/bytes/8");
 }

@@ -93,6 +93,8 @@ async fn every_route_of_a_server_answers() {
         (&found["audit"][0]["seq"], &found["next"]),
         (&json!(2), &json!(2))
     );
+    let asked = "/v1/audit?since=1h&subject=app&actor=my%20laptop&limit=5";
+    let _: Value = api.get(asked).await.unwrap();
     let found: Value = api.get("/v1/audit").await.unwrap();
     assert_eq!(
         (found["audit"].as_array().unwrap().len(), &found["next"]),
@@ -138,6 +140,7 @@ async fn every_route_of_a_server_answers() {
             "revoke my laptop",
             "revoke inv_1",
             "audit Some(1) 1",
+            "audit None 5 1h app my laptop",
             "audit None 100",
             "links None 1",
             "links Some(\"1.1\") 100",

@@ -59,6 +59,8 @@ async fn what_is_wrong_on_the_line_is_exit_2_with_the_reason_and_no_call() {
         ("server invite --uses 0", "--uses"),
         ("server invite --expires x", "not a duration"),
         ("server audit --limit 1001", "1..=1000"),
+        ("server audit --since soon", "2026-01-31T12:00:00Z"),
+        ("logs -n 0", "1..=1000"),
         ("join @/no/such/file", "/no/such/file cannot be read"),
     ] {
         let ended = Shell::to(&daemon).run(line).await;

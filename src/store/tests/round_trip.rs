@@ -8,7 +8,7 @@ use crate::engine::policy::Policy;
 use crate::engine::policy::share::ShareRow;
 use crate::names::Hostname;
 use crate::names::ShareId;
-use crate::store::ClientStore;
+use crate::store::{AuditFilter, ClientStore};
 use std::sync::Arc;
 
 #[tokio::test]
@@ -133,6 +133,58 @@ async fn the_audit_is_read_in_pages() {
         subjects.extend(page.into_iter().map(|line| line.subject));
     }
     assert_eq!(subjects, ["0", "1", "2", "3", "4", "5", "6"]);
+    store.close().await;
+}
+
+#[tokio::test]
+async fn the_audit_is_asked_for_by_time_by_subject_and_by_actor() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = fresh(dir.path());
+    let line = |n: i64, actor, subject: &str| AuditRow {
+        at: WallTime::from_millis(NOW.as_millis() + n),
+        actor,
+        ..audit("test.line", subject)
+    };
+    let root = Actor::Operator { uid: 0 };
+    let lines = vec![
+        line(0, root, "tun_1"),
+        line(10, Actor::Engine, "tun_1"),
+        line(20, root, "tun_2"),
+        line(30, Actor::Engine, "usr_'; --"),
+    ];
+    store.commit(Vec::new(), lines).await.unwrap();
+    let since = |n| Some(WallTime::from_millis(NOW.as_millis() + n));
+    let texts = |texts: &[&str]| Some(texts.iter().map(ToString::to_string).collect());
+    for (since, subjects, actors, expected) in [
+        (None, None, None, &[1, 2, 3, 4][..]),
+        (since(10), None, None, &[2, 3, 4]),
+        (since(31), None, None, &[]),
+        (None, texts(&["tun_1", "tun_3"]), None, &[1, 2]),
+        (None, texts(&["usr_'; --"]), None, &[4]),
+        (None, None, texts(&["uid 0"]), &[1, 3]),
+        (
+            since(1),
+            texts(&["tun_1", "tun_2"]),
+            texts(&["uid 0"]),
+            &[3],
+        ),
+        (None, texts(&[]), None, &[]),
+    ] {
+        let wanted = AuditFilter {
+            since,
+            subjects,
+            actors,
+        };
+        let found = store.audit_of(wanted.clone(), None, 10).await.unwrap();
+        let found: Vec<i64> = found.iter().map(|line| line.seq).collect();
+        assert_eq!(found, expected, "{wanted:?}");
+    }
+    let engine = AuditFilter {
+        actors: texts(&["engine"]),
+        ..AuditFilter::default()
+    };
+    let after = store.audit_of(engine, Some(2), 1).await.unwrap();
+    assert_eq!(after[0].seq, 4, "the cursor and the filter go together");
     store.close().await;
 }
 
