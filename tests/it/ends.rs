@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use serde_json::Value;
+use tokio::io::AsyncReadExt as _;
+use tokio::net::{TcpListener, TcpStream};
 use wormkey::times::WallTime;
 
 use crate::origin::Origin;
-use crate::world::{Daemon, World, ctl, eventually, open};
+use crate::world::{Daemon, PATIENCE, World, ctl, eventually, open};
 
 fn time(value: &Value) -> WallTime {
     let text = value.as_str().unwrap_or_else(|| panic!("no time: {value}"));
@@ -162,4 +164,53 @@ async fn no_tunnel_may_be_idle_for_longer_than_the_server_allows() {
         (problems.contains("blog") && problems.contains("more than 2h")).then_some(())
     })
     .await;
+}
+
+/// How far behind its time something came.
+fn late(due: WallTime) -> Duration {
+    let now = now();
+    assert!(now >= due, "too early: {now}, due {due}");
+    now.since(due)
+}
+
+#[tokio::test]
+async fn what_is_open_is_cut_when_a_tunnels_time_is_over() {
+    let mut world = World::with_ports().await;
+    let client = world.joined().await;
+    let origin = Origin::named("soon over").await;
+    let service = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let target = format!("tcp://{}", service.local_addr().unwrap());
+    let until = ["--expires", "4s", "--yes-expose"];
+    let raw = open(&client, &[&[&target[..]], &until[..]].concat()).await;
+    let web = open(&client, &[&[&origin.target()[..]], &until[..]].concat()).await;
+    let due = |tunnel: &Value| time(&tunnel["expires_at"]);
+    let port = u16::try_from(raw["public_port"].as_u64().unwrap()).unwrap();
+    let (mut visitor, _served) = tokio::join!(
+        async { TcpStream::connect(("127.0.0.1", port)).await.unwrap() },
+        async { service.accept().await.unwrap().0 },
+    );
+    let watched = world.visitor(web["slug"].as_str().unwrap());
+    let waits = tokio::spawn(async move {
+        // It was admitted, and its answer never comes.
+        let answer = watched.get("/never").await;
+        (answer, now(), watched)
+    });
+    let mut rest = Vec::new();
+    let end = visitor.read_to_end(&mut rest);
+    let end = tokio::time::timeout(PATIENCE, end)
+        .await
+        .expect("it is cut");
+    assert!(end.is_err(), "an end that is none: {rest:?}");
+    let behind = late(due(&raw));
+    assert!(behind < Duration::from_secs(1), "cut {behind:?} late");
+
+    let (answer, at, watched) = waits.await.unwrap();
+    assert_eq!(
+        (answer.status.as_u16(), answer.error()),
+        (410, "tunnel_expired")
+    );
+    let behind = at.since(due(&web));
+    assert!(at >= due(&web), "too early: {at}");
+    assert!(behind < Duration::from_secs(1), "cut {behind:?} late");
+    assert_eq!(watched.get("/").await.error(), "tunnel_expired");
 }
