@@ -19,6 +19,8 @@ mod connection;
 mod door;
 mod forward;
 mod frames;
+#[doc(hidden)]
+pub mod fuzzing;
 mod guard;
 mod held;
 mod hello;

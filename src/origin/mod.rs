@@ -21,6 +21,8 @@ mod dial;
 mod exchange;
 mod exposure;
 mod files;
+#[doc(hidden)]
+pub mod fuzzing;
 mod line;
 mod look;
 mod naming;

@@ -34,6 +34,9 @@ mod upgrade;
 
 use std::time::Duration;
 
+#[doc(hidden)]
+pub mod fuzzing;
+
 pub use codec::BadMessage;
 pub use dial::PathError;
 pub use fallback::Fallback;

@@ -1,0 +1,6 @@
+//! What only the fuzz targets under `tests/fuzz` reach from outside. No contract.
+
+/// What the first bytes of TLS look like.
+pub fn look(bytes: &[u8]) -> String {
+    format!("{:?}", super::hello::look(bytes))
+}
