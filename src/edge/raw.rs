@@ -201,7 +201,7 @@ pub(super) async fn visit<S: Admit + OpenStream>(edge: &Arc<Inner<S>>, arrival: 
     let (up, down) = moved.bytes();
     moved
         .log
-        .ended(ended.as_ref().map(|()| ()).map_err(Broken::code));
+        .ended(ended.as_ref().copied().map_err(Broken::code));
     match ended {
         Ok(()) => debug!(visit = %id, kind = %arrival.kind, %peer, up, down, "visit served"),
         Err(why) => {

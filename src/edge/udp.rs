@@ -257,7 +257,7 @@ impl<S: Admit + OpenFlow> Flow<S> {
     async fn run(self, waiting: QueueRecv) {
         let ended = self.carry(waiting).await;
         self.log
-            .ended(ended.as_ref().map(|()| ()).map_err(Broken::code));
+            .ended(ended.as_ref().copied().map_err(Broken::code));
         let (visit, peer) = (self.id, canonical(self.peer));
         match ended {
             Ok(()) => debug!(%visit, %peer, "flow idle, ended"),

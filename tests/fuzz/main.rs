@@ -136,6 +136,9 @@ fn main() -> ExitCode {
     }
 }
 
+/// Since when a target is busy, and with what.
+type Busy = Mutex<Option<(Instant, Vec<u8>)>>;
+
 /// One target at work.
 struct Run<'a> {
     target: &'static Target,
@@ -145,7 +148,7 @@ struct Run<'a> {
     /// What the target has said so far.
     said: HashSet<String>,
     /// What it is busy with, for the watchdog.
-    busy: Arc<Mutex<Option<(Instant, Vec<u8>)>>>,
+    busy: Arc<Busy>,
 }
 
 impl<'a> Run<'a> {
@@ -223,7 +226,7 @@ impl<'a> Run<'a> {
 struct Watchdog(Arc<AtomicBool>);
 
 impl Watchdog {
-    fn over(name: &'static str, busy: &Arc<Mutex<Option<(Instant, Vec<u8>)>>>) -> Self {
+    fn over(name: &'static str, busy: &Arc<Busy>) -> Self {
         let (done, busy) = (Arc::new(AtomicBool::new(false)), Arc::clone(busy));
         let stop = Arc::clone(&done);
         std::thread::spawn(move || {
