@@ -5,11 +5,14 @@
 //!   what makes request smuggling possible is gone when a parser hands out its values.
 //! - [`head`] judges meaning, the same for every version, and gives the one canonical head.
 //! - [`response`] says what of an origin's response head may go out.
+//! - [`basic`] and [`cookies`] read what visitors say of themselves, and what origins set.
 //! - [`frames`] counts HTTP/2 frames that serve no visit.
 //! - [`limits`] has the documented numbers.
 
 mod authority;
+pub mod basic;
 pub mod chunked;
+pub mod cookies;
 mod error;
 mod fields;
 pub mod frames;

@@ -1,0 +1,139 @@
+//! Cookies that are somebody's business here: our own in requests, and those that an origin sets for more
+//! than its own host. Not a cookie jar.
+
+use http::header::{self, HeaderMap, HeaderValue};
+
+use crate::names::Hostname;
+
+/// How many cookies of one name are looked at; browsers send one.
+const LOOKS: usize = 4;
+
+/// The values of a visitor's cookies of exactly this name.
+pub fn values<'f>(fields: &'f HeaderMap, name: &'f str) -> impl Iterator<Item = &'f str> {
+    fields
+        .get_all(header::COOKIE)
+        .iter()
+        .filter_map(|line| line.to_str().ok())
+        .flat_map(|line| line.split(';'))
+        .filter_map(|pair| pair.trim().split_once('='))
+        .filter(move |(found, _)| *found == name)
+        .map(|(_, value)| value)
+        .take(LOOKS)
+}
+
+/// Removes cookies that an origin sets for the tunnel domain or for what is above it: they would go to
+/// every other tunnel.
+pub fn keep_to_own_host(fields: &mut HeaderMap, domain: &Hostname) {
+    let reaches = |value: &HeaderValue| reaches_others(value.as_bytes(), domain.as_str());
+    if !fields.get_all(header::SET_COOKIE).iter().any(reaches) {
+        return;
+    }
+    let all = fields.get_all(header::SET_COOKIE).iter();
+    let kept: Vec<_> = all.filter(|value| !reaches(value)).cloned().collect();
+    fields.remove(header::SET_COOKIE);
+    for cookie in kept {
+        fields.append(header::SET_COOKIE, cookie);
+    }
+}
+
+/// Whether a cookie's `Domain` is at or above ours (RFC 6265 section 5.2.3). What browsers read in
+/// different ways is taken the worst way.
+fn reaches_others(cookie: &[u8], domain: &str) -> bool {
+    let attributes = cookie.split(|b| *b == b';').skip(1);
+    let domains = attributes.filter_map(|attribute| {
+        let mut parts = attribute.splitn(2, |b| *b == b'=');
+        let name = parts.next()?.trim_ascii();
+        let value = parts.next()?.trim_ascii();
+        name.eq_ignore_ascii_case(b"domain").then_some(value)
+    });
+    // An empty one is as good as none, or as the one before it.
+    let Some(last) = domains.filter(|value| !value.is_empty()).last() else {
+        return false;
+    };
+    let bare = |b: u8| matches!(b, b'"' | b'\'' | b' ' | b'\t' | b'.');
+    let start = last.iter().position(|b| !bare(*b));
+    let end = last.iter().rposition(|b| !bare(*b));
+    let (Some(start), Some(end)) = (start, end) else {
+        return true;
+    };
+    let name = &last[start..=end];
+    // What is no plain name may become one: browsers undo escapes and fold what looks like ASCII.
+    let plain = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
+    if !name.iter().all(plain) {
+        return true;
+    }
+    let name = String::from_utf8_lossy(name).to_ascii_lowercase();
+    domain == name
+        || domain
+            .strip_suffix(name.as_str())
+            .is_some_and(|rest| rest.ends_with('.'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kept(cookies: &[&str]) -> Vec<String> {
+        let mut fields = HeaderMap::new();
+        for cookie in cookies {
+            let value = HeaderValue::from_bytes(cookie.as_bytes()).unwrap();
+            fields.append(header::SET_COOKIE, value);
+        }
+        keep_to_own_host(&mut fields, &Hostname::parse("t.example.com").unwrap());
+        let all = fields.get_all(header::SET_COOKIE).iter();
+        all.map(|v| String::from_utf8_lossy(v.as_bytes()).into_owned())
+            .collect()
+    }
+
+    #[test]
+    fn cookies_for_everybody_are_dropped() {
+        for wide in [
+            "a=1; Domain=t.example.com",
+            "a=1; domain=.t.example.com",
+            "a=1;DOMAIN=T.Example.COM",
+            "a=1; Path=/; Domain = example.com ; Secure",
+            "a=1; domain=\"t.example.com\"",
+            "a=1; domain=..t.example.com.",
+            "a=1; domain=com",
+            "a=1; domain=app.t.example.com; domain=t.example.com",
+            "a=1; domain=t.example.com; domain=",
+            "a=1; domain=t.example.com; domain",
+            "a=1; domain=%74.example.com",
+            "a=1; domain=ｔ.example.com",
+            "a=1; domain=.",
+            "; domain=t.example.com",
+        ] {
+            assert_eq!(kept(&[wide]), [""; 0], "{wide}");
+        }
+    }
+
+    #[test]
+    fn cookies_for_the_own_host_stay() {
+        for own in [
+            "a=1",
+            "a=1; Domain",
+            "a=1; Domain=",
+            "a=1; Domain=app.t.example.com",
+            "a=1; domain=t.example.com; domain=app.t.example.com",
+            "domain=t.example.com",
+            "a=domain=t.example.com",
+            "a=1; xdomain=t.example.com",
+            "a=1; domain=le.com",
+            "a=1; domain=other.com",
+        ] {
+            assert_eq!(kept(&[own]), [own], "{own}");
+        }
+        let mixed = kept(&["a=1", "b=2; domain=example.com", "c=3; Path=/"]);
+        assert_eq!(mixed, ["a=1", "c=3; Path=/"]);
+    }
+
+    #[test]
+    fn a_cookie_is_found_by_its_exact_name() {
+        let mut fields = HeaderMap::new();
+        for line in ["x=1; name=a; NAME=b; nam=c", "name=d=e;name; xname=f"] {
+            fields.append(header::COOKIE, line.parse().unwrap());
+        }
+        assert_eq!(values(&fields, "name").collect::<Vec<_>>(), ["a", "d=e"]);
+        assert_eq!(values(&fields, "other").count(), 0);
+    }
+}
