@@ -1,6 +1,7 @@
 //! The last hops of a visit: admitted by the engine, carried by a stream, answered by an origin. Both
 //! directions run at once; the visit is over when both have ended.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +21,8 @@ use super::serve::VisitLog;
 use super::stall::Outlet;
 use super::upload::{Manner, Progress, Upload};
 use super::{Admit, EdgeSettings, OpenError, OpenStream, Pass};
-use super::{held, upgrade};
+use super::{dress, held, upgrade};
+use crate::engine::policy::Policy;
 use crate::engine::{HttpAsk, Visit};
 use crate::http::HeadError;
 use crate::http::head::Head;
@@ -42,6 +44,8 @@ pub(super) struct Visiting {
     pub(super) id: VisitId,
     pub(super) label: String,
     pub(super) head: Head,
+    /// What its share cookie says.
+    pub(super) proofs: Vec<String>,
     pub(super) log: VisitLog,
     /// Its place among the visits under way.
     pub(super) place: Arc<OwnedSemaphorePermit>,
@@ -50,7 +54,10 @@ pub(super) struct Visiting {
 /// What stays the same when a visit is tried twice.
 struct Errand<'a, S> {
     conn: &'a Arc<Conn<S>>,
+    settings: &'a EdgeSettings,
     head: StreamHead,
+    /// Whose script asks.
+    origin: Option<HeaderValue>,
     method: Method,
     protocol: Option<String>,
     expects_continue: bool,
@@ -71,10 +78,7 @@ pub(super) async fn run<S: Admit + OpenStream>(
     upgrade: Option<OnUpgrade>,
 ) -> Result<Response<EdgeBody<S::Rx>>, Failure> {
     let visit = Visit {
-        http: Some(HttpAsk::new(
-            visiting.head.method.clone(),
-            visiting.head.path.clone(),
-        )),
+        http: Some(ask(conn, &visiting)),
         id: visiting.id,
         kind: Kind::Http,
         label: visiting.label,
@@ -86,6 +90,8 @@ pub(super) async fn run<S: Admit + OpenStream>(
     let has_body = head.protocol.is_none() && !body.is_end_stream();
     let mut errand = Errand {
         conn,
+        settings,
+        origin: head.fields.get(header::ORIGIN).cloned(),
         method: head.method.clone(),
         protocol: head.protocol.clone(),
         expects_continue: head.expects_continue && has_body,
@@ -131,6 +137,17 @@ pub(super) async fn run<S: Admit + OpenStream>(
     }
 }
 
+/// What the engine is asked, with what the request says of who sends it.
+fn ask<S: Admit>(conn: &Conn<S>, visiting: &Visiting) -> HttpAsk {
+    let (edge, head) = (&conn.edge, &visiting.head);
+    let mut proofs = visiting.proofs.iter();
+    HttpAsk {
+        credentials: edge.digester.credentials(&head.fields),
+        share: proofs.find_map(|proof| edge.inside.share_of(&visiting.label, proof)),
+        ..HttpAsk::new(head.method.clone(), head.path.clone())
+    }
+}
+
 /// A visit that was cut before its answer gets what the next one gets: its tunnel expired or closed, was
 /// suspended, or has another policy now.
 async fn why_cut<S: Admit>(conn: &Conn<S>, visit: Visit) -> Failure {
@@ -151,6 +168,8 @@ pub(super) async fn once<S: Admit + OpenStream>(
     let head = visiting.head;
     let mut errand = Errand {
         conn,
+        settings,
+        origin: None,
         method: head.method.clone(),
         protocol: None,
         expects_continue: false,
@@ -267,10 +286,11 @@ impl<S: Admit + OpenStream> Errand<'_, S> {
             head.tunnel = pass.route.tunnel;
         }
         let link = pass.route.link;
+        let head = self.dressed(&pass.route.policy);
         let opened = tokio::select! {
             biased;
             () = pass.cut.cancelled() => return Err(Failure::Cut),
-            opened = self.conn.edge.inside.open(link, &self.head) => opened,
+            opened = self.conn.edge.inside.open(link, &head) => opened,
         };
         let (tx, rx) = opened.map_err(Failure::Open)?;
         let pass = Arc::new(pass);
@@ -279,6 +299,23 @@ impl<S: Admit + OpenStream> Errand<'_, S> {
         } else {
             self.exchange(pass, tx, rx).await
         }
+    }
+
+    /// The head as the policy wants it; a visit that is tried twice may meet two policies.
+    fn dressed(&self, policy: &Policy) -> Cow<'_, StreamHead> {
+        let mut head = Cow::Borrowed(&self.head);
+        if dress::changes_requests(policy)
+            && let StreamHead::Http(head) = head.to_mut()
+        {
+            dress::request(policy, &mut head.fields);
+        }
+        head
+    }
+
+    /// A response's fields as the policy wants them.
+    fn dress_answer(&self, pass: &Pass, fields: &mut HeaderMap) {
+        let (policy, domain) = (&pass.route.policy, &self.settings.domain);
+        dress::response(policy, domain, self.origin.as_ref(), fields);
     }
 
     /// A request and its response.
@@ -346,6 +383,7 @@ impl<S: Admit + OpenStream> Errand<'_, S> {
     ) -> Result<Response<EdgeBody<S::Rx>>, Failure> {
         let (status, mut fields) = (head.status, head.fields);
         let stated = response::clean(&self.method, status, &mut fields).map_err(Failure::Answer)?;
+        self.dress_answer(&pass, &mut fields);
         // An end that is known already goes out with the head: gRPC's trailers-only answers need that.
         let expected = match stated {
             Expected::Open | Expected::Length(0) if head.ends => Expected::None,
@@ -401,6 +439,8 @@ impl<S: Admit + OpenStream> Errand<'_, S> {
                 .await;
         }
         let on = self.upgrade.take().ok_or(Failure::NoSwitch)?;
+        let mut head = head;
+        self.dress_answer(&pass, &mut head.fields);
         let protocol = self.protocol.as_deref().unwrap_or_default();
         let response = upgrade::head(head, protocol, self.is_extended);
         let splice = upgrade::Splice {

@@ -16,7 +16,10 @@
 mod access;
 mod body;
 mod connection;
+mod cors;
+mod credentials;
 mod door;
+mod dress;
 mod forward;
 mod frames;
 #[doc(hidden)]
@@ -45,7 +48,7 @@ mod udp;
 mod upgrade;
 mod upload;
 
-use std::future::Future;
+use std::future::{Future, ready};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -60,14 +63,17 @@ use tokio_util::sync::CancellationToken;
 
 use self::access::AccessLog;
 pub use self::access::AccessMode;
+use self::credentials::Digester;
 pub use self::proof::ShowProofs;
 use self::raw::RawBoard;
 use self::stall::StallBoard;
 pub use self::tally::Tally;
 pub use self::udp::OpenFlow;
+use crate::engine::policy::Policy;
+use crate::engine::policy::share::ShareRow;
 use crate::engine::{Refusal, Route, Visit};
 use crate::http::limits::{CONNECTIONS_MAX, VISITS_MAX};
-use crate::names::{Hostname, LinkId, VisitId};
+use crate::names::{Hostname, LinkId, ShareId, VisitId};
 use crate::tasks::Tasks;
 use crate::wire::{RecvChunks, SendChunks, StreamHead};
 
@@ -82,6 +88,28 @@ pub trait Admit: Clone + Send + Sync + 'static {
     /// Whether the name leads to a tunnel that wants the very bytes of TLS: then it is not ours to open.
     fn passes_tls(&self, _label: &str) -> bool {
         false
+    }
+
+    /// `Engine::greet`: the policy of a name, for who may come there at all, before it is asked who they
+    /// are. No visit.
+    fn greet(&self, label: &str, _peer: SocketAddr) -> Result<Arc<Policy>, Refusal> {
+        Err(Refusal::NoRoute { host: label.into() })
+    }
+
+    /// A visitor opens a share link: one use of it is taken, on disk, and the share comes back with the
+    /// proof for its cookie.
+    fn open_share(
+        &self,
+        label: &str,
+        _peer: SocketAddr,
+        _token: &str,
+    ) -> impl Future<Output = Result<(ShareRow, String), Refusal>> + Send {
+        ready(Err(Refusal::NoRoute { host: label.into() }))
+    }
+
+    /// The share of this name that the proof in a cookie is of.
+    fn share_of(&self, _label: &str, _proof: &str) -> Option<ShareId> {
+        None
     }
 }
 
@@ -221,6 +249,7 @@ struct Inner<S> {
     stalls: Arc<StallBoard>,
     raw: RawBoard,
     access: Arc<AccessLog>,
+    digester: Digester,
     visits: AtomicU64,
     proofs: OnceLock<Arc<dyn ShowProofs>>,
     tally: Arc<Tally>,
@@ -254,6 +283,7 @@ impl<S: Admit + Attach + OpenStream> Edge<S> {
                 stalls,
                 raw: RawBoard::default(),
                 access,
+                digester: Digester::new(),
                 visits: AtomicU64::new(0),
                 proofs: OnceLock::new(),
                 tally: Arc::default(),

@@ -10,6 +10,7 @@ use http::request::Parts;
 use http::{Method, Response, StatusCode};
 
 use super::body::EdgeBody;
+use super::credentials::SHARE_COOKIE;
 use super::{OpenError, pages};
 use crate::codes::Code;
 use crate::engine::Refusal;
@@ -263,6 +264,11 @@ pub(super) fn respond<R: RecvChunks>(
     if let Failure::Refused(Refusal::Unauthorized { realm }) = failure {
         let challenge = format!("Basic realm=\"{realm}\", charset=\"UTF-8\"");
         headers.insert(header::WWW_AUTHENTICATE, text(&challenge));
+    }
+    if let Failure::Refused(Refusal::ShareOver { .. }) = failure {
+        // It would stand in the way of the credentials that may be asked for instead.
+        let gone = format!("{SHARE_COOKIE}=; Path=/; Max-Age=0; Secure; HttpOnly; SameSite=Lax");
+        headers.insert(header::SET_COOKIE, text(&gone));
     }
     if outside.status == StatusCode::UPGRADE_REQUIRED {
         // RFC 9110 asks for this too.

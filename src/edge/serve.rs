@@ -17,8 +17,10 @@ use tracing::error;
 pub(super) use super::access::VisitLog;
 use super::body::EdgeBody;
 use super::connection::Conn;
+use super::credentials::share_proofs;
 use super::respond::{Asker, Failure, respond};
-use super::{Admit, Attach, OpenStream, door, forward, proof, redirect, reserved};
+use super::{Admit, Attach, OpenStream, cors, door, forward, proof, redirect, reserved};
+use crate::engine::policy::share;
 use crate::http::Scheme;
 use crate::http::head;
 use crate::names::VisitId;
@@ -79,6 +81,7 @@ async fn visit<S: Admit + Attach + OpenStream>(
         }
         return answer;
     }
+    let proofs = share_proofs(&parts.headers);
     let head = head::check(parts, extended, conn.facts.scheme).map_err(Failure::Head)?;
     if conn.facts.scheme == Scheme::Http {
         if let Some(answer) = proof::answer(&conn.edge, &head) {
@@ -102,6 +105,7 @@ async fn visit<S: Admit + Attach + OpenStream>(
         id,
         label: label.to_owned(),
         head,
+        proofs,
         log: log.clone(),
         place: Arc::new(place),
     };
@@ -111,5 +115,13 @@ async fn visit<S: Admit + Attach + OpenStream>(
         return reserved::answer(conn, &settings, visiting, has_body).await;
     }
     conn.edge.visits.fetch_add(1, Ordering::Relaxed);
+    if cors::is_preflight(&visiting.head)
+        && let Ok(policy) = conn.edge.inside.greet(&visiting.label, conn.facts.peer)
+        && let Some(cors) = policy.cors()
+    {
+        let answer = cors::preflight(cors, &visiting.head.fields);
+        visiting.log.served(answer.status(), true);
+        return Ok(answer);
+    }
     forward::run(conn, &settings, visiting, body, upgrade).await
 }

@@ -3,7 +3,7 @@
 //! asked about it again.
 
 use std::collections::{HashMap, VecDeque};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,7 @@ use super::policy::{
 use super::routes::FOUND;
 use super::state::Tunnel;
 use super::{Bandwidth, Credentials, Refusal, Verification, Visit};
-use crate::names::{DeviceId, ShareId, TunnelId, UserId, VisitId};
+use crate::names::{DeviceId, Kind, ShareId, TunnelId, UserId, VisitId};
 use crate::times::Now;
 
 /// Visitor addresses of one tunnel that are told apart.
@@ -172,6 +172,34 @@ impl Engine {
             Some(refusal) => Err(refusal),
             None => Ok(Judged::In(decision.rule, decision.shadowed)),
         }
+    }
+
+    /// The policy of a name, for who may come there at all: suspension, networks and limits are asked, and
+    /// who they are is not. For what is answered before that is known; counts nothing.
+    pub fn greet(
+        &mut self,
+        now: Now,
+        label: &str,
+        peer: SocketAddr,
+    ) -> Result<Arc<Policy>, Refusal> {
+        self.advance(now);
+        if self.draining {
+            return Err(Refusal::Draining);
+        }
+        let Some(id) = self.open_tunnel(Kind::Http, label) else {
+            return Err(self.nothing_open(now, label));
+        };
+        let visit = Visit {
+            id: VisitId::from_bytes([0; 16]),
+            kind: Kind::Http,
+            label: label.to_owned(),
+            peer,
+            bytes: 0,
+            http: None,
+        };
+        self.judge_visit(now, id, &visit)?;
+        let tunnel = self.tunnels.get(&id).expect(FOUND);
+        Ok(Arc::clone(&tunnel.row.policy))
     }
 
     /// The share a visit says it comes with, if it is one of this tunnel.

@@ -4,6 +4,7 @@
 pub(crate) mod figures;
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -16,6 +17,7 @@ use crate::admin::EventLog;
 use crate::admin::types::EventJson;
 use crate::codes::Code;
 use crate::engine::limits::{Act, Source};
+use crate::engine::policy::Policy;
 use crate::engine::policy::share::{self, ShareRow};
 use crate::engine::{
     Action, Admission, Answer, AskError, Change, Engine, Event, Refusal, Requester, Route, Ticket,
@@ -30,6 +32,7 @@ use crate::wire::{Control, Shared};
 use super::asks::Asks;
 use super::backend::tunnel_json;
 use super::control;
+use super::passwords::Passwords;
 use super::ports::Ports;
 use figures::Figures;
 
@@ -48,6 +51,7 @@ struct Inner {
     boot: u64,
     /// Signs share links.
     share_key: [u8; 32],
+    passwords: Passwords,
     next: AtomicU64,
     /// Deadlines may have moved.
     moved: Notify,
@@ -128,6 +132,7 @@ impl Desk {
             events: EventLog::default(),
             boot,
             share_key,
+            passwords: Passwords::new(),
             next: AtomicU64::new(1),
             moved: Notify::new(),
             state: Mutex::new(state),
@@ -463,6 +468,20 @@ impl Desk {
             url: format!("{url}{}{token}", share::PATH),
             expires_at: row.expires_at.as_millis(),
         })
+    }
+
+    /// Who checks passwords.
+    pub(super) fn passwords(&self) -> &Passwords {
+        &self.0.passwords
+    }
+
+    /// `Engine::greet`.
+    pub(super) fn greet(&self, label: &str, peer: SocketAddr) -> Result<Arc<Policy>, Refusal> {
+        let now = self.now();
+        let mut state = self.lock();
+        let greeted = state.engine.greet(now, label, peer);
+        self.carry_out(&mut state, now);
+        greeted
     }
 
     /// What share links are signed with.

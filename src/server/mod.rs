@@ -12,6 +12,7 @@ mod doctor;
 mod links;
 mod metrics;
 mod pace;
+mod passwords;
 mod policy;
 mod ports;
 mod prune;

@@ -1,12 +1,15 @@
 //! Policies and share links between the wire, the admin API and the engine. The engine decides; here texts
 //! are read and share tokens made, with a key that never leaves this process.
 
+use std::net::SocketAddr;
+
 use http::Method;
 
 use crate::codes::Code;
-use crate::engine::policy::Policy;
+use crate::engine::limits::{Act, Source};
 use crate::engine::policy::share::{self, Purpose, ShareRow};
-use crate::engine::{Answer, AskError, SetAsk, ShareAsk};
+use crate::engine::policy::{Policy, RuleId};
+use crate::engine::{Answer, AskError, Refusal, SetAsk, ShareAsk};
 use crate::names::ShareId;
 use crate::times::WallTime;
 use crate::wire::{Control, Set, Share};
@@ -78,6 +81,42 @@ impl Desk {
                 Ok((*row, proof))
             }
             _ => Err(AskError::ShareOver),
+        }
+    }
+
+    /// The same for a visitor at the edge. Who may not come to the tunnel at all uses nothing up, and who
+    /// tries links that are none is limited like who tries names.
+    pub(super) async fn let_in(
+        &self,
+        label: &str,
+        peer: SocketAddr,
+        token: &str,
+    ) -> Result<(ShareRow, String), Refusal> {
+        let source = Source::from(peer.ip());
+        self.greet(label, peer)?;
+        let opened = match self.share_of(Purpose::Link, label, token) {
+            Some(_) => self.open_share(label, token).await,
+            None => match self.source_may(Act::UnknownHost, source) {
+                Ok(()) => Err(AskError::ShareOver),
+                Err(retry_in) => Err(AskError::TooOften { retry_in }),
+            },
+        };
+        opened.map_err(|error| self.no_way_in(label, error))
+    }
+
+    /// What a visitor hears who is not let in.
+    fn no_way_in(&self, label: &str, error: AskError) -> Refusal {
+        let Some(tunnel) = self.read(|engine| Some(engine.tunnel(label)?.row.slug)) else {
+            return Refusal::NoRoute { host: label.into() };
+        };
+        match error {
+            AskError::Suspended => Refusal::Suspended { tunnel },
+            AskError::Busy | AskError::Store { .. } => Refusal::HoldFull { tunnel },
+            AskError::TooOften { retry_in } => Refusal::Limited {
+                rule: RuleId::ShareOver,
+                retry_in,
+            },
+            _ => Refusal::ShareOver { tunnel },
         }
     }
 

@@ -10,13 +10,17 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tracing::debug;
 
 use crate::edge::{Admit, Attach, OpenError, OpenFlow, OpenStream, Pass};
-use crate::engine::{Refusal, Route, Visit};
+use crate::engine::policy::Policy;
+use crate::engine::policy::share::{Purpose, ShareRow};
+use crate::engine::{Checked, Refusal, Route, Verification, Visit};
 use crate::link::path::{self, BadUpgrade};
 use crate::link::{LinkFlow, LinkRecv, LinkSend, Listener, OpenFailure};
-use crate::names::{LinkId, VisitId};
+use crate::names::{LinkId, ShareId, VisitId};
+use crate::secret::Secret;
 use crate::wire::{StreamHead, UdpHead};
 
 use super::desk::{Desk, Seat, Seated, Signals};
+use super::passwords::Busy;
 
 /// What stands behind the edge. Clones share it.
 #[derive(Clone)]
@@ -71,6 +75,24 @@ impl Admit for Inside {
     fn passes_tls(&self, label: &str) -> bool {
         self.desk.read(|engine| engine.passes_tls(label))
     }
+
+    fn greet(&self, label: &str, peer: SocketAddr) -> Result<Arc<Policy>, Refusal> {
+        self.desk.greet(label, peer)
+    }
+
+    fn open_share(
+        &self,
+        label: &str,
+        peer: SocketAddr,
+        token: &str,
+    ) -> impl Future<Output = Result<(ShareRow, String), Refusal>> + Send {
+        self.desk.let_in(label, peer, token)
+    }
+
+    fn share_of(&self, label: &str, proof: &str) -> Option<ShareId> {
+        let row = self.desk.share_of(Purpose::Cookie, label, proof)?;
+        Some(row.id)
+    }
 }
 
 impl OpenStream for Inside {
@@ -110,10 +132,10 @@ const fn why_not(failure: OpenFailure) -> OpenError {
 }
 
 impl Admit for Desk {
-    async fn admit(&self, visit: Visit) -> Result<Pass, Refusal> {
-        match Self::admit(self, &visit)? {
+    async fn admit(&self, mut visit: Visit) -> Result<Pass, Refusal> {
+        match self.seat(&mut visit).await? {
             Seat::Pass(route, signals) => Ok(self.pass(route, signals)),
-            // What nobody has found right is wrong.
+            // The policy changed under every check: what nobody has found right is wrong.
             Seat::Verify(verification) => Err(Refusal::Unauthorized {
                 realm: verification.realm,
             }),
@@ -142,6 +164,40 @@ impl Admit for Desk {
 }
 
 impl Desk {
+    /// Asks the engine, and checks the password when that is its answer. Once more for a policy that
+    /// changed meanwhile, and not for ever.
+    async fn seat(&self, visit: &mut Visit) -> Result<Seat, Refusal> {
+        let mut seat = Self::admit(self, visit)?;
+        for _ in 0..2 {
+            let Seat::Verify(verification) = seat else {
+                break;
+            };
+            let http = visit.http.as_mut();
+            let said = http.and_then(|http| http.credentials.as_mut());
+            let said = said.expect("only credentials are checked");
+            said.checked = Some(self.check(*verification, said.password.clone()).await?);
+            seat = Self::admit(self, visit)?;
+        }
+        Ok(seat)
+    }
+
+    async fn check(
+        &self,
+        asked: Verification,
+        password: Secret<String>,
+    ) -> Result<Checked, Refusal> {
+        let Verification {
+            tunnel,
+            realm,
+            hash,
+        } = asked;
+        let checked = self.passwords().fits(tunnel, hash.clone(), password).await;
+        match checked {
+            Ok(right) => Ok(Checked { hash, right }),
+            Err(Busy) => Err(Refusal::HoldFull { tunnel: realm }),
+        }
+    }
+
     fn pass(&self, route: Route, signals: Signals) -> Pass {
         let guard = Box::new(Open {
             desk: self.clone(),

@@ -14,6 +14,7 @@ mod boundary;
 mod doctor;
 mod draining;
 mod ends;
+mod entering;
 mod figures;
 mod layers;
 mod main_job;
