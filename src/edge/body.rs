@@ -12,6 +12,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::connection::{Patience, Turn};
 use super::serve::VisitLog;
+use super::shape::Throttle;
 use super::stall::{Outlet, Place, Reader, StallBoard};
 use super::upload::Progress;
 use crate::http::clean_trailers;
@@ -115,6 +116,8 @@ pub(super) struct Ends {
     pub(super) _patience: Option<Patience>,
     /// The upload that still goes on; while both directions do, it may pause.
     pub(super) progress: Option<Arc<Progress>>,
+    /// What holds it back.
+    pub(super) throttle: Option<Throttle>,
     pub(super) log: VisitLog,
     pub(super) status: http::StatusCode,
 }
@@ -166,6 +169,20 @@ impl<R: RecvChunks> VisitBody<R> {
         if self.ended {
             return Poll::Ready(None);
         }
+        if let Some(throttle) = &mut self.ends.throttle {
+            if throttle.poll_ready(cx).is_pending() {
+                // It is not the visitor who is waited for.
+                self.source.held_back();
+                ready!(self.poll_cut(cx));
+                self.ended = true;
+                self.source.give_up(StreamCode::TunnelEnded);
+                return Poll::Ready(Some(Err(Abort::Cut)));
+            }
+            if let Some(piece) = throttle.next_piece() {
+                self.source.gave();
+                return Poll::Ready(Some(Ok(Frame::data(piece))));
+            }
+        }
         let polled = match self.source.poll(cx) {
             Poll::Ready(Some(Ok(frame))) => Some(self.accept(frame)),
             Poll::Ready(Some(Err(error))) => Some(Err(error)),
@@ -199,7 +216,10 @@ impl<R: RecvChunks> VisitBody<R> {
             *left = left.checked_sub(size).ok_or(Abort::Length)?;
         }
         self.ends.log.sent(size);
-        Ok(frame)
+        Ok(match &mut self.ends.throttle {
+            Some(throttle) => frame.map_data(|data| throttle.first_piece(data)),
+            None => frame,
+        })
     }
 
     fn poll_cut(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -215,7 +235,8 @@ impl<R: RecvChunks> Drop for VisitBody<R> {
     fn drop(&mut self) {
         // hyper lets go as soon as a known length is through; the end of the stream lies behind it, and
         // a stream that is read to its end is not one that was given up.
-        if !self.ended && self.left == Some(0) {
+        let all_given = self.ends.throttle.as_ref().is_none_or(Throttle::is_empty);
+        if !self.ended && self.left == Some(0) && all_given {
             let mut cx = Context::from_waker(Waker::noop());
             self.whole = !matches!(self.source.poll(&mut cx), Poll::Ready(Some(_)));
         }
@@ -265,6 +286,18 @@ impl<R: RecvChunks> Source<R> {
         self.gave.store(polled.is_ready(), Ordering::Relaxed);
         self.moves.fetch_add(1, Ordering::Relaxed);
         polled
+    }
+
+    /// Nothing more is given for a while, and whoever takes it is not to blame.
+    fn held_back(&self) {
+        self.gave.store(false, Ordering::Relaxed);
+        self.moves.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Something that was read before is given.
+    fn gave(&self) {
+        self.gave.store(true, Ordering::Relaxed);
+        self.moves.fetch_add(1, Ordering::Relaxed);
     }
 
     fn give_up(&self, code: StreamCode) {

@@ -18,6 +18,7 @@ use super::body::{EdgeBody, Ends, VisitBody};
 use super::connection::{Conn, Patience};
 use super::respond::Failure;
 use super::serve::VisitLog;
+use super::shape::{Throttle, Way};
 use super::stall::Outlet;
 use super::upload::{Manner, Progress, Upload};
 use super::{Admit, EdgeSettings, OpenError, OpenStream, Pass};
@@ -312,6 +313,10 @@ impl<S: Admit + OpenStream> Errand<'_, S> {
         head
     }
 
+    fn throttle(&self, pass: &Pass, way: Way) -> Option<Throttle> {
+        self.conn.edge.shaper.throttle(&pass.route, way)
+    }
+
     /// A response's fields as the policy wants them.
     fn dress_answer(&self, pass: &Pass, fields: &mut HeaderMap) {
         let (policy, domain) = (&pass.route.policy, &self.settings.domain);
@@ -336,6 +341,7 @@ impl<S: Admit + OpenStream> Errand<'_, S> {
                     expects_continue: self.expects_continue,
                     may_pause: self.is_conversation,
                 },
+                self.throttle(&pass, Way::Up),
                 Arc::clone(&pass),
                 cancel.clone(),
                 self.log.clone(),
@@ -393,7 +399,9 @@ impl<S: Admit + OpenStream> Errand<'_, S> {
             read_end(&mut body).await;
         }
         let is_patient = is_event_stream(&fields);
+        let throttle = self.throttle(&pass, Way::Down);
         let ends = Ends {
+            throttle,
             pass,
             upload: undone.disarm(),
             board: Arc::clone(&self.conn.edge.stalls),
@@ -447,6 +455,7 @@ impl<S: Admit + OpenStream> Errand<'_, S> {
             tx,
             rx,
             first: decoder.into_rest(),
+            throttles: [Way::Up, Way::Down].map(|way| self.throttle(&pass, way)),
             pass,
             log: self.log.clone(),
             status: response.status(),

@@ -39,6 +39,7 @@ mod reserved;
 mod respond;
 mod rewound;
 mod serve;
+mod shape;
 mod stall;
 mod tally;
 #[cfg(test)]
@@ -66,6 +67,7 @@ pub use self::access::AccessMode;
 use self::credentials::Digester;
 pub use self::proof::ShowProofs;
 use self::raw::RawBoard;
+use self::shape::Shaper;
 use self::stall::StallBoard;
 pub use self::tally::Tally;
 pub use self::udp::OpenFlow;
@@ -88,6 +90,12 @@ pub trait Admit: Clone + Send + Sync + 'static {
     /// Whether the name leads to a tunnel that wants the very bytes of TLS: then it is not ours to open.
     fn passes_tls(&self, _label: &str) -> bool {
         false
+    }
+
+    /// Whether one more TLS handshake of an address is taken; counts it. The address is its own: TCP has
+    /// proved it.
+    fn may_shake_hands(&self, _peer: SocketAddr) -> bool {
+        true
     }
 
     /// `Engine::greet`: the policy of a name, for who may come there at all, before it is asked who they
@@ -250,6 +258,7 @@ struct Inner<S> {
     raw: RawBoard,
     access: Arc<AccessLog>,
     digester: Digester,
+    shaper: Shaper,
     visits: AtomicU64,
     proofs: OnceLock<Arc<dyn ShowProofs>>,
     tally: Arc<Tally>,
@@ -284,6 +293,7 @@ impl<S: Admit + Attach + OpenStream> Edge<S> {
                 raw: RawBoard::default(),
                 access,
                 digester: Digester::new(),
+                shaper: Shaper::default(),
                 visits: AtomicU64::new(0),
                 proofs: OnceLock::new(),
                 tally: Arc::default(),

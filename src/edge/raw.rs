@@ -24,6 +24,7 @@ use super::access::VisitLog;
 use super::forward::LINK_NEWS;
 use super::listener::{ACCEPT_PAUSE, Failures, is_of_the_peer};
 use super::respond::{Failure, outside_of};
+use super::shape::{self, Throttle, Way};
 use super::{Admit, Edge, Inner, OpenError, OpenStream, Pass, held};
 use crate::codes::Code;
 use crate::engine::{Refusal, Visit};
@@ -287,7 +288,9 @@ async fn carry<S: Admit + OpenStream>(
             Ok((tx, rx)) => {
                 let first = arrival.first.clone();
                 let idle = settings.raw_idle;
-                return splice(&arrival.tcp, first, tx, rx, &pass, idle, moved).await;
+                let slow = [Way::Up, Way::Down].map(|way| edge.shaper.throttle(&pass.route, way));
+                let visitor = (&arrival.tcp, first);
+                return splice(visitor, tx, rx, &pass, (slow, idle), moved).await;
             }
         }
     }
@@ -295,17 +298,16 @@ async fn carry<S: Admit + OpenStream>(
 
 /// Until both directions have ended, or the visit is over for another reason.
 async fn splice<T: SendChunks, R: RecvChunks>(
-    tcp: &TcpStream,
-    first: Bytes,
+    (tcp, first): (&TcpStream, Bytes),
     mut tx: T,
     mut rx: R,
     pass: &Pass,
-    idle: Duration,
+    ([slow_up, slow_down], idle): ([Option<Throttle>; 2], Duration),
     moved: &Moved,
 ) -> Result<(), Broken> {
     let ended = {
-        let up = up(tcp, first, &mut tx, moved);
-        let down = down(&mut rx, tcp, moved);
+        let up = up(tcp, first, &mut tx, slow_up, moved);
+        let down = down(&mut rx, tcp, slow_down, moved);
         tokio::select! {
             biased;
             () = pass.cut.cancelled() => Err(Broken::Cut),
@@ -362,6 +364,7 @@ async fn up<T: SendChunks>(
     tcp: &TcpStream,
     first: Bytes,
     tx: &mut T,
+    mut throttle: Option<Throttle>,
     moved: &Moved,
 ) -> Result<(), Broken> {
     let (mut room, mut size) = (BytesMut::new(), READ_MIN);
@@ -369,6 +372,7 @@ async fn up<T: SendChunks>(
     send_all(tx, &mut [first]).await?;
     let mut watches = true;
     loop {
+        shape::wait(&mut throttle).await;
         tokio::select! {
             biased;
             stopped = poll_fn(|cx| tx.poll_stopped(cx)), if watches => {
@@ -389,20 +393,29 @@ async fn up<T: SendChunks>(
             return Ok(());
         }
         size = match count {
-            full if full >= size => (size * 2).min(READ_MAX),
+            full if full >= size && throttle.is_none() => (size * 2).min(READ_MAX),
             little if little < size / 4 => (size / 2).max(READ_MIN),
             _ => size,
         };
         moved.up(count);
+        shape::took(&mut throttle, count);
         send_all(tx, &mut [room.split().freeze()]).await?;
     }
 }
 
 /// Client to visitor. The stream's end is the visitor's end.
-async fn down<R: RecvChunks>(rx: &mut R, tcp: &TcpStream, moved: &Moved) -> Result<(), Broken> {
+async fn down<R: RecvChunks>(
+    rx: &mut R,
+    tcp: &TcpStream,
+    mut throttle: Option<Throttle>,
+    moved: &Moved,
+) -> Result<(), Broken> {
     loop {
+        shape::wait(&mut throttle).await;
         let mut chunks = [const { Bytes::new() }; BATCH];
-        let count = poll_fn(|cx| rx.poll_recv(cx, &mut chunks)).await?;
+        // What is held back goes by the piece.
+        let slots = if throttle.is_some() { 1 } else { BATCH };
+        let count = poll_fn(|cx| rx.poll_recv(cx, &mut chunks[..slots])).await?;
         if count == 0 {
             // One who has gone already cannot be told, and needs not.
             return match SockRef::from(tcp).shutdown(Shutdown::Write) {
@@ -410,6 +423,7 @@ async fn down<R: RecvChunks>(rx: &mut R, tcp: &TcpStream, moved: &Moved) -> Resu
                 _ => Ok(()),
             };
         }
+        shape::took(&mut throttle, chunks.iter().map(Bytes::len).sum());
         write_all(tcp, &mut chunks[..count], moved).await?;
     }
 }

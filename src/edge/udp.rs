@@ -24,6 +24,7 @@ use super::forward::LINK_NEWS;
 use super::listener::ACCEPT_PAUSE;
 use super::raw::canonical;
 use super::respond::{Failure, outside_of};
+use super::shape::{Throttle, Way};
 use super::{Admit, Edge, Inner, OpenError, Pass, held};
 use crate::codes::Code;
 use crate::engine::{Refusal, Visit};
@@ -242,6 +243,14 @@ impl<S: Admit + OpenFlow> Port<S> {
     }
 }
 
+/// Datagrams are not held back: what is beyond the bandwidth is lost, as on a wire.
+fn lets_go(throttle: &mut Option<Throttle>, payload: &[u8]) -> bool {
+    let mut throttle = throttle.as_mut();
+    throttle
+        .as_mut()
+        .is_none_or(|throttle| throttle.lets_go(payload.len()))
+}
+
 /// One visitor's flow.
 struct Flow<S> {
     edge: Arc<Inner<S>>,
@@ -273,6 +282,9 @@ impl<S: Admit + OpenFlow> Flow<S> {
         let (pass, mut flow) = self.open().await?;
         let idle = self.edge.settings.load().udp_idle;
         let mut answered = false;
+        let shaper = &self.edge.shaper;
+        let [mut slow_up, mut slow_down] =
+            [Way::Up, Way::Down].map(|way| shaper.throttle(&pass.route, way));
         loop {
             let patience = if answered { idle } else { idle.min(UNANSWERED) };
             tokio::select! {
@@ -285,10 +297,13 @@ impl<S: Admit + OpenFlow> Flow<S> {
                 payload = poll_fn(|cx| flow.poll_recv(cx)) => {
                     answered = true;
                     let payload = payload?;
-                    self.log.sent(payload.len() as u64);
-                    self.answer(&payload);
+                    if lets_go(&mut slow_down, &payload) {
+                        self.log.sent(payload.len() as u64);
+                        self.answer(&payload);
+                    }
                 }
                 payload = waiting.recv() => match payload {
+                    Some(payload) if !lets_go(&mut slow_up, &payload) => {}
                     Some(payload) => {
                         self.log.received(payload.len() as u64);
                         flow.send(payload);

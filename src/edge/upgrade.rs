@@ -22,6 +22,7 @@ use tracing::debug;
 use super::body::EdgeBody;
 use super::connection::{Busy, Conn, Patience};
 use super::serve::VisitLog;
+use super::shape::{self, Throttle};
 use super::{OpenStream, Pass};
 use crate::http::response;
 use crate::wire::{RecvChunks, ResponseHead, SendChunks, StreamCode, StreamError, send_all};
@@ -67,6 +68,8 @@ pub(super) struct Splice<T, R> {
     /// What came right behind the 101.
     pub(super) first: VecDeque<Bytes>,
     pub(super) pass: Arc<Pass>,
+    /// What holds it back, up and down.
+    pub(super) throttles: [Option<Throttle>; 2],
     pub(super) log: VisitLog,
     pub(super) status: StatusCode,
 }
@@ -98,8 +101,9 @@ impl<T: SendChunks, R: RecvChunks> Splice<T, R> {
         };
         let (from_visitor, to_visitor) = tokio::io::split(visitor);
         let ended = {
-            let up = up(from_visitor, &mut self.tx, &self.log);
-            let down = down(&mut self.rx, self.first, to_visitor, &self.log);
+            let [slow_up, slow_down] = self.throttles;
+            let up = up(from_visitor, &mut self.tx, slow_up, &self.log);
+            let down = down(&mut self.rx, self.first, to_visitor, slow_down, &self.log);
             both(up, down).await
         };
         if let Err(why) = &ended {
@@ -157,14 +161,17 @@ async fn both(
 async fn up<I: AsyncRead + Unpin, T: SendChunks>(
     mut visitor: I,
     tx: &mut T,
+    mut throttle: Option<Throttle>,
     log: &VisitLog,
 ) -> Result<(), Broken> {
     let mut room = BytesMut::new();
     let mut chunks = Vec::with_capacity(BATCH);
     let mut watches = true;
     loop {
+        shape::wait(&mut throttle).await;
+        let batch = if throttle.is_some() { 1 } else { BATCH };
         let ended = poll_fn(|cx| -> Poll<Result<bool, Broken>> {
-            while chunks.len() < BATCH {
+            while chunks.len() < batch {
                 room.reserve(READ_SIZE);
                 match poll_read_buf(pin!(&mut visitor), cx, &mut room)? {
                     Poll::Ready(0) => return Poll::Ready(Ok(true)),
@@ -185,6 +192,7 @@ async fn up<I: AsyncRead + Unpin, T: SendChunks>(
         })
         .await?;
         log.received(chunks.iter().map(|chunk| chunk.len() as u64).sum());
+        shape::took(&mut throttle, chunks.iter().map(Bytes::len).sum());
         send_all(tx, &mut chunks).await?;
         chunks.clear();
         if ended {
@@ -199,6 +207,7 @@ async fn down<I: AsyncWrite + Unpin, R: RecvChunks>(
     rx: &mut R,
     mut queue: VecDeque<Bytes>,
     mut visitor: I,
+    mut throttle: Option<Throttle>,
     log: &VisitLog,
 ) -> Result<(), Broken> {
     loop {
@@ -207,7 +216,10 @@ async fn down<I: AsyncWrite + Unpin, R: RecvChunks>(
         }
         let mut chunks = [const { Bytes::new() }; 2 * BATCH];
         if queue.is_empty() {
-            let count = poll_fn(|cx| rx.poll_recv(cx, &mut chunks)).await?;
+            shape::wait(&mut throttle).await;
+            // What is held back goes by the piece.
+            let slots = if throttle.is_some() { 1 } else { chunks.len() };
+            let count = poll_fn(|cx| rx.poll_recv(cx, &mut chunks[..slots])).await?;
             if count == 0 {
                 visitor.shutdown().await?;
                 return Ok(());
@@ -215,6 +227,7 @@ async fn down<I: AsyncWrite + Unpin, R: RecvChunks>(
             queue.extend(chunks.into_iter().take(count));
         }
         let mut all = Queue(&mut queue);
+        shape::took(&mut throttle, bytes::Buf::remaining(&all));
         while bytes::Buf::has_remaining(&all) {
             let wrote = poll_fn(|cx| poll_write_buf(pin!(&mut visitor), cx, &mut all)).await?;
             if wrote == 0 {

@@ -19,6 +19,7 @@ use super::Pass;
 use super::access::VisitLog;
 use super::pace::Pace;
 use super::respond::Failure;
+use super::shape::Throttle;
 use crate::http::clean_trailers;
 use crate::http::limits::CONTINUE_TIMEOUT;
 use crate::tasks::Tasks;
@@ -126,6 +127,7 @@ impl Upload {
         tx: T,
         body: Incoming,
         manner: Manner,
+        throttle: Option<Throttle>,
         pass: Arc<Pass>,
         cancel: CancellationToken,
         log: VisitLog,
@@ -147,6 +149,7 @@ impl Upload {
             pace: (!manner.may_pause).then(Pace::default),
             timer: None,
             log,
+            throttle,
         };
         let go_first = manner.expects_continue.then_some(gone);
         let stop = tasks.stopped();
@@ -281,6 +284,7 @@ struct UploadBody {
     pace: Option<Pace>,
     timer: Option<Pin<Box<Sleep>>>,
     log: VisitLog,
+    throttle: Option<Throttle>,
 }
 
 impl UploadBody {
@@ -318,6 +322,18 @@ impl Body for UploadBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyTrouble>>> {
+        let this = &mut *self;
+        if let Some(throttle) = &mut this.throttle {
+            if throttle.poll_ready(cx).is_pending() {
+                // The origin is not waited for.
+                this.progress.note(true);
+                return Poll::Pending;
+            }
+            if let Some(piece) = throttle.next_piece() {
+                this.progress.note(false);
+                return Poll::Ready(Some(Ok(Frame::data(piece))));
+            }
+        }
         if self.ended {
             return Poll::Ready(None);
         }
@@ -343,10 +359,19 @@ impl Body for UploadBody {
                 clean_trailers(trailers);
             }
         }
-        polled
+        let throttle = &mut self.throttle;
+        polled.map(|polled| {
+            polled.map(|polled| {
+                polled.map(|frame| match throttle {
+                    Some(throttle) => frame.map_data(|data| throttle.first_piece(data)),
+                    None => frame,
+                })
+            })
+        })
     }
 
     fn is_end_stream(&self) -> bool {
-        self.ended || self.body.is_end_stream()
+        let all_given = self.throttle.as_ref().is_none_or(Throttle::is_empty);
+        all_given && (self.ended || self.body.is_end_stream())
     }
 }

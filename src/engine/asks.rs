@@ -6,7 +6,7 @@ use ::http::Method;
 
 use super::limits::Visitor;
 use super::policy::{PasswordHash, PathPattern, Policy};
-use crate::names::{ShareId, Slug, TunnelId};
+use crate::names::{DeviceId, ShareId, Slug, TunnelId, UserId};
 use crate::secret::Secret;
 use crate::times::WallTime;
 
@@ -74,6 +74,8 @@ pub struct Verification {
 pub struct Bandwidth {
     /// Whose address it is, for the second.
     pub from: Visitor,
+    /// Whose tunnel it is, for the last two.
+    pub owner: Option<(DeviceId, UserId)>,
     /// All visits of the tunnel together.
     pub tunnel: Option<NonZeroU64>,
     /// All visits of this visitor to the tunnel together.
@@ -88,6 +90,7 @@ impl Bandwidth {
     /// No bound at all, for what is no visit.
     pub const UNLIMITED: Self = Self {
         from: Visitor::V4([0; 4]),
+        owner: None,
         tunnel: None,
         visitor: None,
         device: None,

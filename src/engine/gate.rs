@@ -444,6 +444,7 @@ impl Engine {
             shadowed: stay.shadowed.clone(),
             bandwidth: Bandwidth {
                 from: stay.peer.into(),
+                owner: Some((row.device, row.user)),
                 tunnel: row.policy.tunnel_limit().or(limits.tunnel).bandwidth,
                 visitor: row.policy.visitor_limit().or(limits.visitor).bandwidth,
                 device: limits.device.bandwidth,

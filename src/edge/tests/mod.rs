@@ -3,12 +3,14 @@
 mod answers;
 mod bodies;
 mod doors;
+mod dressed;
 mod heads;
 mod held;
 mod http2;
 mod proof;
 mod raw;
 mod reserved;
+mod shaped;
 mod times;
 mod tls;
 mod upgrades;
@@ -101,6 +103,9 @@ struct Shared {
     /// Every visit waits for ever.
     holds: bool,
     panics: bool,
+    policy: Arc<Policy>,
+    /// Bytes a second of the tunnel.
+    bandwidth: Option<std::num::NonZeroU64>,
     cut: CancellationToken,
     offline: CancellationToken,
     guards: Arc<()>,
@@ -128,21 +133,22 @@ impl Admit for Inside {
                     boot: 1,
                     counter: shared.link,
                 }),
-                policy: Arc::default(),
+                policy: Arc::clone(&shared.policy),
                 rule: RuleId::Default,
                 shadowed: Vec::new(),
                 bandwidth: Bandwidth {
-                    from: visit.peer.ip().into(),
-                    tunnel: None,
-                    visitor: None,
-                    device: None,
-                    user: None,
+                    tunnel: shared.bandwidth,
+                    ..Bandwidth::UNLIMITED
                 },
             },
             cut: shared.cut.clone(),
             offline: shared.offline.clone(),
             guard: Box::new(Arc::clone(&shared.guards)),
         })
+    }
+
+    fn greet(&self, _label: &str, _peer: SocketAddr) -> Result<Arc<Policy>, Refusal> {
+        Ok(Arc::clone(&self.shared.lock().unwrap().policy))
     }
 
     fn probe(&self, probe: VisitId, label: &str) -> Result<Pass, Refusal> {
