@@ -185,7 +185,7 @@ async fn serve<S: Admit + Attach + OpenStream>(
         () = stop.cancelled() => return,
         // Nothing was asked for yet, so nothing is lost.
         () = draining.cancelled() => return,
-        handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, greet(&edge, tcp, &acceptor)) => handshake,
+        handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, greet(&edge, tcp, peer, &acceptor)) => handshake,
     };
     let mut stream = match handshake {
         Ok(Ok(Greeted::Ours(stream))) => *stream,
@@ -241,6 +241,7 @@ struct Theirs {
 async fn greet<S: Admit>(
     edge: &Inner<S>,
     mut tcp: TcpStream,
+    peer: SocketAddr,
     acceptor: &TlsAcceptor,
 ) -> io::Result<Greeted> {
     let mut first = BytesMut::with_capacity(HELLO_ROOM);
@@ -258,6 +259,9 @@ async fn greet<S: Admit>(
         && let Some(label) = passed_label(edge, &sni)
     {
         return Ok(Greeted::Theirs(tcp, Theirs { label, sni, first }));
+    }
+    if !edge.inside.may_shake_hands(peer) {
+        return Err(io::Error::other("too many handshakes from this address"));
     }
     let stream = acceptor.accept(Rewound::new(first, tcp)).await?;
     Ok(Greeted::Ours(Box::new(stream)))

@@ -264,6 +264,12 @@ impl Arriving {
             .expect("only establish and drop take it out")
     }
 
+    /// Whether the peer has proved that it is there already, before the handshake.
+    pub fn is_proved(&self) -> bool {
+        let incoming = self.incoming.as_ref();
+        incoming.is_some_and(Incoming::remote_address_validated)
+    }
+
     /// The handshake, the control stream and the Hello, in ten seconds together. A peer that does
     /// otherwise is closed with a code.
     pub async fn establish(mut self) -> Result<(Link, ControlSend, ControlRecv, Hello), LinkError> {

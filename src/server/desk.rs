@@ -259,7 +259,13 @@ impl Desk {
         self.lock().engine.source_may(now, act, source)
     }
 
-    /// The same on behalf of a visitor who opens a share link.
+    /// The same without counting it.
+    pub(crate) fn source_has_room(&self, act: Act, source: Source) -> Result<(), Duration> {
+        let now = self.now();
+        self.lock().engine.source_has_room(now, act, source)
+    }
+
+    /// A visitor opens a share link: takes one use of it.
     pub(crate) async fn redeem(&self, share: ShareId) -> Result<Answer, AskError> {
         let call = self.0.next.fetch_add(1, Ordering::Relaxed);
         let (tx, rx) = oneshot::channel();

@@ -66,10 +66,24 @@ pub(super) async fn accept(
 
 async fn serve(arriving: Arriving, desk: Desk, greeting: Greeting) {
     let peer = arriving.peer();
-    if desk.source_may(Act::Handshake, peer.ip().into()).is_err() {
+    // Only who is really there is counted: else anybody could keep somebody out by writing their address
+    // on datagrams.
+    let (source, is_proved) = (peer.ip().into(), arriving.is_proved());
+    let room = if is_proved {
+        desk.source_may(Act::Handshake, source)
+    } else {
+        desk.source_has_room(Act::Handshake, source)
+    };
+    if room.is_err() {
         return debug!(%peer, "too many handshakes, link refused");
     }
-    let (link, tx, rx, hello) = match arriving.establish().await {
+    let established = arriving.establish().await;
+    // What breaks the protocol has come through the handshake, too.
+    let is_there = matches!(established, Ok(_) | Err(LinkError::Protocol(_)));
+    if is_there && !is_proved {
+        let _ = desk.source_may(Act::Handshake, source);
+    }
+    let (link, tx, rx, hello) = match established {
         Ok(established) => established,
         Err(err) => return debug!(%peer, %err, "link not established"),
     };

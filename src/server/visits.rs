@@ -10,6 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tracing::debug;
 
 use crate::edge::{Admit, Attach, OpenError, OpenFlow, OpenStream, Pass};
+use crate::engine::limits::Act;
 use crate::engine::policy::Policy;
 use crate::engine::policy::share::{Purpose, ShareRow};
 use crate::engine::{Checked, Refusal, Route, Verification, Visit};
@@ -74,6 +75,11 @@ impl Admit for Inside {
 
     fn passes_tls(&self, label: &str) -> bool {
         self.desk.read(|engine| engine.passes_tls(label))
+    }
+
+    fn may_shake_hands(&self, peer: SocketAddr) -> bool {
+        let source = peer.ip().into();
+        self.desk.source_may(Act::Handshake, source).is_ok()
     }
 
     fn greet(&self, label: &str, peer: SocketAddr) -> Result<Arc<Policy>, Refusal> {
