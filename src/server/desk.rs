@@ -293,7 +293,7 @@ impl Desk {
         let seat = match admission {
             Ok(Admission::Pass(route)) => {
                 let signals = state.signals_for(&route);
-                Ok(Seat::Pass(route, signals))
+                Ok(Seat::Pass(Box::new(route), signals))
             }
             Ok(Admission::Verify(verification)) => Ok(Seat::Verify(verification)),
             Ok(Admission::Hold) => {
@@ -613,7 +613,7 @@ impl State {
 
 /// Where an admitted visit stands.
 pub(super) enum Seat {
-    Pass(Route, Signals),
+    Pass(Box<Route>, Signals),
     Hold(oneshot::Receiver<Seated>),
     /// Its password has to be checked, and the question asked again.
     Verify(Box<Verification>),

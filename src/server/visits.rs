@@ -140,7 +140,7 @@ const fn why_not(failure: OpenFailure) -> OpenError {
 impl Admit for Desk {
     async fn admit(&self, mut visit: Visit) -> Result<Pass, Refusal> {
         match self.seat(&mut visit).await? {
-            Seat::Pass(route, signals) => Ok(self.pass(route, signals)),
+            Seat::Pass(route, signals) => Ok(self.pass(*route, signals)),
             // The policy changed under every check: what nobody has found right is wrong.
             Seat::Verify(verification) => Err(Refusal::Unauthorized {
                 realm: verification.realm,

@@ -28,7 +28,7 @@ async fn a_download_takes_its_time_and_arrives_whole() {
     let start = Instant::now();
     let length = SIZE.to_string();
     send_head(&mut stream.response, 200, &[("content-length", &length)]).await;
-    let sending = tokio::spawn(async move {
+    let sending = world.tasks.spawn("test-sender", async move {
         let body = [vec![b'x'; SIZE - 3], b"end".to_vec()].concat();
         let body = Full::new(Bytes::from(body));
         send_body(&mut stream.response, body).await.unwrap();
@@ -46,7 +46,7 @@ async fn an_upload_takes_its_time_and_arrives_whole() {
     let visitor = world.visitor();
     let (mut read, mut write) = tokio::io::split(visitor.0);
     let start = Instant::now();
-    let sending = tokio::spawn(async move {
+    let sending = world.tasks.spawn("test-sender", async move {
         let head =
             format!("POST / HTTP/1.1\r\nHost: app.t.example\r\nContent-Length: {SIZE}\r\n\r\n");
         write.write_all(head.as_bytes()).await.unwrap();
