@@ -20,7 +20,6 @@ use super::connection::Conn;
 use super::credentials::share_proofs;
 use super::respond::{Asker, Failure, respond};
 use super::{Admit, Attach, OpenStream, cors, door, forward, proof, redirect, reserved};
-use crate::engine::policy::share;
 use crate::http::Scheme;
 use crate::http::head;
 use crate::names::VisitId;
