@@ -1,6 +1,8 @@
 //! A value that must not reach a log, and the way in for those that systemd hands over. Not encryption: it
 //! only keeps `Debug` and `Display` from telling.
 
+pub mod password;
+
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read as _};

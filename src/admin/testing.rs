@@ -101,6 +101,7 @@ pub(crate) struct State {
     pub(crate) refuse: Option<ApiError>,
     pub(crate) callers: Vec<Caller>,
     pub(crate) opened: Vec<OpenAsk>,
+    pub(crate) set: Vec<PolicyAsk>,
     pub(crate) joined: bool,
     pub(crate) link: Option<LinkJson>,
     pub(crate) expires_at: Option<WallTime>,
@@ -307,6 +308,7 @@ impl ClientBackend for Fake {
         new.expires_at = state.expires_at;
         new.warnings = state.warnings.clone();
         new.labels = ask.labels;
+        new.policy = ask.policy.map(|policy| policy.shown());
         state.tunnels.push(new.clone());
         Ok((new, true))
     }
@@ -334,6 +336,7 @@ impl ClientBackend for Fake {
     ) -> Result<TunnelJson, ApiError> {
         self.called(format!("set {key} {:?}", ask.parts), Some(caller))
             .await?;
+        self.state().set.push(ask);
         self.find(&key)
     }
 

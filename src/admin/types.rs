@@ -65,9 +65,9 @@ pub struct TunnelJson {
     /// The PROXY header before each connection: `v1`, `v2`. Client only.
     #[serde(default)]
     pub proxy_protocol: Option<String>,
-    /// What it lets through.
+    /// What it lets through, as the policy's document, without its secrets.
     #[serde(default)]
-    pub policy: Option<Policy>,
+    pub policy: Option<serde_json::Value>,
     /// `dev_…`; server only.
     #[serde(default)]
     pub device: Option<DeviceId>,
@@ -141,7 +141,7 @@ pub struct OpenAsk {
 pub struct PolicyAsk {
     /// What the parts named are to be.
     pub policy: Policy,
-    /// `auth`, `allow`, `limits`… as the policy calls them; empty: all of it.
+    /// `auth`, `allow`, `limits`, `limits.tunnel.rate`… as the policy calls them; empty: all of it.
     #[serde(default)]
     pub parts: Vec<String>,
 }

@@ -401,7 +401,7 @@ impl Book {
             proxy_protocol: row
                 .proxy_protocol
                 .map(|version| version.as_str().to_owned()),
-            policy: Some((*row.policy).clone()),
+            policy: Some(row.policy.shown()),
             device: None,
             user: None,
             probe: live.and_then(|l| l.probe()),

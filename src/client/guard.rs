@@ -17,6 +17,7 @@ use tracing::{info, warn};
 use crate::admin::ApiError;
 use crate::codes::Code;
 use crate::engine::book::BookRow;
+use crate::engine::policy::Part;
 use crate::origin::{Exposure, OriginTunnel, Origins, Sight};
 use crate::times::Clock;
 use crate::wire::StreamCode;
@@ -26,8 +27,9 @@ const STANDS: Duration = Duration::from_secs(5);
 
 /// Whether a tunnel has to be looked at: nothing else stands between strangers and its origin, and
 /// nobody has said that this is meant.
-pub(super) const fn needs_guard(row: &BookRow) -> bool {
-    !row.yes_expose
+pub(super) fn needs_guard(row: &BookRow) -> bool {
+    let locked = row.policy.asks_who() && !row.policy.is_shadow(Part::Auth);
+    !row.yes_expose && !locked
 }
 
 /// The refusal of an `open`.
@@ -300,6 +302,20 @@ mod tests {
         assert_eq!(world.guard.exposure(), None);
         world.guard.follow(&meant, &world.row);
         assert_eq!(world.admit().await, Err(StreamCode::Exposed));
+        // A lock is as good as a word, and one that only tells is none.
+        for (policy, passes) in [
+            (r#"{"share":"required"}"#, true),
+            (r#"{"share":"required","shadow":["auth"]}"#, false),
+            (r#"{"share":"allowed","methods":["GET"]}"#, false),
+        ] {
+            let locked = BookRow {
+                policy: Arc::new(policy.parse().unwrap()),
+                ..world.row.clone()
+            };
+            world.guard.follow(&world.row, &locked);
+            assert_eq!(world.admit().await.is_ok(), passes, "{policy}");
+            world.guard.follow(&locked, &world.row);
+        }
     }
 
     #[tokio::test]

@@ -11,6 +11,7 @@ use crate::admin::ApiError;
 use crate::admin::types::{OpenAsk, TunnelJson};
 use crate::codes::Code;
 use crate::engine::book::{BookRow, BookState, ProxyVersion};
+use crate::engine::policy::Policy;
 use crate::names::{Kind, Slug, Target, TunnelId};
 use crate::origin::{DialError, OriginTunnel, Sight};
 use crate::times::{Clock, parse_duration};
@@ -35,6 +36,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// An `open`, read and found well-formed.
 pub(super) struct Wish {
     pub(super) row: BookRow,
+    /// Who may visit, when that was said.
+    policy: Option<Policy>,
     wait_for: Option<(String, Duration)>,
 }
 
@@ -101,11 +104,15 @@ impl Wish {
             public_port: ask.public_port,
             yes_expose: ask.yes_expose,
             proxy_protocol,
-            policy: Arc::new(ask.policy.unwrap_or_default()),
+            policy: Arc::new(ask.policy.clone().unwrap_or_default()),
             created_at: now,
             ended_at: None,
         };
-        Ok(Self { row, wait_for })
+        Ok(Self {
+            row,
+            policy: ask.policy,
+            wait_for,
+        })
     }
 }
 
@@ -125,7 +132,7 @@ impl Client {
         if let Some(name) = &wish.row.name
             && let Some(there) = self.book.named(name)
         {
-            return self.same_again(&wish.row, there).await;
+            return self.same_again(&wish, there).await;
         }
         self.origins
             .check(&wish.row.target)
@@ -190,9 +197,10 @@ impl Client {
     /// The name is ours already: the same target is the same tunnel, another one is a conflict.
     async fn same_again(
         &self,
-        wish: &BookRow,
+        wish: &Wish,
         there: BookRow,
     ) -> Result<(TunnelJson, bool), ApiError> {
+        let (policy, wish) = (wish.policy.as_ref(), &wish.row);
         if wish.target != there.target {
             let detail = format!("{} leads to {} already", name_of(&there), there.target);
             return Err(ApiError::new(Code::Conflict, detail));
@@ -208,12 +216,20 @@ impl Client {
             there.yes_expose = true;
             self.book.put(there.clone()).await?;
         }
+        // Who says who may visit gets that, also of a tunnel that is there.
+        if there.state != BookState::Open {
+            if let Some(policy) = policy {
+                there.policy = Arc::new(policy.clone());
+            }
+            self.look_again(&there).await?;
+            there = self.bind_and_wait(there).await?;
+        }
+        // The server may know it from an earlier try, with another policy.
+        if let Some(policy) = policy.filter(|policy| **policy != *there.policy) {
+            there = self.put_policy(there, policy, Vec::new()).await?;
+        }
         self.look_again(&there).await?;
-        let row = if there.state == BookState::Open {
-            there
-        } else {
-            self.bind_and_wait(there).await?
-        };
+        let row = there;
         Ok((self.with_findings(&row).await, false))
     }
 

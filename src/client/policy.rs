@@ -9,6 +9,7 @@ use crate::admin::ApiError;
 use crate::admin::types::{PolicyAsk, ShareLinkAsk, ShareLinkJson, TunnelJson};
 use crate::codes::Code;
 use crate::engine::book::{BookRow, BookState};
+use crate::engine::policy::Policy;
 use crate::times::{Clock, WallTime, parse_duration};
 use crate::wire::{Capabilities, Control, Set, Share, Shared};
 
@@ -54,17 +55,29 @@ impl Client {
         ask: PolicyAsk,
     ) -> Result<TunnelJson, ApiError> {
         let row = self.living(&key).await?;
+        let row = self.put_policy(row, &ask.policy, ask.parts).await?;
+        Ok(self.book.json(&row, self.link_up()))
+    }
+
+    /// The tunnel as it is when the server has put these parts of a policy in force.
+    pub(super) async fn put_policy(
+        &self,
+        row: BookRow,
+        policy: &Policy,
+        parts: Vec<String>,
+    ) -> Result<BookRow, ApiError> {
+        self.link_within(LINK_WITHIN).await?;
+        self.needs_policies()?;
         let (request, answer) = self.requests.ask(Question::Set(row.id));
         let message = Control::Set(Set {
             request,
             tunnel: row.id,
-            policy: ask.policy.to_text(),
-            parts: ask.parts,
+            policy: policy.to_text(),
+            parts,
         });
         let answer = self.ask(request, message, answer)?;
         let set = answer_within(answer, ANSWER_WITHIN, "changing the policy").await?;
-        let row = set.unwrap_or(row);
-        Ok(self.book.json(&row, self.link_up()))
+        Ok(set.unwrap_or(row))
     }
 
     /// Makes a share link.

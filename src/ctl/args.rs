@@ -8,6 +8,7 @@ use clap::{Args as ClapArgs, Parser, Subcommand};
 use clap_complete::ArgValueCandidates as Candidates;
 
 use super::complete;
+use super::policy_args::{PolicyFlags, SetArgs};
 use crate::names::{Generation, Slug, TunnelId};
 use crate::times::{WallTime, parse_duration};
 
@@ -21,6 +22,14 @@ pub(super) const EXAMPLES: &[(&str, &str)] = &[
     (
         "wormkeyctl open 3000 --name blog --expires 30m",
         "under a name of its own, for half an hour",
+    ),
+    (
+        "wormkeyctl open 3000 --auth --visitor-rate 10/s",
+        "behind a password that is printed once, and slowed down",
+    ),
+    (
+        "wormkeyctl set blog --allow 203.0.113.0/24",
+        "from now on for one network only",
     ),
     (
         "wormkeyctl open tcp 22",
@@ -97,12 +106,13 @@ pub enum Command {
     },
     /// Open a tunnel to a local service and print its address
     ///
-    /// The same name and target again is the same tunnel, and no error.
-    Open(OpenArgs),
+    /// The same name and target again is the same tunnel, and no error; who may visit is then what this
+    /// line says, if it says anything of it.
+    Open(Box<OpenArgs>),
     /// Start a command, open a tunnel to its port, close it when the command ends
     ///
     /// Ends with the command's own exit status.
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// List the tunnels that live
     List {
         /// Also those that are over
@@ -115,6 +125,12 @@ pub enum Command {
         #[arg(value_name = "SLUG", value_parser = tunnel_key, add = Candidates::new(complete::tunnels))]
         tunnel: String,
     },
+    /// Change who may visit a tunnel, and what it lets through
+    ///
+    /// In force for the next visit; visits that it no longer lets through are cut. Each flag replaces the
+    /// part that it names, and the rest stays. While the server is away nothing comes in and nothing is
+    /// changed: exit 7.
+    Set(Box<SetArgs>),
     /// Close a tunnel; remembered while the server is away
     #[command(override_usage = "wormkeyctl close <SLUG>|--all")]
     Close {
@@ -348,6 +364,9 @@ pub struct OpenArgs {
     /// file:/dir, tcp://…, udp://… or tls://…; or two words such as http 3000 or tcp 22
     #[arg(required = true, num_args = 1..=2, value_name = "TARGET")]
     pub target: Vec<String>,
+    /// Print what the flags about visitors come to, without secrets, and do nothing
+    #[arg(long)]
+    pub print_policy: bool,
     /// How it is opened.
     #[command(flatten)]
     pub flags: OpenFlags,
@@ -409,6 +428,9 @@ pub struct OpenFlags {
     /// Show the address as a QR code, on standard error
     #[arg(long)]
     pub qr: bool,
+    /// Who may visit.
+    #[command(flatten)]
+    pub policy: PolicyFlags,
 }
 
 fn slug(text: &str) -> Result<String, String> {
@@ -417,7 +439,7 @@ fn slug(text: &str) -> Result<String, String> {
         .map_err(|err| err.to_string())
 }
 
-fn tunnel_key(text: &str) -> Result<String, String> {
+pub(super) fn tunnel_key(text: &str) -> Result<String, String> {
     if text.parse::<TunnelId>().is_ok() {
         return Ok(text.to_owned());
     }

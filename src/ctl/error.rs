@@ -146,7 +146,7 @@ impl CtlError {
     pub(super) fn fix(&self) -> String {
         match self {
             Self::Usage { fix, .. } => fix.clone(),
-            Self::Read { .. } => "give the token itself, @FILE, or - for standard input".to_owned(),
+            Self::Read { .. } => "check its name, and whether you may read it".to_owned(),
             Self::Call { role, err } => call_fix(*role, err),
             Self::NotAllClosed { .. } => "wormkeyctl list shows those that are left".to_owned(),
             Self::PortTaken { port } => {

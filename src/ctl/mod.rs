@@ -28,6 +28,8 @@ mod log_level;
 mod logs;
 pub mod man;
 mod open;
+mod policy;
+pub mod policy_args;
 mod qr;
 mod run;
 mod server;
@@ -132,10 +134,11 @@ async fn command(cli: &mut Cli, command: Command) -> Result<u8, CtlError> {
             status::join(cli, &token, replace, start).await?;
         }
         Command::Leave { forget_key } => status::leave(cli, forget_key).await?,
-        Command::Open(args) => open::open(cli, args).await?,
-        Command::Run(args) => return run::run(cli, args).await,
+        Command::Open(args) => open::open(cli, *args).await?,
+        Command::Run(args) => return run::run(cli, *args).await,
         Command::List { all } => tunnels::list(cli, all).await?,
         Command::Show { tunnel } => tunnels::show(cli, &tunnel).await?,
+        Command::Set(args) => policy::set(cli, *args).await?,
         Command::Close { tunnel, all: _ } => match tunnel {
             Some(key) => tunnels::close(cli, &key).await?,
             None => tunnels::close_all(cli).await?,

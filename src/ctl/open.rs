@@ -8,9 +8,11 @@ use super::args::{OpenArgs, OpenFlags};
 use super::ask::open_ask;
 use super::error::CtlError;
 use super::io::Signals;
+use super::policy::{Compiled, Credentials};
 use super::text::{ClosedBy, opened};
-use super::{Cli, qr, watch};
+use super::{Cli, policy, qr, watch};
 use crate::admin::types::{OpenAsk, TunnelJson};
+use crate::names::Target;
 use crate::times::parse_duration;
 
 /// What the daemon may take besides waiting for the service.
@@ -22,10 +24,15 @@ const WAIT_FOR: Duration = Duration::from_secs(60);
 const LATE: Duration = Duration::from_secs(1);
 
 pub(super) async fn open(cli: &mut Cli, args: OpenArgs) -> Result<(), CtlError> {
-    let ask = open_ask(&args.target, &args.flags, &cli.io.current_dir)?;
+    let mut ask = open_ask(&args.target, &args.flags, &cli.io.current_dir)?;
+    let compiled = compiled(cli, &mut ask, &args.flags)?;
+    if args.print_policy {
+        return cli.document(&compiled.policy.unwrap_or_default().shown());
+    }
+    let made = compiled.made;
     if !args.flags.watch {
         let tunnel = ask_for(cli, &ask).await?;
-        return announce(cli, &tunnel, &args.flags, ClosedBy::Command);
+        return announce(cli, &tunnel, made.as_ref(), &args.flags, ClosedBy::Command);
     }
     // Caught before the tunnel is there: Ctrl-C at any moment must not leave it behind.
     let mut signals = Signals::listen(&mut cli.io).map_err(CtlError::System)?;
@@ -34,7 +41,7 @@ pub(super) async fn open(cli: &mut Cli, args: OpenArgs) -> Result<(), CtlError> 
     let Ok(tunnel) = ask_unless(cli, &ask, signals.next()).await? else {
         return Ok(());
     };
-    let watched = match announce(cli, &tunnel, &args.flags, ClosedBy::CtrlC) {
+    let watched = match announce(cli, &tunnel, made.as_ref(), &args.flags, ClosedBy::CtrlC) {
         Ok(()) => watch::until_signal(cli, &tunnel, events, &mut signals).await,
         Err(err) => Err(err),
     };
@@ -48,6 +55,20 @@ pub(super) async fn open(cli: &mut Cli, args: OpenArgs) -> Result<(), CtlError> 
         closed = watch::close(cli, &tunnel, true) => closed?,
     }
     watched.map(|_| ())
+}
+
+/// What the flags say of visitors, put into what is asked.
+pub(super) fn compiled(
+    cli: &Cli,
+    ask: &mut OpenAsk,
+    flags: &OpenFlags,
+) -> Result<Compiled, CtlError> {
+    let compiled = policy::compile(cli, &flags.policy)?;
+    if let Ok(target) = ask.target.parse::<Target>() {
+        policy::check_kind(target.kind(), compiled.policy.as_ref())?;
+    }
+    ask.policy = compiled.policy.clone();
+    Ok(compiled)
 }
 
 /// Asks, unless `stop` comes first. Then an answer that is on its way already is waited for, so that
@@ -97,6 +118,7 @@ async fn ask_for(cli: &mut Cli, ask: &OpenAsk) -> Result<TunnelJson, CtlError> {
 pub(super) fn announce(
     cli: &mut Cli,
     tunnel: &TunnelJson,
+    made: Option<&Credentials>,
     flags: &OpenFlags,
     by: ClosedBy,
 ) -> Result<(), CtlError> {
@@ -111,8 +133,9 @@ pub(super) fn announce(
         }
     }
     if cli.json {
-        return cli.document(tunnel);
+        return cli.document(&policy::document(tunnel, made)?);
     }
     let lines = opened(tunnel, &cli.times(), by);
-    cli.lines(&lines)
+    cli.lines(&lines)?;
+    policy::tell_made(cli, made)
 }

@@ -17,7 +17,7 @@ use super::args::{OpenFlags, RunArgs};
 use super::ask::open_ask;
 use super::error::CtlError;
 use super::io::{Signal, Signals};
-use super::open::{announce, ask_unless};
+use super::open::{announce, ask_unless, compiled};
 use super::text::ClosedBy;
 use super::watch::{Seen, Watch};
 use super::{Cli, watch};
@@ -33,7 +33,8 @@ const CONNECT: Duration = Duration::from_secs(1);
 const GRACE: Duration = Duration::from_secs(10);
 
 pub(super) async fn run(cli: &mut Cli, args: RunArgs) -> Result<u8, CtlError> {
-    let ask = open_ask(&[args.port.to_string()], &args.flags, &cli.io.current_dir)?;
+    let mut ask = open_ask(&[args.port.to_string()], &args.flags, &cli.io.current_dir)?;
+    let made = compiled(cli, &mut ask, &args.flags)?.made;
     let within = match &args.flags.wait_timeout {
         Some(text) => parse_duration(text).unwrap_or(PORT_DEADLINE),
         None => PORT_DEADLINE,
@@ -74,7 +75,7 @@ pub(super) async fn run(cli: &mut Cli, args: RunArgs) -> Result<u8, CtlError> {
         }
     };
     // When nobody reads our output any more, the command goes on all the same.
-    if let Err(err) = announce(cli, &tunnel, &args.flags, ClosedBy::Child) {
+    if let Err(err) = announce(cli, &tunnel, made.as_ref(), &args.flags, ClosedBy::Child) {
         cli.report(&err);
     }
     let status = serve(cli, &mut child, watch).await;

@@ -4,6 +4,7 @@ mod human;
 mod json;
 mod logs;
 mod manual;
+mod policies;
 mod running;
 mod usage;
 mod watching;

@@ -134,7 +134,13 @@ pub(super) async fn show(cli: &mut Cli, key: &str) -> Result<(), CtlError> {
     let name = tunnel.slug.clone().unwrap_or_else(|| tunnel.id.to_string());
     let heading = cli.style.bold(&super::text::clean(&name));
     cli.line(&heading)?;
-    let lines = facts(&described(&tunnel, &cli.times()), "  ", cli.style);
+    let mut described = described(&tunnel, &cli.times());
+    // What it lets through stands before the id, which is last.
+    let rules = tunnel.policy.iter().flat_map(super::policy::facts);
+    let rules = rules.map(|(name, text)| (name, Some(text)));
+    let last = described.len() - 1;
+    described.splice(last..last, rules);
+    let lines = facts(&described, "  ", cli.style);
     cli.lines(&lines)?;
     for warning in &tunnel.warnings {
         cli.hint(&format!("warning: {warning}"));

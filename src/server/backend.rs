@@ -538,7 +538,7 @@ pub(super) fn tunnel_json(engine: &Engine, view: &TunnelView, now: Now) -> Tunne
         visits_total: 0,
         public_port: row.public_port,
         proxy_protocol: None,
-        policy: Some((*row.policy).clone()),
+        policy: Some(row.policy.shown()),
         device: Some(row.device),
         user: engine.user_name(row.user).map(str::to_owned),
         probe: None,

@@ -7,6 +7,7 @@ use std::str::FromStr;
 
 use ::http::Method;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::headers::{self, Cors, HeaderRules, SecureHeaders, Webhook, WebhookKind};
 use super::{AuthUser, POLICY_MAX, Part, Policy, ShareUse};
@@ -203,25 +204,95 @@ pub(super) fn text(policy: &Policy) -> String {
     serde_json::to_string(&written(policy)).expect("texts and numbers always serialise")
 }
 
+/// What stands where something is that is not shown.
+const HIDDEN: &str = "[redacted]";
+
+pub(super) fn shown(policy: &Policy) -> Value {
+    let mut document = written(policy);
+    for user in &mut document.auth {
+        user.hash = HIDDEN.into();
+    }
+    if let Some(webhook) = &mut document.webhook {
+        webhook.secret = HIDDEN.into();
+    }
+    serde_json::to_value(document).expect("texts and numbers always serialise")
+}
+
 pub(super) fn replace(
     policy: &Policy,
     parts: &[&str],
     with: &Policy,
 ) -> Result<Policy, PolicyError> {
-    let value = |policy| match serde_json::to_value(written(policy)) {
-        Ok(serde_json::Value::Object(map)) => map,
-        _ => serde_json::Map::new(),
-    };
+    let value =
+        |policy| serde_json::to_value(written(policy)).expect("texts and numbers always serialise");
     let (mut new, with) = (value(policy), value(with));
     for part in parts {
-        new.remove(*part);
-        if let Some(value) = with.get(*part) {
-            new.insert((*part).to_owned(), value.clone());
+        // A slip would change nothing without a word.
+        if !PARTS.contains(part) {
+            let known = PARTS.join(", ");
+            return Err(one("parts", format!("{part:?} is none; there are {known}")));
+        }
+        let path: Vec<&str> = part.split('.').collect();
+        let value = path.iter().try_fold(&with, |value, name| value.get(*name));
+        put(&mut new, &path, value);
+    }
+    parse(&new.to_string())
+}
+
+/// Puts a value, or none, where a path of names leads.
+fn put(at: &mut Value, path: &[&str], value: Option<&Value>) {
+    let (Value::Object(map), Some((name, rest))) = (at, path.split_first()) else {
+        return;
+    };
+    match (rest.is_empty(), value) {
+        (true, None) => drop(map.remove(*name)),
+        (true, Some(value)) => drop(map.insert((*name).to_owned(), value.clone())),
+        (false, None) => {
+            if let Some(below) = map.get_mut(*name) {
+                put(below, rest, None);
+            }
+        }
+        (false, value) => {
+            let below = map.entry((*name).to_owned());
+            put(
+                below.or_insert_with(|| Value::Object(serde_json::Map::new())),
+                rest,
+                value,
+            );
         }
     }
-    let new = serde_json::Value::Object(new).to_string();
-    parse(&new)
 }
+
+/// The names of all parts that `set` can change.
+const PARTS: &[&str] = &[
+    "auth",
+    "allow",
+    "deny",
+    "methods",
+    "allow_paths",
+    "deny_paths",
+    "share",
+    "limits",
+    "limits.tunnel",
+    "limits.tunnel.rate",
+    "limits.tunnel.concurrency",
+    "limits.tunnel.bandwidth",
+    "limits.visitor",
+    "limits.visitor.rate",
+    "limits.visitor.concurrency",
+    "limits.visitor.bandwidth",
+    "request_headers",
+    "request_headers.set",
+    "request_headers.remove",
+    "response_headers",
+    "response_headers.set",
+    "response_headers.remove",
+    "secure_headers",
+    "cors",
+    "webhook",
+    "cookie_domain",
+    "shadow",
+];
 
 /// Collects problems.
 #[derive(Default)]

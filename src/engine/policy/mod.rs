@@ -9,6 +9,7 @@
 //! | `decide` | [`decide`]: suspended → networks → methods → paths → auth and share → limits |
 //! | `rule` | the rule that decided |
 //! | `share` | links that let somebody in for a while |
+//! | `words` | what people write instead of the document: flags and keys |
 
 mod auth;
 mod cidr;
@@ -20,6 +21,7 @@ mod rule;
 pub mod share;
 #[cfg(test)]
 mod tests;
+mod words;
 
 use std::collections::BTreeSet;
 
@@ -32,6 +34,7 @@ pub use document::{PolicyError, PolicyProblem};
 pub use headers::{Cors, HeaderRules, SecureHeaders, Webhook, WebhookKind};
 pub use paths::{PathPattern, PatternError, Readings};
 pub use rule::{Part, RuleId, Scope};
+pub use words::{HeaderWords, LimitWords, PolicyWords, webhook_source};
 
 use super::limits::Limit;
 
@@ -81,6 +84,11 @@ impl Policy {
     /// The one text of this policy.
     pub fn to_text(&self) -> String {
         document::text(self)
+    }
+
+    /// The document as it may be shown: what stands for a password or signs is not in it.
+    pub fn shown(&self) -> serde_json::Value {
+        document::shown(self)
     }
 
     /// Whether it allows and leaves everything.
@@ -177,7 +185,7 @@ impl Policy {
     }
 
     /// A copy without the parts whose names are given, as the document calls them (`auth`, `allow`,
-    /// `limits`…), and with those of another policy instead: what `set` does.
+    /// `limits`, `limits.tunnel.rate`…), and with those of another policy instead: what `set` does.
     pub fn replace(&self, parts: &[&str], with: &Self) -> Result<Self, PolicyError> {
         document::replace(self, parts, with)
     }

@@ -326,6 +326,32 @@ fn set_replaces_the_parts_it_names() {
     );
     let without = old.replace(&["methods"], &new).unwrap();
     assert_eq!(without, policy(r#"{"deny":["10.0.0.0/8"]}"#));
+    let limited =
+        policy(r#"{"limits":{"tunnel":{"rate":"5/s","concurrency":2},"visitor":{"rate":"1/s"}}}"#);
+    let faster = policy(r#"{"limits":{"tunnel":{"rate":"9/s"}}}"#);
+    let changed = ["limits.tunnel.rate", "limits.visitor", "cors"];
+    assert_eq!(
+        limited.replace(&changed, &faster).unwrap(),
+        policy(r#"{"limits":{"tunnel":{"rate":"9/s","concurrency":2}}}"#)
+    );
+    let begun = old.replace(&["limits.tunnel.rate"], &faster).unwrap();
+    assert_eq!(begun.tunnel_limit(), faster.tunnel_limit());
+    assert!(old.replace(&["authh"], &new).is_err(), "a slip is told");
+}
+
+#[test]
+fn what_is_shown_has_no_secrets() {
+    let full = policy(
+        r#"{"auth":[{"user":"bob","hash":"HASH"}],"methods":["GET"],
+            "webhook":{"kind":"github","secret":"s3cret"}}"#,
+    );
+    assert_eq!(
+        full.shown(),
+        serde_json::json!({
+            "auth": [{"user": "bob", "hash": "[redacted]"}], "methods": ["GET"],
+            "webhook": {"kind": "github", "secret": "[redacted]"},
+        })
+    );
 }
 
 fn any_path() -> impl Strategy<Value = String> {
