@@ -6,10 +6,12 @@ use tracing::{info, warn};
 
 use crate::config::DeclaredTunnel;
 use crate::engine::book::{BookRow, BookState};
+use crate::engine::policy::Policy;
 use crate::names::TunnelId;
 use crate::times::Clock;
 
 use super::Client;
+use super::rules::{policy_aside, with_policy};
 
 /// What has to happen to make one entry true.
 #[derive(Debug, PartialEq)]
@@ -60,8 +62,25 @@ impl Client {
     async fn declare_one(self: &Arc<Self>, entry: &DeclaredTunnel) -> Option<String> {
         let there = self.book.find(entry.name.as_str());
         let name = &entry.name;
-        match step(entry, there.as_ref()) {
-            Step::Nothing => None,
+        let had = there.as_ref().map(|row| Arc::clone(&row.policy));
+        let policy = match policy_aside(&entry.rules, had).await {
+            Ok(policy) => policy,
+            // Without its rules it would be open to everybody.
+            Err(err) => {
+                let problem = format!("tunnel {name}: {err}; nothing of it changes");
+                self.note_problem(problem.clone());
+                return Some(problem);
+            }
+        };
+        let step = step(entry, there.as_ref());
+        let ruled = match &there {
+            Some(row) if matches!(step, Step::Nothing | Step::Repoint) => {
+                self.rule(row, &policy).await
+            }
+            _ => None,
+        };
+        match step {
+            Step::Nothing => ruled,
             Step::Expired => Some(format!(
                 "{name} has expired; change its entry to open it again"
             )),
@@ -77,21 +96,43 @@ impl Client {
                     host: entry.host.clone(),
                     yes_expose: entry.yes_expose,
                     proxy_protocol: entry.proxy_protocol,
-                    ..there?
+                    ..self.book.row(there?.id)?
                 };
                 self.put_declared(row, false).await;
                 Some(format!("{name} leads to {} now", entry.target))
             }
             Step::Reopen => {
                 self.end_declared(there?.id).await;
-                self.put_declared(row_of(entry), true).await;
+                self.put_declared(with_policy(row_of(entry), policy), true)
+                    .await;
                 Some(format!("{name} opens anew: its settings changed"))
             }
             Step::Open => {
-                self.put_declared(row_of(entry), true).await;
+                self.put_declared(with_policy(row_of(entry), policy), true)
+                    .await;
                 Some(format!("{name} opens, to {}", entry.target))
             }
         }
+    }
+
+    /// Makes a tunnel that is there let through what its entry says.
+    async fn rule(self: &Arc<Self>, row: &BookRow, policy: &Policy) -> Option<String> {
+        if *row.policy == *policy {
+            self.want_nothing(row.id);
+            return None;
+        }
+        if row.state == BookState::Opening {
+            // The server hears it when it hears of the tunnel.
+            let fresh = with_policy(row.clone(), policy.clone());
+            if let Err(err) = self.book.put(fresh).await {
+                warn!(tunnel = %row.id, %err, "declared rules not stored");
+            }
+        }
+        self.want_policy(row.id, policy.clone());
+        Some(format!(
+            "{} has new rules for visitors",
+            super::name_of(row)
+        ))
     }
 
     async fn put_declared(self: &Arc<Self>, row: BookRow, bind: bool) {
@@ -202,6 +243,7 @@ mod tests {
             public_port: None,
             yes_expose: false,
             proxy_protocol: None,
+            rules: crate::config::DeclaredRules::default(),
         }
     }
 

@@ -16,6 +16,7 @@ mod open;
 mod policy;
 mod probe;
 mod requests;
+mod rules;
 mod session;
 #[cfg(test)]
 mod tests;
@@ -81,6 +82,8 @@ pub(crate) struct Client {
     current: Mutex<Option<Current>>,
     /// Share links on their way to who asked.
     shares: policy::Shares,
+    /// Policies of declared tunnels that the server is still to be told of.
+    wanted: rules::Wanted,
     /// How the link stands, for status.
     standing: watch::Sender<LinkJson>,
     /// Moves when the enrolment changes: links of the old one end.
@@ -151,6 +154,7 @@ impl Running {
             started_at: Clock.now().wall,
             current: Mutex::new(None),
             shares: policy::Shares::default(),
+            wanted: rules::Wanted::default(),
             standing: watch::channel(LinkJson::default()).0,
             epoch: watch::channel(0).0,
             handed: Mutex::new(None),

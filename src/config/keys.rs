@@ -490,6 +490,101 @@ const CLIENT: &[Key] = &[
         "false",
         "Whether it is public even if it should not be: the client looks for open databases, debug consoles and the like, and keeps them back.",
     ),
+    bare(
+        "tunnel.auth",
+        "Users and files whose first lines are their passwords, such as \"bob:@/etc/wormkey/bob\": visitors log \
+         in with one of them (HTTP Basic). Only a hash leaves this machine.",
+    ),
+    key(
+        "tunnel.share",
+        "false",
+        "Whether only visitors with a share link come in, or with a password where auth asks for one.",
+    ),
+    bare("tunnel.allow", "The only networks that may visit."),
+    bare(
+        "tunnel.deny",
+        "Networks that may not visit, whatever is allowed.",
+    ),
+    bare("tunnel.allow_methods", "The only methods that pass."),
+    bare(
+        "tunnel.allow_paths",
+        "The only paths that pass: * is one segment, /** all below.",
+    ),
+    bare(
+        "tunnel.deny_paths",
+        "Paths that do not pass, however they are written.",
+    ),
+    bare(
+        "tunnel.rate",
+        "The most visits of all visitors together: \"50/s\", \"100/m\", \"10/h\".",
+    ),
+    bare(
+        "tunnel.burst",
+        "How many of them at once; one second's worth if absent, at least 1.",
+    ),
+    bare("tunnel.concurrency", "The most visits that go on at once."),
+    bare(
+        "tunnel.bandwidth",
+        "The most bytes a second each way: \"500KB\", \"5MiB\".",
+    ),
+    bare(
+        "tunnel.visitor_rate",
+        "The same as rate for each visitor address; IPv6 by /64.",
+    ),
+    bare(
+        "tunnel.visitor_burst",
+        "The same as burst for each visitor address.",
+    ),
+    bare(
+        "tunnel.visitor_concurrency",
+        "The same as concurrency for each visitor address.",
+    ),
+    bare(
+        "tunnel.visitor_bandwidth",
+        "The same as bandwidth for each visitor address.",
+    ),
+    bare(
+        "tunnel.set_request_headers",
+        "Fields to set on requests, such as { X-Team = \"web\" }.",
+    ),
+    bare(
+        "tunnel.remove_request_headers",
+        "Fields to take out of requests.",
+    ),
+    bare("tunnel.set_response_headers", "Fields to set on responses."),
+    bare(
+        "tunnel.remove_response_headers",
+        "Fields to take out of responses.",
+    ),
+    key(
+        "tunnel.secure_headers",
+        "false",
+        "true, or a content security policy: tells browsers to be careful (HSTS, nosniff, frame-ancestors, a \
+         referrer policy).",
+    ),
+    bare(
+        "tunnel.cors",
+        "Origins whose scripts may read responses, or \"*\".",
+    ),
+    bare(
+        "tunnel.verify_webhook",
+        "Only requests signed with the secret in a file pass: \"github:@/etc/wormkey/hook\", or stripe, slack, \
+         standard-webhooks.",
+    ),
+    key(
+        "tunnel.allow_cookie_domain",
+        "false",
+        "Whether the service may set cookies for the domain of all tunnels.",
+    ),
+    bare(
+        "tunnel.shadow",
+        "Parts that only tell what they would refuse, and let it pass: \"all\", or some of networks, methods, \
+         paths, auth, limits.",
+    ),
+    bare(
+        "tunnel.policy",
+        "A file with all of it as one JSON document; the other keys replace parts of it.",
+    ),
 ];
 
 impl ServerConfig {

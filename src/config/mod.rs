@@ -17,6 +17,7 @@ mod problem;
 mod reload;
 mod resolve;
 mod resolve_client;
+mod rules;
 mod section;
 mod sizes;
 mod values;
@@ -24,6 +25,7 @@ mod values;
 pub use acme::{AcmeConfig, AcmeDns, SingleProof};
 pub use keys::Key;
 pub use problem::{ConfigError, Problem};
+pub use rules::DeclaredRules;
 
 #[cfg(test)]
 mod tests;
@@ -348,4 +350,6 @@ pub struct DeclaredTunnel {
     pub yes_expose: bool,
     /// The PROXY header before each connection.
     pub proxy_protocol: Option<crate::engine::book::ProxyVersion>,
+    /// Who may visit.
+    pub rules: DeclaredRules,
 }

@@ -148,6 +148,7 @@ fn tunnel(section: &mut Section<'_>, name: Option<Slug>) -> Option<DeclaredTunne
             "is for tcp:// and tls:// targets; leave it out",
         );
     }
+    let rules = super::rules::rules(section, kind);
     Some(DeclaredTunnel {
         name: name?,
         target: target?,
@@ -159,6 +160,7 @@ fn tunnel(section: &mut Section<'_>, name: Option<Slug>) -> Option<DeclaredTunne
         public_port,
         yes_expose: yes_expose.unwrap_or_default(),
         proxy_protocol,
+        rules,
     })
 }
 

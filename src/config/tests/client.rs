@@ -41,10 +41,28 @@ fn declared_tunnels_take_open_s_flags() {
         [tunnel.labels]
         team = "web"
         env = "test"
+
+        [[tunnel]]
+        name = "locked"
+        target = 3001
+        auth = ["bob:@/etc/wormkey/bob"]
+        share = true
+        allow = ["203.0.113.0/24"]
+        deny_paths = ["/admin/**"]
+        allow_methods = ["GET"]
+        rate = "10/m"
+        burst = 5
+        visitor_concurrency = 3
+        bandwidth = "5MiB"
+        secure_headers = true
+        set_response_headers = { Cache-Control = "no-store" }
+        verify_webhook = "github:@/etc/wormkey/hook"
+        shadow = ["limits"]
+        policy = "@/etc/wormkey/policy.json"
         "#,
     )
     .unwrap();
-    let [blog, db] = &*config.tunnels else {
+    let [blog, db, locked] = &*config.tunnels else {
         panic!("{:?}", config.tunnels)
     };
     assert_eq!(blog.name.as_str(), "blog");
@@ -60,6 +78,20 @@ fn declared_tunnels_take_open_s_flags() {
     assert!(db.yes_expose && !blog.yes_expose);
     let labels = [("env", "test"), ("team", "web")];
     assert_eq!(db.labels, labels.map(|(k, v)| (k.into(), v.into())));
+    assert_eq!(blog.rules, crate::config::DeclaredRules::default());
+    assert_eq!(
+        locked.rules.passwords,
+        [("bob".into(), "/etc/wormkey/bob".into())]
+    );
+    assert_eq!(locked.rules.policy, Some("/etc/wormkey/policy.json".into()));
+    assert!(locked.rules.webhook.is_some());
+    assert_eq!(
+        locked.rules.words.compile().unwrap().to_text(),
+        r#"{"allow":["203.0.113.0/24"],"methods":["GET"],"deny_paths":["/admin/**"],"#.to_owned()
+            + r#""share":"required","limits":{"tunnel":{"rate":"10/m burst 5","bandwidth":5242880},"#
+            + r#""visitor":{"concurrency":3}},"response_headers":{"set":{"cache-control":"no-store"}},"#
+            + r#""secure_headers":{},"shadow":["limits"]}"#
+    );
 }
 
 #[test]
@@ -116,6 +148,22 @@ fn declared_tunnels_are_checked() {
         (
             "name = \"a\"\ntarget = 1\nlabels = { n = 1 }",
             "line 4: tunnel.labels.n: is a number; write it in quotes",
+        ),
+        (
+            "name = \"a\"\ntarget = 1\nauth = [\"bob:hunter2\"]",
+            "line 4: tunnel.auth: names no file; write \"bob:@/etc/wormkey/bob\", a file whose first line is the password",
+        ),
+        (
+            "name = \"a\"\ntarget = 1\ndeny = [\"x\"]",
+            "line 4: tunnel.deny: deny[0]: \"x\" is no network; write 10.0.0.0/8, 2001:db8::/32 or one address",
+        ),
+        (
+            "name = \"a\"\ntarget = 1\nvisitor_burst = 3",
+            "line 4: tunnel.visitor_burst: limits.visitor.burst: belongs to a rate; give that, too",
+        ),
+        (
+            "name = \"a\"\ntarget = \"tcp://22\"\nshare = true",
+            "line 3: tunnel.target: has networks and limits only, since it carries bytes; leave the other rules out",
         ),
         (
             "name = \"a\"\ntarget = 1\nexpire = \"1h\"",

@@ -40,15 +40,21 @@ pub enum AuthError {
 impl AuthUser {
     /// Checks both.
     pub fn new(name: &str, hash: &str) -> Result<Self, AuthError> {
+        Self::check_name(name)?;
+        Ok(Self {
+            name: name.to_owned(),
+            hash: PasswordHash::new(hash)?,
+        })
+    }
+
+    /// Whether HTTP Basic can carry a name.
+    pub fn check_name(name: &str) -> Result<(), AuthError> {
         let fits = (1..=64).contains(&name.chars().count());
         if !fits || name.contains(|c: char| c == ':' || c.is_control()) {
             let name = name.chars().take(64).collect();
             return Err(AuthError::Name { name });
         }
-        Ok(Self {
-            name: name.to_owned(),
-            hash: PasswordHash::new(hash)?,
-        })
+        Ok(())
     }
 
     /// The user name of HTTP Basic.
