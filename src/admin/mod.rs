@@ -43,8 +43,8 @@ pub use socket::{AdminSocket, SocketError};
 use checks::DoctorJson;
 use types::{
     AuditJson, ClientStatusJson, DeviceJson, EventJson, InviteAsk, InviteJson, JoinAsk, JoinJson,
-    OpenAsk, PolicyAsk, ReloadJson, ServerStatusJson, ShareLinkAsk, ShareLinkJson, TunnelJson,
-    UserJson, VisitPage,
+    OpenAsk, PolicyAsk, ReloadJson, ServerStatusJson, ShareJson, ShareLinkAsk, ShareLinkJson,
+    SuspendAsk, TunnelJson, UserJson, VisitPage,
 };
 
 /// Who calls, from the socket's peer credentials.
@@ -149,6 +149,10 @@ pub trait ClientBackend: CommonBackend {
         slug: Option<String>,
         limit: u32,
     ) -> impl Future<Output = Reply<VisitPage>> + Send;
+    /// The share links of a tunnel that are not over, by id or slug.
+    fn shares(&self, key: String) -> impl Future<Output = Reply<Vec<ShareJson>>> + Send;
+    /// Withdraws a share link, by id.
+    fn unshare(&self, caller: Caller, share: String) -> impl Future<Output = Reply<()>> + Send;
     /// How it stands.
     fn status(&self) -> impl Future<Output = Reply<ClientStatusJson>> + Send;
     /// Looks at all that it depends on. One at a time.
@@ -184,7 +188,7 @@ pub trait ServerBackend: CommonBackend {
     fn suspend(
         &self,
         caller: Caller,
-        what: String,
+        ask: SuspendAsk,
         on: bool,
     ) -> impl Future<Output = Reply<()>> + Send;
     /// Revokes a share link, a device or an invite, by id or by a device's name.

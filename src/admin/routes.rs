@@ -14,8 +14,8 @@ use super::checks::DoctorJson;
 use super::events::Watchers;
 use super::types::{
     AuditJson, ClientStatusJson, DeviceJson, InviteAsk, InviteJson, JoinAsk, JoinJson, OpenAsk,
-    PolicyAsk, ReloadJson, ServerStatusJson, ShareLinkAsk, ShareLinkJson, SuspendAsk, TunnelJson,
-    UserJson, VisitPage,
+    PolicyAsk, ReloadJson, ServerStatusJson, ShareJson, ShareLinkAsk, ShareLinkJson, SuspendAsk,
+    TunnelJson, UserJson, VisitPage,
 };
 use super::{
     ApiError, Caller, ClientBackend, CommonBackend, ServerBackend, backup, drain, figures, health,
@@ -66,7 +66,11 @@ pub(super) fn client<B: ClientBackend>(hub: Hub<B>) -> Router {
             "/v1/tunnels/{key}",
             get(show::<B>).delete(close::<B>).patch(set::<B>),
         )
-        .route("/v1/tunnels/{key}/shares", post(share::<B>))
+        .route(
+            "/v1/tunnels/{key}/shares",
+            get(shares::<B>).post(share::<B>),
+        )
+        .route("/v1/shares/{key}", delete(unshare::<B>))
         .route("/v1/status", get(client_status::<B>))
         .route("/v1/doctor", get(doctor::<B>).post(doctor::<B>))
         .route("/v1/visits", get(visits::<B>))
@@ -231,6 +235,25 @@ async fn share<B: ClientBackend>(
     Ok((StatusCode::CREATED, axum::Json(link)))
 }
 
+#[derive(Serialize)]
+struct Shares {
+    shares: Vec<ShareJson>,
+}
+
+async fn shares<B: ClientBackend>(State(hub): State<Hub<B>>, Key(key): Key) -> Answer<Shares> {
+    let shares = hub.backend.shares(key).await?;
+    Ok(axum::Json(Shares { shares }))
+}
+
+async fn unshare<B: ClientBackend>(
+    State(hub): State<Hub<B>>,
+    caller: Caller,
+    Key(key): Key,
+) -> Answer<Revoked> {
+    hub.backend.unshare(caller, key.clone()).await?;
+    Ok(axum::Json(Revoked { revoked: key }))
+}
+
 async fn server_set<B: ServerBackend>(
     State(hub): State<Hub<B>>,
     caller: Caller,
@@ -251,7 +274,7 @@ async fn suspend<B: ServerBackend>(
     caller: Caller,
     Json(ask): Json<SuspendAsk>,
 ) -> Answer<Suspension> {
-    keep(&hub, caller, ask.what, true).await
+    keep(&hub, caller, ask, true).await
 }
 
 async fn resume<B: ServerBackend>(
@@ -259,16 +282,21 @@ async fn resume<B: ServerBackend>(
     caller: Caller,
     Json(ask): Json<SuspendAsk>,
 ) -> Answer<Suspension> {
-    keep(&hub, caller, ask.what, false).await
+    keep(&hub, caller, ask, false).await
 }
 
 async fn keep<B: ServerBackend>(
     hub: &Hub<B>,
     caller: Caller,
-    what: String,
+    ask: SuspendAsk,
     suspended: bool,
 ) -> Answer<Suspension> {
-    hub.backend.suspend(caller, what.clone(), suspended).await?;
+    let long = |text: &String| text.chars().count() > 200 || text.contains(char::is_control);
+    if ask.reason.as_ref().is_some_and(long) {
+        return Err(usage("a reason is one line of at most 200 characters"));
+    }
+    let what = ask.what.clone();
+    hub.backend.suspend(caller, ask, suspended).await?;
     Ok(axum::Json(Suspension { what, suspended }))
 }
 

@@ -15,7 +15,7 @@ use super::log_level::{LogLevelAsk, LogLevelJson};
 use super::types::{
     AuditJson, ClientStatusJson, DeviceJson, EndsNextJson, EventJson, InviteAsk, InviteJson,
     JoinAsk, JoinJson, LinkJson, OpenAsk, PacketsJson, PolicyAsk, ReloadJson, ServerStatusJson,
-    ShareLinkAsk, ShareLinkJson, TunnelJson, UserJson, VisitJson, VisitPage,
+    ShareJson, ShareLinkAsk, ShareLinkJson, SuspendAsk, TunnelJson, UserJson, VisitJson, VisitPage,
 };
 use super::{
     ApiClient, ApiError, AuditAsk, Caller, ClientBackend, CommonBackend, EventStream,
@@ -374,6 +374,23 @@ impl ClientBackend for Fake {
         })
     }
 
+    async fn shares(&self, key: String) -> Result<Vec<ShareJson>, ApiError> {
+        self.called(format!("shares {key}"), None).await?;
+        self.find(&key)?;
+        Ok(vec![ShareJson {
+            id: "shr_1".to_owned(),
+            created_at: NOW,
+            expires_at: NOW.plus(Duration::from_secs(600)),
+            uses_left: Some(3),
+            methods: vec!["GET".to_owned()],
+            paths: vec!["/report/*".to_owned()],
+        }])
+    }
+
+    async fn unshare(&self, caller: Caller, share: String) -> Result<(), ApiError> {
+        self.called(format!("unshare {share}"), Some(caller)).await
+    }
+
     async fn status(&self) -> Result<ClientStatusJson, ApiError> {
         self.called("status", None).await?;
         let state = self.state();
@@ -429,6 +446,7 @@ impl ServerBackend for Fake {
             user: "alice".to_owned(),
             pin: "00".to_owned(),
             created_at: NOW,
+            suspended_at: None,
             revoked_at: None,
             link: "up".to_owned(),
             peer: Some("192.0.2.7:4433".to_owned()),
@@ -442,6 +460,7 @@ impl ServerBackend for Fake {
             id: UserId::from_bytes([2; 16]),
             name: "alice".to_owned(),
             created_at: NOW,
+            suspended_at: Some(NOW),
             devices: 1,
             tunnels: 2,
         }])
@@ -473,8 +492,9 @@ impl ServerBackend for Fake {
         self.find(&key)
     }
 
-    async fn suspend(&self, caller: Caller, what: String, on: bool) -> Result<(), ApiError> {
-        self.called(format!("suspend {what} {on}"), Some(caller))
+    async fn suspend(&self, caller: Caller, ask: SuspendAsk, on: bool) -> Result<(), ApiError> {
+        let (what, why) = (ask.what, ask.reason.unwrap_or_default());
+        self.called(format!("suspend {what} {on} {why}"), Some(caller))
             .await
     }
 

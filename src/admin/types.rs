@@ -19,7 +19,8 @@ pub struct TunnelJson {
     pub kind: String,
     /// Where it leads; null on the server, which never learns it.
     pub target: Option<String>,
-    /// `opening`, `open`, `held`, `offline`, `closing`, `closed`, `expired`; on a client also `withheld`,
+    /// `opening`, `open`, `held`, `offline`, `closing`, `closed`, `expired`; on a server also
+    /// `suspended`; on a client also `withheld`,
     /// while its origin should not be public.
     pub state: String,
     /// When it ends.
@@ -174,12 +175,32 @@ pub struct ShareLinkJson {
     pub expires_at: WallTime,
 }
 
+/// A row of `share --list`; the link itself is not shown again.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ShareJson {
+    /// `shr_…`
+    pub id: String,
+    /// When it was made.
+    pub created_at: WallTime,
+    /// When it stops working.
+    pub expires_at: WallTime,
+    /// How many visitors may still open it; null = any number.
+    pub uses_left: Option<u32>,
+    /// The only methods it is for; empty: all that the tunnel allows.
+    pub methods: Vec<String>,
+    /// The only paths it is for; empty: all that the tunnel allows.
+    pub paths: Vec<String>,
+}
+
 /// `POST /v1/suspend` and `/v1/resume` of a server.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SuspendAsk {
     /// A user, a device or a tunnel, by id or name.
     pub what: String,
+    /// Why, for the audit; at most 200 characters. Of a suspension only.
+    #[serde(default)]
+    pub reason: Option<String>,
 }
 
 /// `POST /v1/join`.
@@ -358,6 +379,9 @@ pub struct DeviceJson {
     pub pin: String,
     /// When it enrolled.
     pub created_at: WallTime,
+    /// Since when the operator keeps it from everything.
+    #[serde(default)]
+    pub suspended_at: Option<WallTime>,
     /// When it was revoked.
     pub revoked_at: Option<WallTime>,
     /// `up`, `dormant`, `away`.
@@ -377,6 +401,9 @@ pub struct UserJson {
     pub name: String,
     /// When it was made.
     pub created_at: WallTime,
+    /// Since when the operator keeps it from everything.
+    #[serde(default)]
+    pub suspended_at: Option<WallTime>,
     /// Devices that are not revoked.
     pub devices: u64,
     /// Open tunnels.

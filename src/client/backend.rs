@@ -10,7 +10,7 @@ use crate::admin::health::PartJson;
 use crate::admin::log_level::{LogLevelAsk, LogLevelJson};
 use crate::admin::types::{
     ClientStatusJson, EventJson, JoinAsk, JoinJson, LinkJson, OpenAsk, PacketsJson, PolicyAsk,
-    ReloadJson, ShareLinkAsk, ShareLinkJson, TunnelJson, VisitPage,
+    ReloadJson, ShareJson, ShareLinkAsk, ShareLinkJson, TunnelJson, VisitPage,
 };
 use crate::admin::{ApiError, Caller, ClientBackend, CommonBackend, EventStream, LogLevels};
 use crate::codes::Code;
@@ -221,6 +221,18 @@ impl ClientBackend for Backend {
         let link = self.run("share", client.share(key, ask)).await?;
         tracing::info!(uid = caller.uid, share = link.id, "share link made");
         Ok(link)
+    }
+
+    async fn shares(&self, key: String) -> Result<Vec<ShareJson>, ApiError> {
+        let client = Arc::clone(&self.client);
+        self.run("shares", client.shares_of(key)).await
+    }
+
+    async fn unshare(&self, caller: Caller, share: String) -> Result<(), ApiError> {
+        let client = Arc::clone(&self.client);
+        self.run("unshare", client.unshare(share.clone())).await?;
+        tracing::info!(uid = caller.uid, share, "share link withdrawn");
+        Ok(())
     }
 
     async fn status(&self) -> Result<ClientStatusJson, ApiError> {

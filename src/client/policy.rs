@@ -6,12 +6,13 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use crate::admin::ApiError;
-use crate::admin::types::{PolicyAsk, ShareLinkAsk, ShareLinkJson, TunnelJson};
+use crate::admin::types::{PolicyAsk, ShareJson, ShareLinkAsk, ShareLinkJson, TunnelJson};
 use crate::codes::Code;
 use crate::engine::book::{BookRow, BookState};
 use crate::engine::policy::Policy;
+use crate::names::TunnelId;
 use crate::times::{Clock, WallTime, parse_duration};
-use crate::wire::{Capabilities, Control, Set, Share, Shared};
+use crate::wire::{Capabilities, Control, Set, Share, ShareList, ShareNote, Shared, Unshare};
 
 use super::Client;
 use super::open::{ANSWER_WITHIN, answer_within};
@@ -22,13 +23,22 @@ const LINK_WITHIN: Duration = Duration::from_secs(5);
 
 /// Share links that have come and are to be handed to who asked.
 #[derive(Default)]
-pub(super) struct Shares(Mutex<HashMap<u64, Shared>>);
+pub(super) struct Shares {
+    made: Mutex<HashMap<u64, Shared>>,
+    told: Mutex<HashMap<u64, ShareList>>,
+}
 
 impl Shares {
     fn lock(&self) -> MutexGuard<'_, HashMap<u64, Shared>> {
-        self.0
+        self.made
             .lock()
             .expect("nothing panics while it holds the share links")
+    }
+
+    fn told(&self) -> MutexGuard<'_, HashMap<u64, ShareList>> {
+        self.told
+            .lock()
+            .expect("nothing panics while it holds the lists of share links")
     }
 }
 
@@ -124,6 +134,69 @@ impl Client {
         }
     }
 
+    /// The share links of a tunnel that are not over.
+    pub(super) async fn shares_of(
+        self: Arc<Self>,
+        key: String,
+    ) -> Result<Vec<ShareJson>, ApiError> {
+        let row = self.living(&key).await?;
+        let mut all: Vec<ShareJson> = Vec::new();
+        // A tunnel has 1000 at most; a server that told of more would be asked for ever.
+        while all.len() < 1000 {
+            let after = all.last().map(|share| share.id.clone());
+            let page = self.shares_page(row.id, after).await?;
+            if page.is_empty() {
+                break;
+            }
+            all.extend(page.into_iter().map(share_json));
+        }
+        Ok(all)
+    }
+
+    async fn shares_page(
+        &self,
+        tunnel: TunnelId,
+        after: Option<String>,
+    ) -> Result<Vec<ShareNote>, ApiError> {
+        let (request, answer) = self.requests.ask(Question::Shares);
+        let message = Control::Shares(crate::wire::Shares {
+            request,
+            tunnel,
+            after,
+        });
+        let answer = self.ask(request, message, answer)?;
+        let answered = answer_within(answer, ANSWER_WITHIN, "listing the share links").await;
+        let list = self.shares.told().remove(&request);
+        answered?;
+        let list = list.ok_or_else(|| {
+            ApiError::new(Code::Protocol, "the server gave no list with its answer")
+        })?;
+        Ok(list.shares)
+    }
+
+    /// The server tells of share links. A list that nobody waits for is not kept.
+    pub(super) fn share_list(&self, list: ShareList) {
+        let request = list.request;
+        let Some((Question::Shares, Some(waiter))) = self.requests.take(request) else {
+            return;
+        };
+        self.shares.told().insert(request, list);
+        if waiter.send(Ok(None)).is_err() {
+            self.shares.told().remove(&request);
+        }
+    }
+
+    /// Withdraws a share link; who came in with it is out.
+    pub(super) async fn unshare(self: Arc<Self>, share: String) -> Result<(), ApiError> {
+        self.link_within(LINK_WITHIN).await?;
+        self.needs_policies()?;
+        let (request, answer) = self.requests.ask(Question::Unshare);
+        let message = Control::Unshare(Unshare { request, share });
+        let answer = self.ask(request, message, answer)?;
+        answer_within(answer, ANSWER_WITHIN, "withdrawing the share link").await?;
+        Ok(())
+    }
+
     /// A tunnel that the server knows, over a link to a server that knows policies.
     async fn living(&self, key: &str) -> Result<BookRow, ApiError> {
         let none = || ApiError::new(Code::NotFound, format!("there is no tunnel {key}"));
@@ -143,5 +216,16 @@ impl Client {
         self.link_within(LINK_WITHIN).await?;
         self.needs_policies()?;
         Ok(row)
+    }
+}
+
+fn share_json(note: ShareNote) -> ShareJson {
+    ShareJson {
+        id: note.share,
+        created_at: WallTime::from_millis(note.created_at),
+        expires_at: WallTime::from_millis(note.expires_at),
+        uses_left: note.uses_left,
+        methods: note.methods,
+        paths: note.paths,
     }
 }

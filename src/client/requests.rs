@@ -22,6 +22,10 @@ pub(super) enum Question {
     Set(TunnelId),
     /// Make a share link.
     Share,
+    /// Tell of the share links of a tunnel.
+    Shares,
+    /// Withdraw a share link.
+    Unshare,
     /// Give up everything.
     Leave,
 }

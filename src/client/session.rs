@@ -179,6 +179,7 @@ impl Session {
         match message {
             Control::Bound(bound) => self.bound(client, bound).await,
             Control::Shared(shared) => client.shared(shared),
+            Control::ShareList(list) => client.share_list(list),
             Control::Closed(Closed { request }) => self.closed(client, request).await,
             Control::Error(f) => return self.fault(client, f).await,
             Control::Update(update) => client.updated(update).await,
@@ -232,7 +233,12 @@ impl Session {
                 .end(id, BookState::Closed, now)
                 .await
                 .map(|()| client.book.row(id)),
-            Question::Bind(_) | Question::Set(_) | Question::Share | Question::Leave => Ok(None),
+            Question::Bind(_)
+            | Question::Set(_)
+            | Question::Share
+            | Question::Shares
+            | Question::Unshare
+            | Question::Leave => Ok(None),
         };
         if let (Ok(Some(row)), Question::Close(_)) = (&answer, question) {
             client.tell_tunnel(row);
@@ -270,7 +276,7 @@ impl Session {
                     .await;
             }
             // Who asked is told; nothing else follows from it.
-            Question::Set(_) | Question::Share => {}
+            Question::Set(_) | Question::Share | Question::Shares | Question::Unshare => {}
             Question::Close(_) | Question::Leave => {
                 warn!(%code, detail, "server refused a request")
             }

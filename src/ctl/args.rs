@@ -9,7 +9,7 @@ use clap_complete::ArgValueCandidates as Candidates;
 
 use super::complete;
 use super::policy_args::{PolicyFlags, SetArgs};
-use crate::names::{Generation, Slug, TunnelId};
+use crate::names::{Generation, ShareId, Slug, TunnelId};
 use crate::times::{WallTime, parse_duration};
 
 /// Shown under `--help` and in the man page.
@@ -131,6 +131,15 @@ pub enum Command {
     /// part that it names, and the rest stays. While the server is away nothing comes in and nothing is
     /// changed: exit 7.
     Set(Box<SetArgs>),
+    /// Make a link that lets its holder into a tunnel for a while, and print it, this once
+    ///
+    /// The tunnel must ask for one (--share). A link never lets in more than the tunnel allows. While the
+    /// server is away none can be made: exit 7.
+    #[command(
+        override_usage = "wormkeyctl share <SLUG> --expires <DURATION> [--uses <N>] [--method <METHOD>] [--path <PATTERN>]\n       \
+                                wormkeyctl share <SLUG> --list\n       wormkeyctl share <SLUG> --revoke <SHARE>"
+    )]
+    Share(ShareArgs),
     /// Close a tunnel; remembered while the server is away
     #[command(override_usage = "wormkeyctl close <SLUG>|--all")]
     Close {
@@ -221,6 +230,21 @@ pub enum ServerCommand {
         #[arg(add = Candidates::new(complete::devices))]
         what: String,
     },
+    /// Keep a user, a device or a tunnel from everything, at once; its names stay
+    Suspend {
+        /// Its id or name
+        #[arg(value_name = "USER|DEVICE|SLUG")]
+        what: String,
+        /// Why, for the audit
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
+    },
+    /// Let a user, a device or a tunnel work again
+    Resume {
+        /// Its id or name
+        #[arg(value_name = "USER|DEVICE|SLUG")]
+        what: String,
+    },
     /// List all tunnels
     Tunnels {
         /// Also those that are over
@@ -293,6 +317,32 @@ pub enum ServerCommand {
         #[arg(long, value_name = "WHO")]
         actor: Option<String>,
     },
+}
+
+/// `share`.
+#[derive(Debug, ClapArgs)]
+pub struct ShareArgs {
+    /// The tunnel's name or id
+    #[arg(value_name = "SLUG", value_parser = tunnel_key)]
+    pub tunnel: String,
+    /// How long the link works, such as 10m
+    #[arg(long, value_name = "DURATION", value_parser = lasting, required_unless_present_any = ["list", "revoke"])]
+    pub expires: Option<String>,
+    /// How many visitors may open it; any number if absent
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub uses: Option<u32>,
+    /// Only for this method; may be given several times
+    #[arg(long = "method", value_name = "METHOD")]
+    pub methods: Vec<String>,
+    /// Only for this path: * is one segment, /** all below; may be given several times
+    #[arg(long = "path", value_name = "PATTERN", value_parser = path)]
+    pub paths: Vec<String>,
+    /// List the links that work
+    #[arg(long, conflicts_with_all = ["expires", "uses", "methods", "paths", "revoke"])]
+    pub list: bool,
+    /// Withdraw a link; who came in with it is out
+    #[arg(long, value_name = "SHARE", value_parser = share, conflicts_with_all = ["expires", "uses", "methods", "paths"])]
+    pub revoke: Option<String>,
 }
 
 /// What `generate` writes.
@@ -444,6 +494,12 @@ pub(super) fn tunnel_key(text: &str) -> Result<String, String> {
         return Ok(text.to_owned());
     }
     slug(text)
+}
+
+fn share(text: &str) -> Result<String, String> {
+    text.parse::<ShareId>()
+        .map(|_| text.to_owned())
+        .map_err(|err| err.to_string())
 }
 
 fn generation(text: &str) -> Result<String, String> {

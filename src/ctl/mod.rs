@@ -34,6 +34,7 @@ mod qr;
 mod run;
 mod server;
 pub mod setup;
+mod share;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -139,6 +140,7 @@ async fn command(cli: &mut Cli, command: Command) -> Result<u8, CtlError> {
         Command::List { all } => tunnels::list(cli, all).await?,
         Command::Show { tunnel } => tunnels::show(cli, &tunnel).await?,
         Command::Set(args) => policy::set(cli, *args).await?,
+        Command::Share(args) => share::share(cli, args).await?,
         Command::Close { tunnel, all: _ } => match tunnel {
             Some(key) => tunnels::close(cli, &key).await?,
             None => tunnels::close_all(cli).await?,
@@ -169,6 +171,8 @@ async fn server_command(cli: &mut Cli, command: ServerCommand) -> Result<u8, Ctl
         ServerCommand::Users => server::users(cli).await,
         ServerCommand::Devices => server::devices(cli).await,
         ServerCommand::Revoke { what } => server::revoke(cli, &what).await,
+        ServerCommand::Suspend { what, reason } => server::suspend(cli, &what, reason, true).await,
+        ServerCommand::Resume { what } => server::suspend(cli, &what, None, false).await,
         ServerCommand::Tunnels { all } => tunnels::list(cli, all).await,
         ServerCommand::Close { tunnel } => tunnels::close(cli, &tunnel).await,
         ServerCommand::Status => figures::server_status(cli).await,

@@ -7,7 +7,7 @@ use super::Cli;
 use super::error::CtlError;
 use super::text::{clean, table};
 use crate::admin::ApiClient;
-use crate::admin::types::{AuditJson, DeviceJson, InviteAsk, InviteJson, UserJson};
+use crate::admin::types::{AuditJson, DeviceJson, InviteAsk, InviteJson, SuspendAsk, UserJson};
 
 pub(super) async fn invite(
     cli: &mut Cli,
@@ -69,6 +69,7 @@ pub(super) async fn users(cli: &mut Cli) -> Result<(), CtlError> {
         .map(|user| {
             vec![
                 user.name.clone(),
+                (user.suspended_at).map_or_else(|| "active".into(), |_| "suspended".into()),
                 user.devices.to_string(),
                 user.tunnels.to_string(),
                 times.at(user.created_at),
@@ -76,7 +77,7 @@ pub(super) async fn users(cli: &mut Cli) -> Result<(), CtlError> {
             ]
         })
         .collect();
-    let head = ["NAME", "DEVICES", "TUNNELS", "SINCE", "ID"];
+    let head = ["NAME", "STATE", "DEVICES", "TUNNELS", "SINCE", "ID"];
     let lines = table(&head, &rows, cli.style);
     cli.lines(&lines)
 }
@@ -106,6 +107,8 @@ pub(super) async fn devices(cli: &mut Cli) -> Result<(), CtlError> {
         .map(|device| {
             let link = if device.revoked_at.is_some() {
                 "revoked".to_owned()
+            } else if device.suspended_at.is_some() {
+                "suspended".to_owned()
             } else {
                 device.link.clone()
             };
@@ -135,6 +138,32 @@ pub(super) async fn revoke(cli: &mut Cli, what: &str) -> Result<(), CtlError> {
         return cli.document(&answer);
     }
     cli.line(&format!("revoked {}", clean(what)))
+}
+
+/// `suspend`, and `resume`.
+pub(super) async fn suspend(
+    cli: &mut Cli,
+    what: &str,
+    reason: Option<String>,
+    on: bool,
+) -> Result<(), CtlError> {
+    let (path, done) = match on {
+        true => ("/v1/suspend", "suspended"),
+        false => ("/v1/resume", "resumed"),
+    };
+    let ask = SuspendAsk {
+        what: what.to_owned(),
+        reason,
+    };
+    let (_, answer): (_, Value) = cli
+        .api
+        .post(path, &ask)
+        .await
+        .map_err(|err| cli.failed(err))?;
+    if cli.json {
+        return cli.document(&answer);
+    }
+    cli.line(&format!("{done} {}", clean(what)))
 }
 
 #[derive(Serialize, Deserialize)]

@@ -70,7 +70,7 @@ impl Style {
         let word = text.trim_end();
         let colour = match word {
             "open" | "up" => "32",
-            "closed" | "expired" | "refused" | "offline" | "withheld" => "31",
+            "closed" | "expired" | "refused" | "offline" | "withheld" | "suspended" => "31",
             _ if word.starts_with(['2', '3']) => "32",
             _ if word.starts_with(['4', '5']) => "31",
             _ => "33",

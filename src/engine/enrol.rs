@@ -300,6 +300,10 @@ impl Engine {
 
     /// The operator revokes a device or a join token.
     pub(super) fn revoke(&mut self, now: Now, from: Requester, what: &str) -> Asked {
+        if !matches!(from, Requester::Admin { .. }) {
+            let what = shorten(what);
+            return Err(AskError::NotFound { what });
+        }
         if let Ok(id) = what.parse() {
             return self.revoke_invite(now, from, id);
         }

@@ -208,12 +208,16 @@ impl Engine {
                 let asked = self.share(now, from, ask);
                 self.answer(from, asked);
             }
+            Event::UnshareAsked { from, share } => {
+                let asked = self.unshare(now, from, share);
+                self.answer(from, asked);
+            }
             Event::RedeemAsked { from, share } => {
                 let asked = self.redeem(now, from, share);
                 self.answer(from, asked);
             }
-            Event::SuspendAsked { from, what } => {
-                let asked = self.suspend(now, from, &what);
+            Event::SuspendAsked { from, what, reason } => {
+                let asked = self.suspend(now, from, &what, reason.as_deref());
                 self.answer(from, asked);
             }
             Event::ResumeAsked { from, what } => {

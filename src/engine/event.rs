@@ -213,6 +213,13 @@ pub enum Event {
         /// What for.
         ask: ShareAsk,
     },
+    /// A client withdraws a share link; who came in with it is out.
+    UnshareAsked {
+        /// Who waits. A link may only withdraw its own device's.
+        from: Requester,
+        /// Which.
+        share: ShareId,
+    },
     /// A visitor opens a share link, whose token was checked by the role with
     /// [`super::policy::share::proves`]: one use is taken, on disk, before the answer.
     RedeemAsked {
@@ -228,6 +235,8 @@ pub enum Event {
         from: Requester,
         /// `usr_…`, `dev_…`, `tun_…`, or a name that only one of all has.
         what: String,
+        /// Why, for the audit.
+        reason: Option<String>,
     },
     /// The operator takes that back.
     ResumeAsked {

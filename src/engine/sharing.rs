@@ -131,6 +131,29 @@ impl Engine {
         self.answer(from, Err(error));
     }
 
+    /// A client withdraws a share link. To it a stranger's and none at all look the same.
+    pub(super) fn unshare(&mut self, now: Now, from: Requester, id: ShareId) -> Asked {
+        let not_found = || AskError::NotFound {
+            what: id.to_string(),
+        };
+        let tunnel = self.shares.get(&id).map(|row| row.tunnel);
+        let tunnel = tunnel.ok_or_else(not_found)?;
+        self.own_tunnel(from, tunnel).map_err(|_| not_found())?;
+        self.revoke_share(now, from, id)
+    }
+
+    /// The share links of a tunnel that are not over, oldest first, for who may change the tunnel.
+    pub fn shares_for(
+        &self,
+        now: Now,
+        from: Requester,
+        tunnel: TunnelId,
+    ) -> Result<Vec<&ShareRow>, AskError> {
+        self.own_tunnel(from, tunnel)?;
+        let shares = self.shares(tunnel).filter(|row| !row.is_over(now.wall));
+        Ok(shares.collect())
+    }
+
     /// The operator withdraws a share link; who came in with it is out.
     pub(super) fn revoke_share(&mut self, now: Now, from: Requester, id: ShareId) -> Asked {
         let row = self.shares.get_mut(&id).ok_or_else(|| AskError::NotFound {

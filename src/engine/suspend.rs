@@ -44,7 +44,13 @@ impl Target {
 
 impl Engine {
     /// The operator suspends. Asking twice is harmless.
-    pub(super) fn suspend(&mut self, now: Now, from: Requester, what: &str) -> Asked {
+    pub(super) fn suspend(
+        &mut self,
+        now: Now,
+        from: Requester,
+        what: &str,
+        reason: Option<&str>,
+    ) -> Asked {
         let target = self.find_target(from, what)?;
         if !self.mark(target, Some(now.wall)) {
             let unsaved = self.unsaved(target.row());
@@ -52,7 +58,11 @@ impl Engine {
         }
         self.cut_target(target);
         let (action, _) = target.actions();
-        let line = audit(now, self.who(from), action, target.id(), what);
+        let detail = match reason {
+            Some(reason) => format!("{what}: {reason}"),
+            None => what.to_owned(),
+        };
+        let line = audit(now, self.who(from), action, target.id(), detail);
         let waiting = Some((from, Answer::Suspended));
         self.restrict(vec![target.row()], vec![line], waiting);
         Ok(None)

@@ -142,6 +142,7 @@ impl Engine {
         let link = self.way(row.id).filter(|_| tunnel.is_open());
         TunnelView {
             state: match row.state {
+                TunnelState::Open if self.is_suspended(tunnel) => "suspended",
                 TunnelState::Open if link.is_some() => "open",
                 TunnelState::Open if tunnel.hold_over => "offline",
                 TunnelState::Open => "held",

@@ -14,7 +14,7 @@ use crate::admin::health::PartJson;
 use crate::admin::log_level::{LogLevelAsk, LogLevelJson};
 use crate::admin::types::{
     AuditJson, DeviceJson, EndsNextJson, EventJson, InviteAsk, InviteJson, PolicyAsk, ReloadJson,
-    ServerStatusJson, TunnelJson, UserJson,
+    ServerStatusJson, SuspendAsk, TunnelJson, UserJson,
 };
 use crate::admin::{
     ApiError, AuditAsk, Caller, CommonBackend, EventStream, LogLevels, ServerBackend,
@@ -346,6 +346,7 @@ impl ServerBackend for Backend {
             id: view.row.id,
             name: view.row.name,
             created_at: view.row.created_at,
+            suspended_at: view.row.suspended_at,
             devices: view.devices as u64,
             tunnels: view.tunnels as u64,
         };
@@ -397,9 +398,10 @@ impl ServerBackend for Backend {
         self.tunnel(tunnel.to_string()).await
     }
 
-    async fn suspend(&self, caller: Caller, what: String, on: bool) -> Result<(), ApiError> {
+    async fn suspend(&self, caller: Caller, ask: SuspendAsk, on: bool) -> Result<(), ApiError> {
+        let SuspendAsk { what, reason } = ask;
         let event = |from| match on {
-            true => Event::SuspendAsked { from, what },
+            true => Event::SuspendAsked { from, what, reason },
             false => Event::ResumeAsked { from, what },
         };
         self.parts.desk.ask(caller.uid, event).await?;
@@ -558,6 +560,7 @@ fn device_json(view: DeviceView) -> DeviceJson {
         user: view.user,
         pin: view.row.pin.to_string(),
         created_at: view.row.created_at,
+        suspended_at: view.row.suspended_at,
         revoked_at: view.row.revoked_at,
         link: link.into(),
         peer: view.peer.map(|p| p.to_string()),

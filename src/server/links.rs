@@ -377,6 +377,17 @@ impl Session {
                     Err(refusal) => self.say(&refusal).await?,
                 }
             }
+            Control::Shares(shares) => {
+                let message = self.desk.shares(from(shares.request), &shares);
+                self.say(&message).await?;
+            }
+            Control::Unshare(unshare) => match unshare.share.parse() {
+                Ok(share) => self.desk.handle(Event::UnshareAsked {
+                    from: from(unshare.request),
+                    share,
+                }),
+                Err(_) => self.say(&super::policy::no_share(unshare.request)).await?,
+            },
             Control::Close(close) => {
                 self.desk.handle(Event::CloseAsked {
                     from: from(close.request),
@@ -404,6 +415,7 @@ impl Session {
             | Control::Enrolled(_)
             | Control::Bound(_)
             | Control::Shared(_)
+            | Control::ShareList(_)
             | Control::Closed(_)
             | Control::Update(_)
             | Control::GoAway(_) => {

@@ -9,14 +9,17 @@ use crate::codes::Code;
 use crate::engine::limits::{Act, Source};
 use crate::engine::policy::share::{self, Purpose, ShareRow};
 use crate::engine::policy::{Policy, RuleId};
-use crate::engine::{Answer, AskError, Refusal, SetAsk, ShareAsk};
+use crate::engine::{Answer, AskError, Refusal, Requester, SetAsk, ShareAsk};
 use crate::names::ShareId;
 use crate::times::WallTime;
-use crate::wire::{Control, Set, Share};
+use crate::wire::{Control, Set, Share, ShareList, ShareNote, Shares};
 
 use super::backend::Backend;
 use super::control::fault;
 use super::desk::Desk;
+
+/// Share links in one message: each has at most a few KiB of paths.
+const SHARES_PAGE: usize = 16;
 
 /// What a client's Set asks for, or the refusal that it gets at once.
 pub(super) fn set_ask(set: Set) -> Result<SetAsk, Box<Control>> {
@@ -64,7 +67,46 @@ pub(super) fn share_ask(share: Share) -> Result<ShareAsk, Box<Control>> {
     })
 }
 
+/// What a text gets that names no share link.
+pub(super) fn no_share(request: u64) -> Control {
+    fault(
+        Some(request),
+        Code::NotFound,
+        "there is no such share link".to_owned(),
+    )
+}
+
+fn note(row: &ShareRow) -> ShareNote {
+    ShareNote {
+        share: row.id.to_string(),
+        created_at: row.created_at.as_millis(),
+        expires_at: row.expires_at.as_millis(),
+        uses_left: row.uses_left,
+        methods: row.methods.iter().map(ToString::to_string).collect(),
+        paths: row.paths.iter().map(ToString::to_string).collect(),
+    }
+}
+
 impl Desk {
+    /// A page of a tunnel's share links, for who asks over a link.
+    pub(super) fn shares(&self, from: Requester, ask: &Shares) -> Control {
+        let now = self.now();
+        let after = ask.after.as_deref().and_then(|id| id.parse().ok());
+        let page = self.read(|engine| {
+            let rows = engine.shares_for(now, from, ask.tunnel)?;
+            let rows = rows.into_iter();
+            let rest = rows.filter(|row| after.is_none_or(|after: ShareId| row.id > after));
+            Ok::<_, AskError>(rest.take(SHARES_PAGE).map(note).collect())
+        });
+        match page {
+            Ok(shares) => Control::ShareList(ShareList {
+                request: ask.request,
+                shares,
+            }),
+            Err(err) => fault(Some(ask.request), err.code(), err.to_string()),
+        }
+    }
+
     /// A visitor opens a share link of the tunnel with this name: takes one use of it, on disk, and gives
     /// the share with the proof that a cookie keeps from then on.
     pub(crate) async fn open_share(

@@ -104,6 +104,15 @@ pub enum Control {
     /// Server: it works, on disk.
     #[n(18)]
     Shared(#[n(0)] Shared),
+    /// Client: which share links of a tunnel are there?
+    #[n(21)]
+    Shares(#[n(0)] Shares),
+    /// Server: these.
+    #[n(22)]
+    ShareList(#[n(0)] ShareList),
+    /// Client: withdraw a share link; answered with a Closed.
+    #[n(23)]
+    Unshare(#[n(0)] Unshare),
 }
 
 /// The client's first message.
@@ -319,6 +328,69 @@ impl std::fmt::Debug for Shared {
             .field("share", &self.share)
             .finish_non_exhaustive()
     }
+}
+
+/// Asks for a tunnel's share links.
+#[derive(Debug, Clone, PartialEq, Encode, Decode)]
+#[cbor(map)]
+pub struct Shares {
+    /// Ties the answer to the question.
+    #[n(0)]
+    pub request: u64,
+    /// The tunnel.
+    #[n(1)]
+    pub tunnel: TunnelId,
+    /// The one after which to go on; absent = from the oldest.
+    #[n(2)]
+    pub after: Option<String>,
+}
+
+/// Some share links of a tunnel, oldest first; none: there are no more.
+#[derive(Debug, Clone, PartialEq, Encode, Decode)]
+#[cbor(map)]
+pub struct ShareList {
+    /// Of the Shares.
+    #[n(0)]
+    pub request: u64,
+    /// Those that work; the links themselves are not told again.
+    #[n(1)]
+    pub shares: Vec<ShareNote>,
+}
+
+/// A share link, without the link.
+#[derive(Debug, Clone, PartialEq, Encode, Decode)]
+#[cbor(map)]
+pub struct ShareNote {
+    /// `shr_…`
+    #[n(0)]
+    pub share: String,
+    /// When it was made, unix milliseconds.
+    #[n(1)]
+    pub created_at: i64,
+    /// When it stops working.
+    #[n(2)]
+    pub expires_at: i64,
+    /// How many visitors may still open it; absent = any number.
+    #[n(3)]
+    pub uses_left: Option<u32>,
+    /// The only methods it is for.
+    #[n(4)]
+    pub methods: Vec<String>,
+    /// The only paths it is for.
+    #[n(5)]
+    pub paths: Vec<String>,
+}
+
+/// Withdraws a share link.
+#[derive(Debug, Clone, PartialEq, Encode, Decode)]
+#[cbor(map)]
+pub struct Unshare {
+    /// Ties the answer to the question.
+    #[n(0)]
+    pub request: u64,
+    /// `shr_…`
+    #[n(1)]
+    pub share: String,
 }
 
 /// A tunnel is open.

@@ -29,8 +29,8 @@ pub use body::{
 };
 pub use control::{
     Bind, Bound, Capabilities, Close, Closed, Control, ControlDecoder, Enroll, Enrolled, Fault,
-    GoAway, Hello, LinkTerms, Ping, Set, Share, Shared, TimeNote, Update, VERSION, Welcome,
-    encode_control,
+    GoAway, Hello, LinkTerms, Ping, Set, Share, ShareList, ShareNote, Shared, Shares, TimeNote,
+    Unshare, Update, VERSION, Welcome, encode_control,
 };
 pub use frame::{Frame, FrameDecoder, data_header, encode_frame};
 pub use head::{

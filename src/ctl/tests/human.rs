@@ -263,8 +263,8 @@ async fn the_operators_commands_read_well() {
     for (line, expected) in [
         (
             "server users",
-            "NAME   DEVICES  TUNNELS  SINCE  ID\n\
-             alice  1        2        22:13  usr_02020202020202020202020202020202\n",
+            "NAME   STATE      DEVICES  TUNNELS  SINCE  ID\n\
+             alice  suspended  1        2        22:13  usr_02020202020202020202020202020202\n",
         ),
         (
             "server devices",

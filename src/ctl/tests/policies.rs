@@ -203,3 +203,51 @@ async fn show_says_in_words_what_a_tunnel_lets_through() {
     }
     daemon.stop().await;
 }
+
+#[tokio::test]
+async fn share_links_are_made_listed_and_withdrawn() {
+    let daemon = Daemon::client();
+    daemon.fake.state().tunnels = vec![tunnel(1, "app")];
+    let mut calls = daemon.fake.calls.subscribe();
+    let line = "share app --expires 10m --uses 3 --method GET --path /report/*";
+    let made = Shell::to(&daemon).run(line).await;
+    assert_eq!(made.exit, 0, "{}", made.err);
+    assert_eq!(made.out, "https://app.t.example.com/.wormkey/share/x\n");
+    assert!(made.err.contains("3 visitors"), "{}", made.err);
+    assert!(
+        made.err.contains("share app --revoke shr_1"),
+        "{}",
+        made.err
+    );
+    assert_eq!(calls.recv().await.unwrap(), "share app 10m");
+    let listed = Shell::to(&daemon).run("share app --list").await.out;
+    assert!(
+        listed.contains("/report/*") && listed.contains("shr_1"),
+        "{listed}"
+    );
+    let id = crate::names::ShareId::from_bytes([1; 16]).to_string();
+    let gone = Shell::to(&daemon)
+        .run(&format!("share app --revoke {id}"))
+        .await;
+    assert_eq!(gone, super::ended(0, &format!("withdrew {id}\n"), ""));
+    assert_eq!(calls.recv().await.unwrap(), "shares app");
+    assert_eq!(calls.recv().await.unwrap(), format!("unshare {id}"));
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn the_operator_suspends_and_resumes() {
+    let daemon = Daemon::server();
+    let mut calls = daemon.fake.calls.subscribe();
+    let said = Shell::to(&daemon)
+        .run("server suspend alice --reason spam")
+        .await;
+    assert_eq!(said, super::ended(0, "suspended alice\n", ""));
+    let said = Shell::to(&daemon).run("server resume alice").await;
+    assert_eq!(said, super::ended(0, "resumed alice\n", ""));
+    assert_eq!(calls.recv().await.unwrap(), "suspend alice true spam");
+    assert_eq!(calls.recv().await.unwrap(), "suspend alice false ");
+    let users = Shell::to(&daemon).run("server users").await;
+    assert!(users.out.contains("suspended"), "{}", users.out);
+    daemon.stop().await;
+}

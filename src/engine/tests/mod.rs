@@ -14,6 +14,7 @@ mod ports;
 mod probing;
 mod storing;
 mod storms;
+mod walls;
 mod watching;
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};

@@ -82,7 +82,8 @@ impl World {
     fn suspends(&mut self, what: &str) -> Outcome {
         let from = self.admin();
         let what = what.into();
-        self.handle(Event::SuspendAsked { from, what });
+        let reason = None;
+        self.handle(Event::SuspendAsked { from, what, reason });
         self.reply(from)
     }
 
