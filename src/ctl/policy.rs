@@ -275,7 +275,7 @@ pub(super) async fn set(cli: &mut Cli, args: SetArgs) -> Result<(), CtlError> {
     let limits = |part: &&str| part.starts_with("limits.");
     if args.without.no_limits && parts.iter().any(limits) {
         // First everything goes, then what is given stands alone.
-        parts.retain(|part| !limits(&part));
+        parts.retain(|part| !limits(part));
     }
     if args.without.no_headers {
         parts.retain(|part| !part.contains("_headers."));
@@ -325,7 +325,7 @@ pub(super) fn facts(policy: &Value) -> Vec<(&'static str, String)> {
     let users = policy["auth"].as_array().into_iter().flatten();
     let users = users.filter_map(|user| user["user"].as_str());
     tell("log in as", users.map(str::to_owned).collect());
-    let share = policy["share"].as_str().map(|use_of| use_of.to_owned());
+    let share = policy["share"].as_str().map(str::to_owned);
     tell("share links", share.into_iter().collect());
     for (name, part) in [
         ("only from", "allow"),
