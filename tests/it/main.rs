@@ -25,4 +25,5 @@ mod raw;
 mod sockets;
 mod trouble;
 mod visitor;
+mod walls;
 mod world;
