@@ -103,6 +103,12 @@ impl Engine {
                 why: format!("a {kind} tunnel has networks and limits only; the rest needs http"),
             });
         }
+        // A check that is asked for and not made would be worse than none.
+        if policy.webhook().is_some() {
+            return Err(AskError::Policy {
+                why: "this server does not check webhook signatures; leave `webhook` out, and check them behind the tunnel".to_owned(),
+            });
+        }
         let limits = &self.settings.limits;
         if limits.force_auth && !keeps_strangers_out(kind, policy) {
             return Err(AskError::AuthForced);
