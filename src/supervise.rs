@@ -5,7 +5,6 @@ mod drains;
 mod inherited;
 mod pulse;
 
-use std::convert::Infallible;
 use std::future::Future;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::Path;
@@ -66,7 +65,6 @@ where
     let mut hangup = signal(SignalKind::hangup()).context("listening for SIGHUP")?;
     drains.heed();
     notify(&[sd_notify::NotifyState::Ready]);
-    let mut heart = heartbeat(sd_notify::watchdog_enabled());
     let grace = loop {
         tokio::select! {
             biased;
@@ -87,8 +85,6 @@ where
                 reload().await;
                 notify(&[sd_notify::NotifyState::Ready]);
             }
-            // Last: whoever waits is served first.
-            () = beat(&mut heart) => {}
         }
     };
     // systemd would kill us at its own time, which knows nothing of a grace that somebody asked for.
@@ -100,20 +96,12 @@ where
     ]);
     info!(?grace, "stopping: draining");
     drains.begin(grace);
-    let ended = async {
-        tokio::select! {
-            biased;
-            _ = terminate.recv() => at_once("signal"),
-            _ = interrupt.recv() => at_once("signal"),
-            _ = drains.asked() => at_once("ask"),
-            finished = drain(grace) => finished,
-        }
-    };
     let finished = tokio::select! {
         biased;
-        finished = ended => finished,
-        // The watchdog looks on while a daemon stops, too.
-        never = beating(&mut heart) => match never {},
+        _ = terminate.recv() => at_once("signal"),
+        _ = interrupt.recv() => at_once("signal"),
+        _ = drains.asked() => at_once("ask"),
+        finished = drain(grace) => finished,
     };
     drains.end(finished);
     Ok(())
@@ -125,63 +113,9 @@ fn at_once(by: &'static str) -> bool {
     false
 }
 
-/// The pace at which systemd is told that the runtime still turns: twice as often as it asks for. None
-/// when it does not ask.
-fn heartbeat(asked: Option<Duration>) -> Option<tokio::time::Interval> {
-    let half = asked
-        .map(|within| within / 2)
-        .filter(|half| !half.is_zero())?;
-    let mut pace = tokio::time::interval(half);
-    pace.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    Some(pace)
-}
-
-/// One heartbeat, when it is due; never, without a watchdog.
-async fn beat(heart: &mut Option<tokio::time::Interval>) {
-    match heart {
-        Some(pace) => {
-            pace.tick().await;
-            notify(&[sd_notify::NotifyState::Watchdog]);
-        }
-        None => std::future::pending().await,
-    }
-}
-
-/// All of them.
-async fn beating(heart: &mut Option<tokio::time::Interval>) -> Infallible {
-    loop {
-        beat(heart).await;
-    }
-}
-
 /// Tells systemd, where there is one.
 fn notify(states: &[sd_notify::NotifyState<'_>]) {
     if let Err(err) = sd_notify::notify(states) {
         warn!(%err, "systemd was not told");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn the_heart_beats_twice_as_often_as_the_watchdog_asks() {
-        let mut heart = heartbeat(Some(Duration::from_secs(30)));
-        assert!(heart.is_some());
-        let began = tokio::time::Instant::now();
-        for _ in 0..3 {
-            beat(&mut heart).await;
-        }
-        assert_eq!(began.elapsed(), Duration::from_secs(30));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn without_a_watchdog_there_is_no_heartbeat() {
-        for asked in [None, Some(Duration::ZERO)] {
-            let mut heart = heartbeat(asked);
-            let waited = tokio::time::timeout(Duration::from_secs(3600), beat(&mut heart)).await;
-            assert!(waited.is_err());
-        }
     }
 }

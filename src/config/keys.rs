@@ -569,7 +569,7 @@ const CLIENT: &[Key] = &[
     bare(
         "tunnel.verify_webhook",
         "Only requests signed with the secret in a file pass: \"github:@/etc/wormkey/hook\", or stripe, slack, \
-         standard-webhooks.",
+         standard-webhooks. Kept for servers that check signatures; this release refuses to open such a tunnel.",
     ),
     key(
         "tunnel.allow_cookie_domain",

@@ -84,7 +84,7 @@ pub struct PolicyFlags {
     #[arg(long, value_name = "ORIGIN")]
     pub cors: Vec<String>,
     /// Only requests that are signed with the secret in the file pass: github, stripe, slack or
-    /// standard-webhooks
+    /// standard-webhooks. Kept for servers that check signatures; those of this release refuse it
     #[arg(long, value_name = "KIND:@FILE")]
     pub verify_webhook: Option<String>,
     /// Let the service set cookies for the domain of all tunnels

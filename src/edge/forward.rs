@@ -341,10 +341,9 @@ impl<S: Admit + OpenStream> Errand<'_, S> {
                     expects_continue: self.expects_continue,
                     may_pause: self.is_conversation,
                 },
-                self.throttle(&pass, Way::Up),
                 Arc::clone(&pass),
                 cancel.clone(),
-                self.log.clone(),
+                (self.throttle(&pass, Way::Up), self.log.clone()),
             )),
             None => {
                 tx.finish();

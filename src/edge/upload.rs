@@ -127,10 +127,9 @@ impl Upload {
         tx: T,
         body: Incoming,
         manner: Manner,
-        throttle: Option<Throttle>,
         pass: Arc<Pass>,
         cancel: CancellationToken,
-        log: VisitLog,
+        (throttle, log): (Option<Throttle>, VisitLog),
     ) -> Self {
         let progress = Arc::new(Progress {
             start: now(),

@@ -2,11 +2,9 @@
 
 use std::time::Duration;
 
-use super::Certificates;
 use super::backend::Backend;
 use crate::admin::health::PartJson;
 use crate::engine::{Counts, Engine};
-use crate::link::outside::not_after;
 use crate::supervise::SOFTWARE_VERSION;
 use crate::telemetry::metrics::{self, Page};
 use crate::times::WallTime;
@@ -41,12 +39,10 @@ impl Backend {
         ]
     }
 
-    /// Until when the certificate is good that visitors see; none where it cannot be read.
+    /// Until when all certificates are good that visitors see; none where there is none of ours.
     fn certificate_until(&self) -> Option<WallTime> {
-        let Certificates::Kept(store) = &self.parts.certificates else {
-            return None;
-        };
-        not_after(store.shown().end_entity_cert().ok()?)
+        let shown = self.parts.certificates.status();
+        shown.iter().filter_map(|one| one.not_after).min()
     }
 
     /// The page for Prometheus.

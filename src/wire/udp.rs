@@ -271,7 +271,7 @@ mod tests {
         let mut all = parts(&sent, 1000);
         all.reverse();
         all.insert(2, all[0].clone());
-        assert_eq!(put_together(&all), [sent.clone()]);
+        assert_eq!(put_together(&all), std::slice::from_ref(&sent));
         let mut splitter = Splitter::new(7);
         let mut both: Vec<_> = splitter.split(&sent, 1000);
         both.remove(3);

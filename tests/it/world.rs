@@ -205,7 +205,10 @@ impl Told {
     pub(crate) async fn until(&mut self, what: &str) -> String {
         let mut buffer = [0u8; 1024];
         loop {
-            let n = self.0.recv(&mut buffer).await.unwrap();
+            let heard = timeout(PATIENCE, self.0.recv(&mut buffer)).await;
+            let n = heard
+                .unwrap_or_else(|_| panic!("nothing is told, and {what} is waited for"))
+                .unwrap();
             let text = String::from_utf8_lossy(&buffer[..n]).into_owned();
             if text.contains(what) {
                 return text;

@@ -522,3 +522,9 @@ fn a_share_token_proves_its_own_share_and_nothing_else() {
     assert!(row.is_over(WallTime::from_millis(1000)), "due is over");
     assert!(!row.is_over(WallTime::from_millis(999)));
 }
+
+#[test]
+fn what_we_make_of_a_password_is_a_hash_that_a_policy_takes() {
+    let kept = crate::secret::password::hash("correct horse", [7; 16]);
+    assert!(PasswordHash::new(&kept).is_ok(), "{kept}");
+}
