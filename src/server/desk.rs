@@ -2,9 +2,11 @@
 //! Decides nothing itself.
 
 pub(crate) mod figures;
+#[cfg(test)]
+mod tests;
+mod visiting;
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -17,12 +19,8 @@ use crate::admin::EventLog;
 use crate::admin::types::EventJson;
 use crate::codes::Code;
 use crate::engine::limits::{Act, Source};
-use crate::engine::policy::Policy;
 use crate::engine::policy::share::{self, ShareRow};
-use crate::engine::{
-    Action, Admission, Answer, AskError, Change, Engine, Event, Refusal, Requester, Route, Ticket,
-    Verification, Visit,
-};
+use crate::engine::{Action, Answer, AskError, Change, Engine, Event, Requester, Ticket};
 use crate::link::Link;
 use crate::names::{DeviceId, Generation, LinkId, ShareId, TunnelId, VisitId};
 use crate::store::ServerStore;
@@ -35,6 +33,7 @@ use super::control;
 use super::passwords::Passwords;
 use super::ports::Ports;
 use figures::Figures;
+pub(super) use visiting::{Seat, Seated, Signals};
 
 /// The longest the driver sleeps: wall-clock deadlines must be met within a second even when the clock steps.
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
@@ -73,9 +72,6 @@ struct State {
     cuts: HashMap<VisitId, CancellationToken>,
 }
 
-/// What a held visit hears: its way and the signals that end it, or a refusal.
-pub(super) type Seated = Result<(Route, Signals), Refusal>;
-
 /// A live link as the desk reaches it.
 pub(crate) struct Entry {
     pub(crate) device: Option<DeviceId>,
@@ -88,15 +84,6 @@ pub(crate) struct Entry {
     pub(crate) told: u64,
     /// How it does, for status.
     pub(crate) figures: Figures,
-}
-
-/// What ends the visits of a tunnel from outside.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Signals {
-    /// It closed or expired: all of them.
-    pub(super) cut: CancellationToken,
-    /// Its link is away and the hold is over: those without an answer.
-    pub(super) offline: CancellationToken,
 }
 
 /// What the desk hands to a link's task.
@@ -277,79 +264,6 @@ impl Desk {
         }))
     }
 
-    /// `Engine::admit`, and a seat in the hold when that is its answer.
-    pub(super) fn admit(&self, visit: &Visit) -> Result<Seat, Refusal> {
-        let now = self.now();
-        let mut state = self.lock();
-        let mut admission = state.engine.admit(now, visit);
-        // The hold is over, but the link may have been heard since the last look: a laptop that wakes is
-        // there for its first visitor, not for the one a second later.
-        if matches!(admission, Err(Refusal::Offline { .. }))
-            && let Some(link) = state.heard_again(&visit.label)
-        {
-            state.engine.handle(now, Event::LinkHeard { link });
-            admission = state.engine.admit(now, visit);
-        }
-        let seat = match admission {
-            Ok(Admission::Pass(route)) => {
-                let signals = state.signals_for(&route);
-                Ok(Seat::Pass(Box::new(route), signals))
-            }
-            Ok(Admission::Verify(verification)) => Ok(Seat::Verify(verification)),
-            Ok(Admission::Hold) => {
-                let (tx, rx) = oneshot::channel();
-                state.waiting.insert(visit.id, tx);
-                Ok(Seat::Hold(rx))
-            }
-            Err(refusal) => Err(refusal),
-        };
-        self.carry_out(&mut state, now);
-        drop(state);
-        if matches!(seat, Ok(Seat::Hold(_))) {
-            self.0.moved.notify_one();
-        }
-        seat
-    }
-
-    /// `Engine::probe`: the way of a visit, for what is none.
-    pub(super) fn probe(&self, probe: VisitId, label: &str) -> Seated {
-        let now = self.now();
-        let mut state = self.lock();
-        let route = state.engine.probe(now, probe, label);
-        let seated = route.map(|route| {
-            let signals = state.signals_of(route.tunnel);
-            (route, signals)
-        });
-        self.carry_out(&mut state, now);
-        seated
-    }
-
-    /// A held visitor went away. It may have been released in the same moment, so both ends are told.
-    pub(super) fn forget_visit(&self, visit: VisitId) {
-        let now = self.now();
-        let Some(mut state) = self.lock_to_end() else {
-            return;
-        };
-        state.waiting.remove(&visit);
-        state.cuts.remove(&visit);
-        state.engine.handle(now, Event::VisitGone { visit });
-        state.engine.handle(now, Event::VisitEnded { visit });
-        self.carry_out(&mut state, now);
-    }
-
-    /// A visit that had passed is over.
-    pub(super) fn visit_ended(&self, visit: VisitId) {
-        let now = self.now();
-        let Some(mut state) = self.lock_to_end() else {
-            return;
-        };
-        state.cuts.remove(&visit);
-        state.engine.handle(now, Event::VisitEnded { visit });
-        self.carry_out(&mut state, now);
-        drop(state);
-        self.0.moved.notify_one();
-    }
-
     /// Writes what is only in memory (`last_seen_at`), at shutdown. Nothing, after a panic of the engine:
     /// the shutdown that follows from it has to come to its end.
     pub(crate) fn flush(&self) {
@@ -481,15 +395,6 @@ impl Desk {
         &self.0.passwords
     }
 
-    /// `Engine::greet`.
-    pub(super) fn greet(&self, label: &str, peer: SocketAddr) -> Result<Arc<Policy>, Refusal> {
-        let now = self.now();
-        let mut state = self.lock();
-        let greeted = state.engine.greet(now, label, peer);
-        self.carry_out(&mut state, now);
-        greeted
-    }
-
     /// What share links are signed with.
     pub(super) fn share_key(&self) -> &[u8; 32] {
         &self.0.share_key
@@ -564,15 +469,6 @@ impl State {
         }
     }
 
-    /// The link of a tunnel's device, if there is something of it that the engine was not told of.
-    fn heard_again(&mut self, label: &str) -> Option<LinkId> {
-        let device = self.engine.tunnel(label)?.row.device;
-        let link = self.engine.device(device)?.link?;
-        let entry = self.links.get_mut(&link)?;
-        let heard = entry.link.heard();
-        (heard != std::mem::replace(&mut entry.told, heard)).then_some(link)
-    }
-
     fn cut(&mut self, link: LinkId, code: Code) {
         debug!(%link, %code, "cutting link");
         let Some(entry) = self.links.get(&link) else {
@@ -584,39 +480,6 @@ impl State {
             entry.link.close(code, code.row().cause);
         }
     }
-
-    /// The signal that ends the visits of a tunnel. Taken under the same lock as the admission: a signal
-    /// made later would miss a cut that came in between, and never fire.
-    fn signals_of(&mut self, tunnel: TunnelId) -> Signals {
-        self.signals.entry(tunnel).or_default().clone()
-    }
-
-    /// The same for one visit, which can also be cut alone.
-    fn signals_for(&mut self, route: &Route) -> Signals {
-        let of_tunnel = self.signals_of(route.tunnel);
-        let cut = of_tunnel.cut.child_token();
-        self.cuts.insert(route.visit, cut.clone());
-        Signals { cut, ..of_tunnel }
-    }
-
-    fn release(&mut self, visit: VisitId, outcome: Result<Route, Refusal>) {
-        let outcome = outcome.map(|route| {
-            let signals = self.signals_for(&route);
-            (route, signals)
-        });
-        if let Some(waiter) = self.waiting.remove(&visit) {
-            // A visitor that left in this very moment tells us so itself: see `forget_visit`.
-            let _ = waiter.send(outcome);
-        }
-    }
-}
-
-/// Where an admitted visit stands.
-pub(super) enum Seat {
-    Pass(Box<Route>, Signals),
-    Hold(oneshot::Receiver<Seated>),
-    /// Its password has to be checked, and the question asked again.
-    Verify(Box<Verification>),
 }
 
 fn log_store(e: &crate::store::StoreError) -> Code {
@@ -625,183 +488,4 @@ fn log_store(e: &crate::store::StoreError) -> Code {
         _ => error!(err = %e, "commit failed"),
     }
     e.code()
-}
-
-#[cfg(test)]
-mod tests {
-    use std::pin::pin;
-    use std::task::{Context, Poll, Waker};
-
-    use super::*;
-    use crate::config::ServerConfig;
-    use crate::engine::{DeviceRow, HttpAsk, Snapshot, TunnelRow, TunnelState, UserRow};
-    use crate::names::{Kind, Pin, Slug, UserId};
-
-    struct World {
-        desk: Desk,
-        device: DeviceId,
-        tunnel: TunnelId,
-        _dir: tempfile::TempDir,
-    }
-
-    /// A desk with one open tunnel, `app`, whose client is away.
-    fn world() -> World {
-        let dir = tempfile::tempdir().unwrap();
-        let (store, _) = ServerStore::open(dir.path(), false).unwrap();
-        let now = Clock.now();
-        let (user, device, tunnel) = (UserId::random(), DeviceId::random(), TunnelId::random());
-        let snapshot = Snapshot {
-            users: vec![UserRow {
-                id: user,
-                name: "default".into(),
-                created_at: now.wall,
-                suspended_at: None,
-            }],
-            devices: vec![DeviceRow {
-                id: device,
-                user,
-                pin: Pin([7; 32]),
-                name: "laptop".into(),
-                created_at: now.wall,
-                revoked_at: None,
-                suspended_at: None,
-            }],
-            invites: Vec::new(),
-            tunnels: vec![TunnelRow {
-                id: tunnel,
-                slug: Slug::parse("app").unwrap(),
-                device,
-                user,
-                kind: Kind::Http,
-                state: TunnelState::Open,
-                expires_at: None,
-                idle: None,
-                hold: Duration::from_secs(10),
-                declared: false,
-                labels: Vec::new(),
-                public_port: None,
-                created_at: now.wall,
-                ended_at: None,
-                last_seen_at: None,
-                idle_spent: Duration::ZERO,
-                away_since: None,
-                policy: Arc::default(),
-                policy_version: 1,
-                suspended_at: None,
-            }],
-            shares: Vec::new(),
-        };
-        let file = dir.path().join("server.toml");
-        std::fs::write(&file, "domain = \"t.wormkey.test\"\n").unwrap();
-        let config = ServerConfig::load(Some(&file)).unwrap();
-        let settings = crate::server::engine_settings(&config, 443);
-        World {
-            desk: Desk::new(
-                Engine::new(settings, snapshot, now),
-                store,
-                1,
-                Ports::new("127.0.0.1".parse().unwrap()),
-                [9; 32],
-            ),
-            device,
-            tunnel,
-            _dir: dir,
-        }
-    }
-
-    impl World {
-        fn link_up(&self) {
-            let (link, device) = (self.desk.next_link(), self.device);
-            let peer = "192.0.2.1:1".parse().unwrap();
-            self.desk.handle(Event::LinkUp { link, device, peer });
-        }
-
-        /// The rows of this world are not on disk, so the commit fails; the close is in force all the same.
-        async fn close(&self) {
-            let tunnel = self.tunnel;
-            let _ = self
-                .desk
-                .ask(0, |from| Event::CloseAsked { from, tunnel })
-                .await;
-        }
-
-        fn leftovers(&self) -> (usize, usize, usize, usize) {
-            let state = self.desk.lock();
-            let counts = state.engine.counts();
-            (
-                state.signals.len(),
-                state.waiting.len(),
-                counts.visits,
-                counts.held,
-            )
-        }
-    }
-
-    fn visit() -> Visit {
-        Visit {
-            id: VisitId::random(),
-            kind: Kind::Http,
-            label: "app".into(),
-            peer: "192.0.2.9:1".parse().unwrap(),
-            bytes: 0,
-            http: Some(HttpAsk::new(http::Method::GET, "/")),
-        }
-    }
-
-    #[tokio::test]
-    async fn a_visit_admitted_just_before_the_close_is_cut() {
-        let world = world();
-        world.link_up();
-        let Ok(Seat::Pass(_, signals)) = Desk::admit(&world.desk, &visit()) else {
-            panic!("its client is here");
-        };
-        world.close().await;
-        assert!(signals.cut.is_cancelled());
-    }
-
-    #[tokio::test]
-    async fn a_visit_released_just_before_the_close_is_cut() {
-        let world = world();
-        let mut held = pin!(crate::edge::Admit::admit(&world.desk, visit()));
-        let mut cx = Context::from_waker(Waker::noop());
-        assert!(held.as_mut().poll(&mut cx).is_pending());
-        world.link_up();
-        world.close().await;
-        let Poll::Ready(Ok(pass)) = held.as_mut().poll(&mut cx) else {
-            panic!("it was released");
-        };
-        assert!(pass.cut.is_cancelled());
-        drop(pass);
-        assert_eq!(world.leftovers(), (0, 0, 0, 0));
-    }
-
-    #[tokio::test]
-    async fn a_held_visitor_who_leaves_when_released_is_counted_out() {
-        let world = world();
-        {
-            let mut waiting = Box::pin(crate::edge::Admit::admit(&world.desk, visit()));
-            let mut cx = Context::from_waker(Waker::noop());
-            assert!(waiting.as_mut().poll(&mut cx).is_pending());
-            world.link_up();
-        }
-        world.close().await;
-        assert_eq!(world.leftovers(), (0, 0, 0, 0));
-    }
-
-    #[tokio::test]
-    async fn a_panic_of_the_engine_ends_the_process_in_order() {
-        let world = world();
-        world.link_up();
-        let pass = crate::edge::Admit::admit(&world.desk, visit()).await;
-        let desk = world.desk.clone();
-        let poisoned = std::thread::spawn(move || desk.read(|_| panic!("on purpose"))).join();
-        assert!(poisoned.is_err());
-        // What ends now ends without a second panic, and the critical task notices.
-        drop(pass);
-        world.desk.unregister(world.desk.next_link());
-        world.desk.flush();
-        let tasks = crate::tasks::Tasks::new();
-        tasks.spawn_critical("engine", world.desk.clone().drive(tasks.stopped()));
-        tasks.stopped().cancelled().await;
-    }
 }
