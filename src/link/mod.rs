@@ -32,6 +32,7 @@ mod listener;
 mod load;
 #[cfg(test)]
 mod memory;
+mod onlooker;
 pub mod outside;
 mod own;
 pub mod path;

@@ -1,22 +1,16 @@
 //! What is to be thought of a certificate that visitors see. Everybody passes; the verdict is told.
 
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
-use rustls::client::Resumption;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::verify_server_name;
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::server::ParsedCertificate;
-use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
-use rustls_platform_verifier::Verifier;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use crate::link::onlooker;
 use crate::link::path::issuer::{self, SEQUENCE};
 use crate::times::WallTime;
 
@@ -56,97 +50,12 @@ pub(super) async fn handshake<I>(io: I, host: &str) -> io::Result<(TlsStream<I>,
 where
     I: AsyncRead + AsyncWrite + Unpin,
 {
-    let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let judge = {
-        let provider = Arc::clone(&provider);
-        // Reads the system's trust store: files, and some milliseconds.
-        tokio::task::spawn_blocking(move || Judge::new(provider)).await
-    };
-    let judge = Arc::new(judge.map_err(io::Error::other)?);
-    let mut config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(io::Error::other)?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::clone(&judge) as Arc<dyn ServerCertVerifier>)
-        .with_no_client_auth();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    // A resumed session would show no certificate to judge.
-    config.resumption = Resumption::disabled();
-    let stream = TlsConnector::from(Arc::new(config))
-        .connect(name, io)
-        .await?;
-    let seen = judge.seen.lock().unwrap_or_else(PoisonError::into_inner);
-    let certificate = seen.clone();
-    drop(seen);
-    let none = || io::Error::other("no certificate was shown");
-    Ok((stream, certificate.ok_or_else(none)?))
-}
-
-#[derive(Debug)]
-struct Judge {
-    provider: Arc<CryptoProvider>,
-    /// `None` on a machine without any roots: then nobody is vouched for.
-    verifier: Option<Verifier>,
-    seen: Mutex<Option<Certificate>>,
-}
-
-impl Judge {
-    fn new(provider: Arc<CryptoProvider>) -> Self {
-        Self {
-            verifier: Verifier::new(Arc::clone(&provider)).ok(),
-            provider,
-            seen: Mutex::default(),
-        }
-    }
-}
-
-impl ServerCertVerifier for Judge {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        server_name: &ServerName<'_>,
-        ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        let vouched = self.verifier.as_ref().is_some_and(|verifier| {
-            verifier
-                .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
-                .is_ok()
-        });
+    onlooker::connect(io, host, &[], |shown, name, vouched, now| {
         let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
         let now = WallTime::from_millis(now.saturating_mul(1000));
-        let certificate = read(end_entity, server_name, vouched, now);
-        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(certificate);
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls12_signature(message, cert, dss, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls13_signature(message, cert, dss, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider
-            .signature_verification_algorithms
-            .supported_schemes()
-    }
+        read(shown, name, vouched, now)
+    })
+    .await
 }
 
 /// What a certificate says, and what is wrong with it first of all.
