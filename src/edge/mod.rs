@@ -15,6 +15,7 @@
 
 mod access;
 mod body;
+mod both;
 mod connection;
 mod cors;
 mod credentials;

@@ -6,7 +6,6 @@ use std::collections::HashMap;
 use std::future::poll_fn;
 use std::io;
 use std::net::{Shutdown, SocketAddr};
-use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::Poll;
@@ -21,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::access::VisitLog;
+use super::both::{Early, both};
 use super::forward::LINK_NEWS;
 use super::listener::{ACCEPT_PAUSE, Failures, is_of_the_peer};
 use super::respond::{Failure, outside_of};
@@ -161,6 +161,12 @@ enum Broken {
     Idle,
     #[error("the server stops")]
     Stopped,
+}
+
+impl Early for Broken {
+    fn is_reset(&self) -> bool {
+        matches!(self, Self::Client(StreamError::Reset(_)))
+    }
 }
 
 impl Broken {
@@ -333,29 +339,6 @@ async fn unanswered(pass: &Pass, moved: &Moved) {
     pass.offline.cancelled().await;
     if moved.bytes().1 > 0 {
         std::future::pending().await
-    }
-}
-
-/// Until both have ended, or one has failed.
-async fn both(
-    up: impl Future<Output = Result<(), Broken>>,
-    down: impl Future<Output = Result<(), Broken>>,
-) -> Result<(), Broken> {
-    let (mut up, mut down) = (pin!(up), pin!(down));
-    tokio::select! {
-        biased;
-        ended = up.as_mut() => match ended {
-            // The origin reads no more, but may still have something to say.
-            Ok(()) | Err(Broken::Client(StreamError::Reset(_))) => down.await,
-            Err(broken) => Err(broken),
-        },
-        ended = down.as_mut() => {
-            ended?;
-            match up.await {
-                Err(Broken::Client(StreamError::Reset(_))) => Ok(()),
-                ended => ended,
-            }
-        }
     }
 }
 

@@ -20,6 +20,7 @@ use tokio_util::io::{poll_read_buf, poll_write_buf};
 use tracing::debug;
 
 use super::body::EdgeBody;
+use super::both::{Early, both};
 use super::connection::{Busy, Conn, Patience};
 use super::serve::VisitLog;
 use super::shape::{self, Throttle};
@@ -134,26 +135,9 @@ enum Broken {
     Client(#[from] StreamError),
 }
 
-/// Until both have ended, or one has failed.
-async fn both(
-    up: impl Future<Output = Result<(), Broken>>,
-    down: impl Future<Output = Result<(), Broken>>,
-) -> Result<(), Broken> {
-    let (mut up, mut down) = (pin!(up), pin!(down));
-    tokio::select! {
-        biased;
-        ended = up.as_mut() => match ended {
-            // The origin reads no more, but may still have something to say.
-            Ok(()) | Err(Broken::Client(StreamError::Reset(_))) => down.await,
-            Err(broken) => Err(broken),
-        },
-        ended = down.as_mut() => {
-            ended?;
-            match up.await {
-                Err(Broken::Client(StreamError::Reset(_))) => Ok(()),
-                ended => ended,
-            }
-        }
+impl Early for Broken {
+    fn is_reset(&self) -> bool {
+        matches!(self, Self::Client(StreamError::Reset(_)))
     }
 }
 
