@@ -6,6 +6,7 @@ import os
 import pathlib
 import re
 import shutil
+import signal
 import subprocess
 
 import cache
@@ -40,6 +41,7 @@ class Box:
 
     def boot(self):
         self._boots += 1
+        self.leader = None
         command = [self._nspawn, "--quiet", "-D", self.root, f"--machine=wk-{os.getpid()}-{self.name}"]
         command += ["--register=no", "--keep-unit", "--console=pipe", "--boot"]
         if self.network:
@@ -71,6 +73,11 @@ class Box:
         self.boot()
 
     def _end(self):
+        # The box's init first: with it, the kernel ends all that lives in the box. Ended by itself,
+        # nspawn would leave them.
+        if self.leader:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(self.leader), signal.SIGKILL)
         if self.process:
             self.process.kill()
         # What lived in it may need a moment to be gone.
