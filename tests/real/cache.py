@@ -159,14 +159,15 @@ def go_program(name, package, versions):
     return built
 
 
-def cargo_program(name, version):
-    """A program from the Rust registry, built once."""
-    built = _tools() / "bin" / name
+def cargo_program(name, version, binary=None, release=False, locked=True):
+    """A program from the Rust registry, built once; `release`: as its own profile for that says."""
+    built = _tools() / "bin" / (binary or name)
     if not built.exists():
         target = ROOT / f"{name}-build"
-        command = ["cargo", "install", "--debug", "--locked", "--version", version]
+        command = ["cargo", "install", "--version", version]
+        command += [*([] if release else ["--debug"]), *(["--locked"] if locked else [])]
         command += ["--root", _tools(), "--target-dir", target, name]
-        environment = {**os.environ, "CARGO_PROFILE_DEV_DEBUG": "0"}
+        environment = {**os.environ, **({} if release else {"CARGO_PROFILE_DEV_DEBUG": "0"})}
         _run(command, ROOT / f"{name}.log", env=environment)
         shutil.rmtree(target, ignore_errors=True)
     return built

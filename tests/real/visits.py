@@ -295,7 +295,9 @@ class Load:
             reader, writer = self._idle.pop()
         else:
             where = (self.tunnel.address, self.tunnel.port)
-            secured = {"ssl": self._context, "server_hostname": self.tunnel.host}
+            secured = {}
+            if self.tunnel.tls:
+                secured = {"ssl": self._context, "server_hostname": self.tunnel.host}
             reader, writer = await asyncio.open_connection(*where, **secured)
         try:
             ask = f"GET {self.path} HTTP/1.1\r\nhost: {self.tunnel.netloc}\r\n\r\n"

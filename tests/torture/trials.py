@@ -1,0 +1,185 @@
+"""What is done to a tunnel. A trial makes its trouble and returns the moment from which all could be
+well again: its end, or, where the trouble stays, its beginning."""
+
+import contextlib
+import dataclasses
+import pathlib
+import resource
+import signal
+import socket
+import time
+import typing
+
+import cache
+
+TRIALS = {}
+
+
+@dataclasses.dataclass
+class Trial:
+    name: str
+    run: typing.Callable
+    says: str
+    quick: bool
+    # What visitors ask for, and how long after the trouble a recovery is waited for.
+    path: str
+    wait: float
+    # What only this trial needs, before anything is started.
+    prepare: typing.Callable | None
+
+
+def trial(name, quick=False, path="/", wait=45.0, prepare=None):
+    def register(run):
+        TRIALS[name] = Trial(name, run, run.__doc__.strip(), quick, path, wait, prepare)
+        return run
+
+    return register
+
+
+LARGE = "/bytes/32768"
+
+
+@trial("nat-port")
+def nat_port(scene):
+    """The NAT forgets its mappings and gives other ports, three times in six seconds."""
+    for _ in range(3):
+        scene.net.nat("conntrack", "-F")
+        moment = time.monotonic()
+        time.sleep(2)
+    return moment
+
+
+@trial("nat-address", quick=True)
+def nat_address(scene):
+    """The public address of the client's network changes."""
+    scene.net.rebind_address()
+    return time.monotonic()
+
+
+@trial("route-flip", quick=True)
+def route_flip(scene):
+    """The uplink dies, and the default route moves to another at once."""
+    scene.net.flip(hard=True)
+    return time.monotonic()
+
+
+@trial("client-stopped", quick=True)
+def client_stopped(scene):
+    """The client's process is stopped for 8 s, as on a laptop that sleeps."""
+    process = scene.subject.processes()["client"]
+    process.signal(signal.SIGSTOP)
+    time.sleep(8)
+    process.signal(signal.SIGCONT)
+    return time.monotonic()
+
+
+@trial("black-hole-60", wait=90.0)
+def black_hole(scene):
+    """Everything between client and server vanishes for 60 s."""
+    return faulty(scene, 60, scene.net.black_hole)
+
+
+@trial("loss-5", quick=True, path=LARGE)
+def loss_5(scene):
+    """5 % of the packets are lost each way, for 15 s."""
+    return faulty(scene, 15, lambda: scene.net.lose(5))
+
+
+@trial("loss-30", path=LARGE)
+def loss_30(scene):
+    """30 % of the packets are lost each way, for 15 s."""
+    return faulty(scene, 15, lambda: scene.net.lose(30))
+
+
+@trial("mtu-1280", path=LARGE)
+def mtu_1280(scene):
+    """Packets above 1280 bytes vanish without a word, for 15 s."""
+    return faulty(scene, 15, lambda: scene.net.narrow(1280))
+
+
+@trial("udp-blocked", quick=True)
+def udp_blocked(scene):
+    """UDP is dropped, from now on."""
+    scene.net.block_udp()
+    return time.monotonic()
+
+
+@trial("server-killed", quick=True)
+def server_killed(scene):
+    """kill -9 of the server, which is started again 2 s later."""
+    return killed(scene, "server")
+
+
+@trial("client-killed")
+def client_killed(scene):
+    """kill -9 of the client, which is started again 2 s later."""
+    return killed(scene, "client")
+
+
+@trial("origin-restart", quick=True)
+def origin_restart(scene):
+    """kill -9 of the origin, which is started again 2 s later."""
+    scene.origin.kill()
+    time.sleep(2)
+    scene.start_origin()
+    return time.monotonic()
+
+
+def clock_prepare(scene):
+    """Both ends live by a clock that can be moved, which takes the C library's."""
+    if not scene.subject.libc:
+        raise cache.Unavailable("does not take the time from the C library")
+    found = sorted(pathlib.Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
+    if not found:
+        raise cache.Unavailable("no libfaketime; as root install libfaketime")
+    scene.clock = scene.world.folder / "clock"
+    scene.clock.write_text("+0\n")
+    scene.subject.env |= {
+        "LD_PRELOAD": str(found[0]),
+        "FAKETIME_TIMESTAMP_FILE": str(scene.clock),
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        "DONT_FAKE_MONOTONIC": "1",
+        "FAKETIME_NO_CACHE": "1",
+    }
+
+
+@trial("clock-jump", prepare=clock_prepare)
+def clock_jump(scene):
+    """The wall clock of both ends jumps an hour ahead, and 4 s later back."""
+    scene.clock.write_text("+3600\n")
+    time.sleep(4)
+    scene.clock.write_text("+0\n")
+    return time.monotonic()
+
+
+@trial("descriptors")
+def descriptors(scene):
+    """The server may open only 32 files more; 200 visitors that say nothing come and stay 5 s."""
+    process = scene.subject.processes()["server"]
+    before = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
+    allowed = process.descriptors() + 32
+    resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (allowed, before[1]))
+    with contextlib.ExitStack() as silent:
+        with scene.world.inside():
+            plain = [silent.enter_context(socket.socket()) for _ in range(200)]
+        for one in plain:
+            one.setblocking(False)
+            one.connect_ex((scene.subject.tunnel.address, scene.subject.tunnel.port))
+        time.sleep(5)
+    # The limit stays: what is left over must be enough again.
+    return time.monotonic()
+
+
+def faulty(scene, seconds, fault):
+    fault()
+    time.sleep(seconds)
+    scene.world.say(f"{scene.net.dropped()} packets dropped")
+    scene.net.heal()
+    return time.monotonic()
+
+
+def killed(scene, role):
+    scene.subject.kill(role)
+    time.sleep(2)
+    scene.subject.restart(role)
+    return time.monotonic()
