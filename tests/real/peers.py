@@ -6,17 +6,19 @@ A byte tunnel forwards one public port to the origin; its visitors speak to that
 """
 
 import contextlib
+import itertools
 import shutil
 import socket
 import subprocess
 import threading
 
 import cache
-from harness import DOMAIN, Failure, Tunnel, check, until
+from harness import DOMAIN, Failure, Tunnel, check, free_port, until
 
 # The client side is looked after as a service manager would do it.
 RESTART_AFTER = 1.0
 STARTS_WITHIN = 30
+_COUNT = itertools.count(1)
 SECRET = "a-secret-for-both-ends"
 
 
@@ -28,7 +30,6 @@ class Subject:
     carrier = "tcp"
     # Whether its programs take the time from the C library, where it can be replaced.
     libc = True
-    wraps = "tls"
 
     def __init__(self, world, workers=None, env=None):
         self.world = world
@@ -83,7 +84,7 @@ class Peer(Subject):
 
     def __init__(self, world, workers=None, env=None):
         super().__init__(world, workers, env)
-        self.folder = world.folder / self.name
+        self.folder = world.folder / f"{self.name}-{next(_COUNT)}"
         self.folder.mkdir()
         self._spawned = {}
         self._over = threading.Event()
@@ -94,27 +95,44 @@ class Peer(Subject):
         """Its programs, installed when they are missing."""
         raise NotImplementedError
 
-    def start(self, target):
-        """Starts both ends; `target` is the origin's port beside the client."""
+    def on_loopback(self):
+        """Ports of its own, where others have theirs too."""
+        self.public = free_port()
+        if self.control != Bore.control:
+            self.control = free_port()
+
+    def start(self, target, secured=False, answers=True):
+        """Starts both ends; `target` is the origin's port beside the client, which is `secured` by TLS
+        of its own or not; and `answers` HTTP or not."""
         self.configure(target)
         self.restart("server")
-        until("its server listens", STARTS_WITHIN, lambda: self._listens())
+        until("its server listens", STARTS_WITHIN, lambda: self._listens(self.control))
         self.restart("client")
         keeper = threading.Thread(target=self._keep, daemon=True)
         keeper.start()
         self.world.undo.callback(self._stop, keeper)
+        if not answers:
+            return until("its public port", STARTS_WITHIN, lambda: self._listens(self.public))
         world = self.world
-        url = f"http://{world.address}:{self.public}"
-        return self.wait_ready(Tunnel(url, None, {}, world.address, world.inside))
+        at, ca = f"http://{world.address}:{self.public}", None
+        if secured:
+            at, ca = f"https://{self.name}.{DOMAIN}:{self.public}", world.certificates.ca
+        return self.wait_ready(Tunnel(at, ca, {}, world.address, world.inside))
+
+    def stop(self):
+        """Ends both, before its world does."""
+        self._over.set()
+        for process in self._spawned.values():
+            process.kill()
 
     def _stop(self, keeper):
         self._over.set()
         keeper.join()
 
-    def _listens(self):
+    def _listens(self, port):
         with self.world.inside(), socket.socket() as plain:
             plain.settimeout(1)
-            return plain.connect_ex((self.world.address, self.control)) == 0
+            return plain.connect_ex((self.world.address, port)) == 0
 
     def configure(self, target):
         raise NotImplementedError
@@ -209,7 +227,6 @@ local_addr = "127.0.0.1:{target}"
 class Bore(Peer):
     name = "bore"
     control = 7835
-    wraps = "nothing"
 
     @classmethod
     def find(cls):
