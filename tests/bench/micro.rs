@@ -142,7 +142,7 @@ fn check_head() -> anyhow::Result<Job> {
 }
 
 fn wire_head() -> anyhow::Result<Job> {
-    let head = StreamHead::Http(HttpHead {
+    let head = StreamHead::Http(Box::new(HttpHead {
         tunnel: TunnelId::from_bytes([1; 16]),
         visit: VisitId::from_bytes([2; 16]),
         method: Method::GET,
@@ -156,7 +156,7 @@ fn wire_head() -> anyhow::Result<Job> {
         has_body: false,
         expects_continue: false,
         timeout_ms: 60_000,
-    });
+    }));
     Ok(Box::new(move || {
         let bytes = encode_stream_head(black_box(&head));
         let decoded = decode_stream_head(black_box(&bytes))?;
@@ -250,7 +250,10 @@ fn engine(now: Now, tunnels: u64) -> anyhow::Result<Engine> {
         ..Snapshot::default()
     };
     let mut engine = Engine::new(settings()?, snapshot, now);
-    let link = LinkId(Generation { boot: 1, counter: 1 });
+    let link = LinkId(Generation {
+        boot: 1,
+        counter: 1,
+    });
     let peer = peer();
     engine.handle(now, Event::LinkUp { link, device, peer });
     engine.handle(now, taken_back(&visited, link));
