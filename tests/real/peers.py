@@ -42,6 +42,10 @@ class Subject:
         """{"server": process, "client": process}."""
         raise NotImplementedError
 
+    def gather(self, target, count):
+        """So many other clients, each with a tunnel of its own; the tunnels."""
+        raise NotImplementedError
+
     def wait_ready(self, tunnel, seconds=STARTS_WITHIN):
         def answers():
             with contextlib.suppress(OSError):
@@ -68,6 +72,12 @@ class Wormkey(Subject):
     def processes(self):
         return self.world.daemons()
 
+    def gather(self, target, count):
+        # They share a process, but nothing in it.
+        from beds.net_thousand import Fleet
+
+        return Fleet(self.world, count, str(target)).tunnels(400)
+
     def kill(self, role):
         self.processes()[role].kill()
 
@@ -81,6 +91,8 @@ class Peer(Subject):
 
     control = 7000
     public = 8080
+    # Room for so many more public ports, if it must know before it starts.
+    crowd = 0
 
     def __init__(self, world, workers=None, env=None):
         super().__init__(world, workers, env)
@@ -143,6 +155,24 @@ class Peer(Subject):
     def processes(self):
         return dict(self._spawned)
 
+    def gather(self, target, count):
+        world, public = self.world, self.public
+        tunnels = []
+        for number in range(1, count + 1):
+            self.public = public + number
+            self.configure_client(target, f"client-{number}")
+            words = [*world.prefixes.get("client", []), *self.words("client")]
+            world.spawn(words, f"{self.name}-client-{number}", env=self.tuned())
+            at = f"http://{world.address}:{self.public}"
+            tunnels.append(Tunnel(at, None, {}, world.address, world.inside))
+        self.public = public
+        self.configure_client(target, "client")
+        return tunnels
+
+    def configure_client(self, target, name):
+        """What one client, with the public port that is set now, goes by; `name` is its own."""
+        self.target, self.named = target, name
+
     def kill(self, role):
         self._resting.add(role)
         self._spawned[role].kill()
@@ -198,12 +228,19 @@ type = "tls"
 [server.transport.tls]
 pkcs12 = "{bundle}"
 pkcs12_password = "bundle"
-[server.services.web]
-bind_addr = "{at}:{self.public}"
-""",
+"""
+            + "".join(
+                f'[server.services.at{port}]\nbind_addr = "{at}:{port}"\n'
+                for port in range(self.public, self.public + self.crowd + 1)
+            ),
         )
+        self.configure_client(target, "client")
+
+    def configure_client(self, target, name):
+        super().configure_client(target, name)
+        certificates, at = self.world.certificates, self.world.address
         self.write(
-            "client.toml",
+            f"{name}.toml",
             f"""[client]
 remote_addr = "{at}:{self.control}"
 default_token = "{SECRET}"
@@ -212,13 +249,14 @@ type = "tls"
 [client.transport.tls]
 trusted_root = "{certificates.ca}"
 hostname = "{DOMAIN}"
-[client.services.web]
+[client.services.at{self.public}]
 local_addr = "127.0.0.1:{target}"
 """,
         )
 
     def words(self, role):
-        return [self.find(), f"--{role}", self.folder / f"{role}.toml"]
+        file = "server" if role == "server" else self.named
+        return [self.find(), f"--{role}", self.folder / f"{file}.toml"]
 
     def tuned(self):
         return {"TOKIO_WORKER_THREADS": str(self.workers)} if self.workers else {}
@@ -233,7 +271,7 @@ class Bore(Peer):
         return shutil.which("bore") or _cargo("bore-cli", "0.6.0", binary="bore")
 
     def configure(self, target):
-        self.target = target
+        self.configure_client(target, "client")
 
     def words(self, role):
         if role == "server":
@@ -268,7 +306,7 @@ class Frp(Go):
     def configure(self, target):
         certificates, at = self.world.certificates, self.world.address
         self.write(
-            "frps.toml",
+            "server.toml",
             f"""bindAddr = "{at}"
 bindPort = {self.control}
 quicBindPort = {self.control}
@@ -279,8 +317,13 @@ transport.tls.certFile = "{certificates.leaf}"
 transport.tls.keyFile = "{certificates.leaf_key}"
 """,
         )
+        self.configure_client(target, "client")
+
+    def configure_client(self, target, name):
+        super().configure_client(target, name)
+        certificates, at = self.world.certificates, self.world.address
         self.write(
-            "frpc.toml",
+            f"{name}.toml",
             f"""serverAddr = "{at}"
 serverPort = {self.control}
 loginFailExit = false
@@ -289,7 +332,7 @@ transport.protocol = "{self.transport}"
 transport.tls.trustedCaFile = "{certificates.ca}"
 transport.tls.serverName = "{DOMAIN}"
 [[proxies]]
-name = "web"
+name = "at{self.public}"
 type = "tcp"
 localIP = "127.0.0.1"
 localPort = {target}
@@ -298,8 +341,9 @@ remotePort = {self.public}
         )
 
     def words(self, role):
-        part = "frps" if role == "server" else "frpc"
-        return [self.find(part), "-c", self.folder / f"{part}.toml"]
+        if role == "server":
+            return [self.find("frps"), "-c", self.folder / "server.toml"]
+        return [self.find("frpc"), "-c", self.folder / f"{self.named}.toml"]
 
 
 class FrpQuic(Frp):
@@ -318,7 +362,7 @@ class Chisel(Go):
         return shutil.which("chisel") or cache.go_program("chisel", package, versions)
 
     def configure(self, target):
-        self.target = target
+        self.configure_client(target, "client")
 
     def words(self, role):
         certificates, at = self.world.certificates, self.world.address

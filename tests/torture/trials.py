@@ -11,6 +11,7 @@ import time
 import typing
 
 import cache
+from harness import check
 
 TRIALS = {}
 
@@ -137,7 +138,6 @@ def clock_prepare(scene):
     scene.subject.env |= {
         "LD_PRELOAD": str(found[0]),
         "FAKETIME_TIMESTAMP_FILE": str(scene.clock),
-        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
         "DONT_FAKE_MONOTONIC": "1",
         "FAKETIME_NO_CACHE": "1",
     }
@@ -146,10 +146,44 @@ def clock_prepare(scene):
 @trial("clock-jump", prepare=clock_prepare)
 def clock_jump(scene):
     """The wall clock of both ends jumps an hour ahead, and 4 s later back."""
+    for name, process in scene.subject.processes().items():
+        maps = pathlib.Path(f"/proc/{process.pid}/maps").read_text()
+        check("libfaketime" in maps, f"the {name} lives by a clock that can be moved")
     scene.clock.write_text("+3600\n")
     time.sleep(4)
     scene.clock.write_text("+0\n")
     return time.monotonic()
+
+
+def crowd_prepare(scene):
+    scene.crowd = scene.subject.crowd = scene.clients
+
+
+@trial("clients-return", wait=90.0, prepare=crowd_prepare)
+def clients_return(scene):
+    """kill -9 of a server with many clients, which is started again 2 s later; all return."""
+    moment = killed(scene, "server")
+    missing, last = list(scene.tunnels), 0.0
+    while missing and time.monotonic() < moment + 90:
+        still = []
+        for tunnel in missing:
+            if answers(tunnel):
+                last = time.monotonic() - moment
+            else:
+                still.append(tunnel)
+        missing = still
+    back = len(scene.tunnels) - len(missing)
+    scene.world.say(f"{back} of {len(scene.tunnels)} other clients back, the last {last:.1f} s after it")
+    check(back, "none of the other clients came back")
+    return moment
+
+
+def answers(tunnel):
+    """Whether a request through it is answered, in a moment."""
+    with contextlib.suppress(OSError), tunnel.dial(timeout=1) as visitor:
+        visitor.sendall(f"GET / HTTP/1.1\r\nhost: {tunnel.netloc}\r\n\r\n".encode())
+        return visitor.recv(64).startswith(b"HTTP/1.1 200")
+    return False
 
 
 @trial("descriptors")

@@ -24,7 +24,8 @@ class Fleet:
         written = world.folder / "token"
         written.write_text(token + "\n")
         with open(written) as stdin:
-            self.process = world.spawn([program, folder, count, target], "fleet", stdin=stdin)
+            words = [*world.prefixes.get("client", []), program, folder, count, target]
+            self.process = world.spawn(words, "fleet", stdin=stdin)
 
     def lines(self, word):
         """The facts of its lines that begin so."""
@@ -35,8 +36,9 @@ class Fleet:
 
     def tunnels(self, seconds):
         until("all have opened", seconds, lambda: len(self.lines("open")) == self.count, every=0.5)
-        ca = self.world.certificates.ca
-        return [Tunnel(url, ca, {}) for _, url in self.lines("open")]
+        world = self.world
+        where = (world.certificates.ca, {}, world.address, world.inside)
+        return [Tunnel(url, *where) for _, url in self.lines("open")]
 
 
 def pace(load, begin, end):
