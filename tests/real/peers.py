@@ -42,6 +42,9 @@ class Subject:
         """{"server": process, "client": process}."""
         raise NotImplementedError
 
+    def stop(self):
+        """Ends it before its world does, where it is more than a tunnel of the world's daemons."""
+
     def gather(self, target, count):
         """So many other clients, each with a tunnel of its own; the tunnels."""
         raise NotImplementedError
