@@ -10,6 +10,7 @@ import itertools
 import shutil
 import socket
 import subprocess
+import sys
 import threading
 
 import cache
@@ -280,8 +281,8 @@ class Bore(Peer):
         if role == "server":
             at = self.world.address
             return [self.find(), "server", "--bind-addr", at, "--bind-tunnels", at]
-        words = ["local", self.target, "--to", self.world.address, "--port", self.public]
-        return [self.find(), *words]
+        words = ["local", self.target, "--local-host", "127.0.0.1", "--port", self.public]
+        return [self.find(), *words, "--to", self.world.address]
 
     def tuned(self):
         return {"TOKIO_WORKER_THREADS": str(self.workers)} if self.workers else {}
@@ -383,6 +384,8 @@ PEERS = {one.name: one for one in (Wormkey, Rathole, Bore, Frp, FrpQuic, Chisel)
 
 def _cargo(*words, **options):
     try:
+        # It takes minutes, once.
+        print(f"{words[0]} {words[1]}: built by cargo if it is not yet", file=sys.stderr, flush=True)
         return cache.cargo_program(*words, release=True, **options)
     except (OSError, RuntimeError) as error:
         raise cache.Unavailable(f"{words[0]} could not be built: {str(error)[-200:]}") from None
