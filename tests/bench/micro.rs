@@ -51,8 +51,11 @@ const CHUNK: usize = 16 * 1024;
 
 type Job = Box<dyn FnMut() -> anyhow::Result<()>>;
 
+/// Prepares one.
+type Make = fn() -> anyhow::Result<Job>;
+
 /// All of them, by name.
-const JOBS: [(&str, fn() -> anyhow::Result<Job>); 6] = [
+const JOBS: [(&str, Make); 6] = [
     ("raw-head", raw_head),
     ("check-head", check_head),
     ("wire-head", wire_head),
@@ -80,7 +83,7 @@ fn count(name: &str, times: u64) -> anyhow::Result<()> {
     (0..times).try_for_each(|_| job())
 }
 
-fn time(name: &str, make: fn() -> anyhow::Result<Job>) -> anyhow::Result<()> {
+fn time(name: &str, make: Make) -> anyhow::Result<()> {
     let mut job = make()?;
     let mut each = Vec::with_capacity(RUNS);
     for _ in 0..RUNS {
