@@ -28,7 +28,6 @@ mod look;
 mod naming;
 mod policy;
 mod pool;
-mod proxy;
 mod raw;
 mod request;
 mod response;

@@ -7,12 +7,12 @@ use tokio::time::{Instant, timeout_at};
 use super::dial::{CONNECT_DEADLINE, DialError};
 use super::exchange::{Failure, gone};
 use super::pool::Pool;
-use super::proxy;
 use super::socket::OriginIo;
 use super::splice::{Moved, SpliceError, splice};
 use super::tunnel::{OriginTunnel, VisitReport};
+use crate::engine::book::ProxyVersion;
 use crate::names::{Kind, Target};
-use crate::wire::{BytesHead, RecvChunks, SendChunks};
+use crate::wire::{BytesHead, RecvChunks, SendChunks, proxy};
 
 /// Dials the tunnel's target and moves bytes both ways.
 pub(super) async fn serve<S: SendChunks, R: RecvChunks>(
@@ -41,7 +41,11 @@ pub(super) async fn serve<S: SendChunks, R: RecvChunks>(
     socket.keep_alive();
     let mut io = OriginIo::Plain(socket);
     if let Some(version) = tunnel.proxy_protocol() {
-        introduce(&mut io, proxy::header(version, head.peer, head.local), by).await?;
+        let header = match version {
+            ProxyVersion::V1 => proxy::v1(head.peer, head.local),
+            ProxyVersion::V2 => proxy::v2(head.peer, head.local),
+        };
+        introduce(&mut io, header, by).await?;
     }
     let mut moved = Moved::default();
     let ended = splice(io, Bytes::new(), tx, rx, &mut moved).await;

@@ -17,6 +17,7 @@ mod head;
 #[cfg(test)]
 pub(crate) mod memory;
 pub mod probe;
+pub mod proxy;
 mod queue;
 mod standing;
 mod stream;
