@@ -87,6 +87,35 @@ const SERVER: &[Key] = &[
         "Where plain HTTP is redirected to HTTPS; \"off\" to leave it out.",
     ),
     bare(
+        "listen.public_port",
+        "The port of https that visitors see, when something in front of the server listens there; if absent, that \
+         of listen.https.",
+    ),
+    key(
+        "listen.proxy_protocol_from",
+        "[]",
+        "Networks of load balancers that introduce their visitors: TCP connections from there must begin with a PROXY \
+         header, version 1 or 2, on every listener and public port. From elsewhere such a header is refused like \
+         any other nonsense.",
+    ),
+    key(
+        "listen.trusted_proxies",
+        "[]",
+        "Networks of HTTP proxies of yours. Of a request from there the visitor is the rightmost address of its \
+         X-Forwarded-For that is in none of these networks, and X-Forwarded-Proto says the scheme. From elsewhere \
+         both mean nothing.",
+    ),
+    bare(
+        "listen.plain_http",
+        "Where a proxy of yours that has taken TLS off finds tunnels and the server's own door, \"127.0.0.1:8080\": \
+         HTTP/1.1, HTTP/2 without TLS, WebSocket. Needs trusted_proxies. Links still come to listen.https.",
+    ),
+    key(
+        "listen.plain_http_public",
+        "false",
+        "Allows plain_http on an address that strangers may reach.",
+    ),
+    bare(
         "listen.tcp_ports",
         "The public ports of tcp and udp tunnels, such as \"20000-20999\"; none if absent. Open them in the firewall, too.",
     ),

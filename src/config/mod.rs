@@ -10,6 +10,7 @@ use crate::names::{Hostname, Slug, Target};
 
 mod acme;
 mod file;
+mod front;
 mod keys;
 mod limits;
 mod load;
@@ -23,6 +24,7 @@ mod sizes;
 mod values;
 
 pub use acme::{AcmeConfig, AcmeDns, SingleProof};
+pub use front::FrontConfig;
 pub use keys::Key;
 pub use problem::{ConfigError, Problem};
 pub use rules::DeclaredRules;
@@ -39,6 +41,8 @@ pub struct ServerConfig {
     pub https: SocketAddr,
     /// Redirects; None = off.
     pub http: Option<SocketAddr>,
+    /// Proxies in front of it.
+    pub front: FrontConfig,
     /// Public ports of tcp and udp tunnels; None = none.
     pub tcp_ports: Option<(u16, u16)>,
     /// Where join tokens send clients (`host:port`); never empty, see design.md section 5.

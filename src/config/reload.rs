@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::{
-    AdminConfig, ClientConfig, LinkConfig, LogConfig, MetricsConfig, ServerConfig, TlsMode,
+    AdminConfig, ClientConfig, FrontConfig, LinkConfig, LogConfig, MetricsConfig, ServerConfig, TlsMode,
 };
 
 impl ServerConfig {
@@ -13,6 +13,10 @@ impl ServerConfig {
             ("domain", self.domain != new.domain),
             ("listen.https", self.https != new.https),
             ("listen.http", self.http != new.http),
+            (
+                "listen.plain_http",
+                self.front.plain_http != new.front.plain_http,
+            ),
             ("listen.tcp_ports", self.tcp_ports != new.tcp_ports),
             // Other files are read again; another source of certificates is another set-up.
             ("tls.mode", !is_same_mode(&self.tls, &new.tls)),
@@ -45,6 +49,10 @@ impl ServerConfig {
             domain: self.domain.clone(),
             https: self.https,
             http: self.http,
+            front: FrontConfig {
+                plain_http: self.front.plain_http,
+                ..new.front.clone()
+            },
             tcp_ports: self.tcp_ports,
             advertise: if same_place {
                 &new.advertise

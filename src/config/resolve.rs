@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::acme::acme;
 use super::file::{Document, Node};
+use super::front::{FrontConfig, front};
 use super::problem::ConfigError;
 use super::section::{Findings, Fix, Section};
 use super::sizes;
@@ -48,6 +49,7 @@ pub(super) fn server(document: Document, findings: &Findings) -> Result<ServerCo
         domain,
         https: listen.https,
         http: listen.http,
+        front: listen.front,
         tcp_ports: listen.tcp_ports,
         advertise: listen.advertise,
         tls,
@@ -66,6 +68,7 @@ pub(super) fn server(document: Document, findings: &Findings) -> Result<ServerCo
 struct Listen {
     https: SocketAddr,
     http: Option<SocketAddr>,
+    front: FrontConfig,
     tcp_ports: Option<(u16, u16)>,
     advertise: Vec<String>,
 }
@@ -85,9 +88,10 @@ fn listen(mut section: Section<'_>, domain: Option<&Hostname>) -> Listen {
             "is the same as https; write another port, or \"off\"",
         );
     }
+    let front = front(&mut section, [Some(https), http]);
     let tcp_ports = section.get("tcp_ports", port_range);
     if let Some((first, last)) = tcp_ports {
-        let ours = [Some(https), http].into_iter().flatten();
+        let ours = [Some(https), http, front.plain_http].into_iter().flatten();
         for port in ours.map(|address| address.port()) {
             if (first..=last).contains(&port) {
                 let what = format!("holds {port}, which we listen on; leave that one out");
@@ -104,6 +108,7 @@ fn listen(mut section: Section<'_>, domain: Option<&Hostname>) -> Listen {
     Listen {
         https,
         http,
+        front,
         tcp_ports,
         advertise: advertise.unwrap_or_else(|| advertised(https, domain)),
     }

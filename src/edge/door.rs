@@ -8,6 +8,7 @@ use hyper::upgrade::OnUpgrade;
 
 use super::body::EdgeBody;
 use super::connection::{Conn, Patience};
+use super::front::Visitor;
 use super::respond::Failure;
 use super::{Attach, EdgeSettings, OpenStream, upgrade};
 use crate::http::{Host, Scheme, head};
@@ -18,6 +19,7 @@ use crate::http::{Host, Scheme, head};
 pub(super) fn knock<S: Attach + OpenStream>(
     conn: &Conn<S>,
     settings: &EdgeSettings,
+    visitor: &Visitor,
     parts: &Parts,
     has_body: bool,
     upgrade: &mut Option<OnUpgrade>,
@@ -27,8 +29,8 @@ pub(super) fn knock<S: Attach + OpenStream>(
     if !is_door || conn.facts.scheme != Scheme::Https || conn.facts.is_h2 {
         return None;
     }
-    let at_home = is_home(conn, settings, parts)?;
-    match judge(conn, parts, has_body) {
+    let at_home = is_home(conn, settings, visitor, parts)?;
+    match judge(conn, visitor, parts, has_body) {
         Ok((response, place)) => {
             open(conn, upgrade.take()?, place);
             Some(Ok(response.map(|()| EdgeBody::own(Bytes::new()))))
@@ -43,13 +45,19 @@ pub(super) fn knock<S: Attach + OpenStream>(
 
 /// Whether it is for the base domain, or else for nobody in particular; `None` for what is a tunnel's
 /// or not acceptable.
-fn is_home<S>(conn: &Conn<S>, settings: &EdgeSettings, parts: &Parts) -> Option<bool> {
+fn is_home<S>(
+    conn: &Conn<S>,
+    settings: &EdgeSettings,
+    visitor: &Visitor,
+    parts: &Parts,
+) -> Option<bool> {
     let host = head::authority(parts, conn.facts.scheme).ok()?.host;
     let name = match &host {
         Host::Name(name) => Some(name),
         Host::V6(_) | Host::Other(_) => None,
     };
-    if conn.facts.sni.is_some() && conn.facts.sni.as_ref() != name {
+    let other_sni = conn.facts.sni.is_some() && conn.facts.sni.as_ref() != name;
+    if other_sni && !visitor.is_brought {
         return None;
     }
     if name.is_some_and(|name| name.label_under(&settings.domain).is_some()) {
@@ -60,6 +68,7 @@ fn is_home<S>(conn: &Conn<S>, settings: &EdgeSettings, parts: &Parts) -> Option<
 
 fn judge<S: Attach>(
     conn: &Conn<S>,
+    visitor: &Visitor,
     parts: &Parts,
     has_body: bool,
 ) -> Result<(Response<()>, S::Place), StatusCode> {
@@ -71,7 +80,7 @@ fn judge<S: Attach>(
     *asked.version_mut() = parts.version;
     *asked.uri_mut() = parts.uri.clone();
     *asked.headers_mut() = parts.headers.clone();
-    conn.edge.inside.judge(&asked, conn.facts.peer)
+    conn.edge.inside.judge(&asked, visitor.addr)
 }
 
 /// Its task is the role's and not the connections': a drain does not wait for it, because visits that

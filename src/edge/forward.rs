@@ -16,6 +16,7 @@ use tracing::debug;
 
 use super::body::{EdgeBody, Ends, VisitBody};
 use super::connection::{Conn, Patience};
+use super::front::Visitor;
 use super::respond::Failure;
 use super::serve::VisitLog;
 use super::shape::{Throttle, Way};
@@ -43,6 +44,7 @@ const END_GRACE: Duration = Duration::from_millis(200);
 /// A visit on its way.
 pub(super) struct Visiting {
     pub(super) id: VisitId,
+    pub(super) visitor: Visitor,
     pub(super) label: String,
     pub(super) head: Head,
     /// What its share cookie says.
@@ -83,7 +85,7 @@ pub(super) async fn run<S: Admit + OpenStream>(
         id: visiting.id,
         kind: Kind::Http,
         label: visiting.label,
-        peer: conn.facts.peer,
+        peer: visiting.visitor.addr,
         bytes: held::bytes(conn.facts.is_h2, &visiting.head, &body),
     };
     let head = visiting.head;
@@ -99,7 +101,7 @@ pub(super) async fn run<S: Admit + OpenStream>(
         is_extended,
         is_conversation: is_conversation(&head),
         timeout: settings.origin_timeout,
-        head: wire_head(conn, settings, visiting.id, head, has_body),
+        head: wire_head(&visiting.visitor, settings, visiting.id, head, has_body),
         body: has_body.then_some(body),
         upgrade,
         log: visiting.log,
@@ -177,7 +179,7 @@ pub(super) async fn once<S: Admit + OpenStream>(
         is_extended: false,
         is_conversation: false,
         timeout,
-        head: wire_head(conn, settings, visiting.id, head, false),
+        head: wire_head(&visiting.visitor, settings, visiting.id, head, false),
         body: None,
         upgrade: None,
         log: visiting.log,
@@ -210,26 +212,26 @@ fn is_event_stream(fields: &HeaderMap) -> bool {
 }
 
 /// The one request that goes on: parsed values only, and what we alone know of the visitor.
-fn wire_head<S>(
-    conn: &Conn<S>,
+fn wire_head(
+    visitor: &Visitor,
     settings: &EdgeSettings,
     visit: VisitId,
     head: Head,
     has_body: bool,
 ) -> StreamHead {
     let mut fields = head.fields;
-    add_forwarded(&mut fields, conn, &head.authority);
+    add_forwarded(&mut fields, visitor, &head.authority);
     add_ours(&mut fields, visit, head.version);
     StreamHead::Http(Box::new(HttpHead {
         // Filled in once the engine has named it.
         tunnel: TunnelId::from_bytes([0; 16]),
         visit,
         method: head.method,
-        scheme: conn.facts.scheme.as_str().to_owned(),
+        scheme: visitor.scheme.as_str().to_owned(),
         authority: head.authority,
         path: head.path,
         fields,
-        peer: conn.facts.peer,
+        peer: visitor.addr,
         protocol: head.protocol,
         version: head.version,
         has_body,
@@ -253,9 +255,9 @@ fn add_ours(fields: &mut HeaderMap, visit: VisitId, version: u8) {
 }
 
 /// `X-Forwarded-*` and `Forwarded` (RFC 7239), exactly ours: the visitor's own were dropped.
-fn add_forwarded<S>(fields: &mut HeaderMap, conn: &Conn<S>, authority: &str) {
-    let ip = conn.facts.peer.ip();
-    let scheme = conn.facts.scheme.as_str();
+fn add_forwarded(fields: &mut HeaderMap, visitor: &Visitor, authority: &str) {
+    let ip = visitor.addr.ip();
+    let scheme = visitor.scheme.as_str();
     let node = if ip.is_ipv6() {
         format!("\"[{ip}]\"")
     } else {

@@ -20,6 +20,7 @@ use tokio_rustls::server::TlsStream;
 use tracing::{debug, warn};
 
 use super::connection::{self, Facts};
+use super::front::{self, Opened};
 use super::hello::{self, Seen};
 use super::raw::{self, Arrival};
 use super::rewound::Rewound;
@@ -47,17 +48,27 @@ const CLOSE_WITHIN: Duration = Duration::from_secs(1);
 /// One line about failing accepts in this time; a stranger must not fill the log.
 const LOG_EVERY: Duration = Duration::from_secs(30);
 
+/// What a listener is for.
+#[derive(Clone)]
+pub(super) enum Speaks {
+    /// HTTPS.
+    Tls(TlsAcceptor),
+    /// HTTP, to send visitors to HTTPS.
+    Redirects,
+    /// HTTP from a proxy that has taken the visitor's TLS off.
+    Plain,
+}
+
 pub(super) fn spawn<S: Admit + Attach + OpenStream>(
     edge: &Arc<Inner<S>>,
     listener: TcpListener,
-    tls: Option<Arc<rustls::ServerConfig>>,
+    speaks: Speaks,
 ) {
-    let name = if tls.is_some() {
-        "edge-https"
-    } else {
-        "edge-http"
+    let name = match speaks {
+        Speaks::Tls(_) => "edge-https",
+        Speaks::Redirects => "edge-http",
+        Speaks::Plain => "edge-plain-http",
     };
-    let acceptor = tls.map(TlsAcceptor::from);
     let stop = edge.tasks.stopped();
     let owner = Arc::clone(edge);
     edge.tasks.spawn_critical(name, async move {
@@ -65,7 +76,7 @@ pub(super) fn spawn<S: Admit + Attach + OpenStream>(
             biased;
             () = stop.cancelled() => {}
             () = owner.draining.cancelled() => {}
-            () = accept_all(&owner, &listener, acceptor.as_ref()) => {}
+            () = accept_all(&owner, &listener, &speaks) => {}
         }
         drop(listener);
         // A critical task lives until its group is told to stop, also when a drain ended its work.
@@ -76,7 +87,7 @@ pub(super) fn spawn<S: Admit + Attach + OpenStream>(
 async fn accept_all<S: Admit + Attach + OpenStream>(
     edge: &Arc<Inner<S>>,
     listener: &TcpListener,
-    acceptor: Option<&TlsAcceptor>,
+    speaks: &Speaks,
 ) {
     let mut failures = Failures::default();
     loop {
@@ -86,7 +97,7 @@ async fn accept_all<S: Admit + Attach + OpenStream>(
                 drop(tcp);
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
-            Ok((tcp, peer)) => start(edge, tcp, peer, acceptor.cloned()),
+            Ok((tcp, peer)) => start(edge, tcp, peer, speaks.clone()),
             // That connection failed, not the listener.
             Err(error) if is_of_the_peer(&error) => {}
             Err(error) => {
@@ -140,7 +151,7 @@ fn start<S: Admit + Attach + OpenStream>(
     edge: &Arc<Inner<S>>,
     tcp: TcpStream,
     peer: SocketAddr,
-    acceptor: Option<TlsAcceptor>,
+    speaks: Speaks,
 ) {
     // A dual-stack socket shows IPv4 visitors as ::ffff:…; origins know them by their IPv4 address.
     let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
@@ -157,35 +168,33 @@ fn start<S: Admit + Attach + OpenStream>(
     }
     let owner = Arc::clone(edge);
     edge.connections.spawn("edge-connection", async move {
-        serve(owner, tcp, peer, acceptor, permit).await;
+        serve(owner, tcp, peer, speaks, permit).await;
     });
 }
 
 async fn serve<S: Admit + Attach + OpenStream>(
     edge: Arc<Inner<S>>,
-    tcp: TcpStream,
+    mut tcp: TcpStream,
     peer: SocketAddr,
-    acceptor: Option<TlsAcceptor>,
+    speaks: Speaks,
     permit: OwnedSemaphorePermit,
 ) {
     let slot = Some(Arc::new(permit));
-    let Some(acceptor) = acceptor else {
-        let facts = Facts {
-            peer,
-            scheme: Scheme::Http,
-            sni: None,
-            is_h2: false,
-            slot,
-        };
-        return connection::run(edge, tcp, facts).await;
+    let Some(opened) = front::open(&edge, &mut tcp, peer).await else {
+        return;
     };
+    let Speaks::Tls(acceptor) = speaks else {
+        let is_plain = matches!(speaks, Speaks::Plain);
+        return serve_bare(edge, tcp, opened, is_plain, slot).await;
+    };
+    let Opened { peer, first } = opened;
     let (stop, draining) = (edge.connections.stopped(), edge.draining.clone());
     let handshake = tokio::select! {
         biased;
         () = stop.cancelled() => return,
         // Nothing was asked for yet, so nothing is lost.
         () = draining.cancelled() => return,
-        handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, greet(&edge, tcp, peer, &acceptor)) => handshake,
+        handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, greet(&edge, tcp, (peer, first), &acceptor)) => handshake,
     };
     let mut stream = match handshake {
         Ok(Ok(Greeted::Ours(stream))) => *stream,
@@ -222,6 +231,36 @@ async fn serve<S: Admit + Attach + OpenStream>(
     connection::run(edge, stream, facts).await;
 }
 
+/// Serves a connection without TLS. What comes by way of the operator's own proxy counts as HTTPS, unless
+/// that says otherwise.
+async fn serve_bare<S: Admit + Attach + OpenStream>(
+    edge: Arc<Inner<S>>,
+    mut tcp: TcpStream,
+    opened: Opened,
+    is_plain: bool,
+    slot: Option<Arc<OwnedSemaphorePermit>>,
+) {
+    let looked = match is_plain {
+        true => front::is_h2(&edge, &mut tcp, opened).await,
+        false => Some((opened, false)),
+    };
+    let Some((Opened { peer, first }, is_h2)) = looked else {
+        return;
+    };
+    let facts = Facts {
+        peer,
+        scheme: if is_plain {
+            Scheme::Https
+        } else {
+            Scheme::Http
+        },
+        sni: None,
+        is_h2,
+        slot,
+    };
+    connection::run(edge, Rewound::new(first, tcp), facts).await;
+}
+
 /// Whose the TLS of a connection is.
 enum Greeted {
     /// Ours, and the handshake is done.
@@ -241,10 +280,11 @@ struct Theirs {
 async fn greet<S: Admit>(
     edge: &Inner<S>,
     mut tcp: TcpStream,
-    peer: SocketAddr,
+    (peer, read): (SocketAddr, Bytes),
     acceptor: &TlsAcceptor,
 ) -> io::Result<Greeted> {
-    let mut first = BytesMut::with_capacity(HELLO_ROOM);
+    let mut first = BytesMut::with_capacity(HELLO_ROOM.max(read.len()));
+    first.extend_from_slice(&read);
     let seen = loop {
         match hello::look(&first) {
             Seen::Part => {}
@@ -260,7 +300,9 @@ async fn greet<S: Admit>(
     {
         return Ok(Greeted::Theirs(tcp, Theirs { label, sni, first }));
     }
-    if !edge.inside.may_shake_hands(peer) {
+    // A proxy that opens TLS and closes it again shakes hands for all its visitors.
+    let is_proxy = edge.settings.load().front.trusts(peer.ip());
+    if !is_proxy && !edge.inside.may_shake_hands(peer) {
         return Err(io::Error::other("too many handshakes from this address"));
     }
     let stream = acceptor.accept(Rewound::new(first, tcp)).await?;

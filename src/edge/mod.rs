@@ -3,7 +3,7 @@
 //! server role implements.
 //!
 //! ```text
-//! listener ─▶ hello ─▶ tls ─▶ guard (HTTP/1 bytes) ─▶ hyper ─▶ serve ─▶ forward ─▶ stream
+//! listener ─▶ front ─▶ hello ─▶ tls ─▶ guard (HTTP/1 bytes) ─▶ hyper ─▶ serve ─▶ forward ─▶ stream
 //!                                                       │         └─▶ upgrade (splice)
 //!                                                       ├─▶ door (the server's own)
 //!                                                       └─▶ respond (our own answers)
@@ -23,6 +23,7 @@ mod door;
 mod dress;
 mod forward;
 mod frames;
+mod front;
 #[doc(hidden)]
 pub mod fuzzing;
 mod guard;
@@ -66,6 +67,8 @@ use tokio_util::sync::CancellationToken;
 use self::access::AccessLog;
 pub use self::access::AccessMode;
 use self::credentials::Digester;
+pub use self::front::Front;
+use self::listener::Speaks;
 pub use self::proof::ShowProofs;
 use self::raw::RawBoard;
 use self::shape::Shaper;
@@ -209,11 +212,13 @@ pub struct EdgeSettings {
     pub stalled_max: usize,
     /// Which visits get a line in the log.
     pub access: AccessMode,
+    /// Whom to believe about visitors.
+    pub front: Front,
 }
 
 impl EdgeSettings {
     /// The defaults, for a domain and a port.
-    pub const fn new(domain: Hostname, public_https_port: u16) -> Self {
+    pub fn new(domain: Hostname, public_https_port: u16) -> Self {
         Self {
             domain,
             public_https_port,
@@ -226,6 +231,7 @@ impl EdgeSettings {
             raw_idle: Duration::from_secs(2 * 3600),
             udp_flows: 256,
             udp_idle: Duration::from_secs(60),
+            front: Front::default(),
         }
     }
 }
@@ -305,12 +311,17 @@ impl<S: Admit + Attach + OpenStream> Edge<S> {
 
     /// Serves visitors over TLS on an already bound socket.
     pub fn serve_https(&self, listener: TcpListener, tls: Arc<rustls::ServerConfig>) {
-        listener::spawn(&self.inner, listener, Some(tls));
+        listener::spawn(&self.inner, listener, Speaks::Tls(tls.into()));
     }
 
     /// Serves redirects to HTTPS on an already bound socket.
     pub fn serve_http(&self, listener: TcpListener) {
-        listener::spawn(&self.inner, listener, None);
+        listener::spawn(&self.inner, listener, Speaks::Redirects);
+    }
+
+    /// Serves visitors whose TLS the operator's own proxy has taken off, on an already bound socket.
+    pub fn serve_plain(&self, listener: TcpListener) {
+        listener::spawn(&self.inner, listener, Speaks::Plain);
     }
 
     /// Shows an authority's proofs on the HTTP listener, from now on and for good.

@@ -22,6 +22,7 @@ use tracing::debug;
 use super::access::VisitLog;
 use super::both::{Early, both};
 use super::forward::LINK_NEWS;
+use super::front::{self, Opened};
 use super::listener::{ACCEPT_PAUSE, Failures, is_of_the_peer};
 use super::respond::{Failure, outside_of};
 use super::shape::{self, Throttle, Way};
@@ -121,18 +122,23 @@ fn start<S: Admit + OpenStream>(
         debug!(%peer, "too many connections, closed");
         return;
     };
-    let arrival = Arrival {
-        tcp,
-        peer,
-        kind: Kind::Tcp,
-        label: tunnel.to_string(),
-        sni: None,
-        first: Bytes::new(),
-        slot: Some(Arc::new(permit)),
-    };
     let owner = Arc::clone(edge);
-    edge.connections
-        .spawn("edge-tcp", async move { visit(&owner, arrival).await });
+    edge.connections.spawn("edge-tcp", async move {
+        let mut tcp = tcp;
+        let Some(Opened { peer, first }) = front::open(&owner, &mut tcp, peer).await else {
+            return;
+        };
+        let arrival = Arrival {
+            tcp,
+            peer,
+            kind: Kind::Tcp,
+            label: tunnel.to_string(),
+            sni: None,
+            first,
+            slot: Some(Arc::new(permit)),
+        };
+        visit(&owner, arrival).await;
+    });
 }
 
 /// A dual-stack socket shows IPv4 visitors as `::ffff:…`; origins know them by their IPv4 address.

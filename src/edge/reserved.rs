@@ -62,7 +62,7 @@ async fn open_share<S: Admit + OpenStream>(
     let opened = conn
         .edge
         .inside
-        .open_share(&asking.label, conn.facts.peer, token);
+        .open_share(&asking.label, asking.visitor.addr, token);
     let (row, proof) = opened.await.map_err(Failure::Refused)?;
     Ok(let_in(&row, &proof))
 }

@@ -18,8 +18,11 @@ pub(super) use super::access::VisitLog;
 use super::body::EdgeBody;
 use super::connection::Conn;
 use super::credentials::share_proofs;
+use super::front::Visitor;
 use super::respond::{Asker, Failure, respond};
-use super::{Admit, Attach, OpenStream, cors, door, forward, proof, redirect, reserved};
+use super::{
+    Admit, Attach, EdgeSettings, OpenStream, cors, door, forward, proof, redirect, reserved,
+};
 use crate::http::Scheme;
 use crate::http::head;
 use crate::names::VisitId;
@@ -32,14 +35,16 @@ pub(super) async fn answer<S: Admit + Attach + OpenStream>(
 ) -> Response<EdgeBody<S::Rx>> {
     let turn = conn.turn();
     let id = VisitId::random();
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
+    let settings = conn.edge.settings.load_full();
+    let visitor = Visitor::of(&settings.front, &conn.facts, &mut parts);
     let asker = Asker::of(&parts);
     let refusal = turn.refusal();
     let asked = refusal.is_none().then_some(&parts);
-    let log = VisitLog::of_request(&conn.edge, id, conn.facts.peer, asked);
+    let log = VisitLog::of_request(&conn.edge, id, visitor.addr, asked);
     let result = match refusal {
         Some(error) => Err(Failure::Head(error)),
-        None => caught(visit(conn, id, &log, parts, body)).await,
+        None => caught(visit(conn, &settings, (id, visitor), &log, parts, body)).await,
     };
     let response = result.unwrap_or_else(|failure| {
         log.refused(&failure);
@@ -64,7 +69,8 @@ async fn caught<T>(visit: impl Future<Output = Result<T, Failure>>) -> Result<T,
 
 async fn visit<S: Admit + Attach + OpenStream>(
     conn: &Arc<Conn<S>>,
-    id: VisitId,
+    settings: &EdgeSettings,
+    (id, visitor): (VisitId, Visitor),
     log: &VisitLog,
     mut parts: Parts,
     body: Incoming,
@@ -72,9 +78,8 @@ async fn visit<S: Admit + Attach + OpenStream>(
     let mut upgrade = parts.extensions.remove::<OnUpgrade>();
     let extended = parts.extensions.remove::<hyper::ext::Protocol>();
     let extended = extended.as_ref().map(hyper::ext::Protocol::as_str);
-    let settings = conn.edge.settings.load_full();
     let has_body = !body.is_end_stream();
-    if let Some(answer) = door::knock(conn, &settings, &parts, has_body, &mut upgrade) {
+    if let Some(answer) = door::knock(conn, settings, &visitor, &parts, has_body, &mut upgrade) {
         if answer.is_ok() {
             log.silence();
         }
@@ -86,11 +91,12 @@ async fn visit<S: Admit + Attach + OpenStream>(
         if let Some(answer) = proof::answer(&conn.edge, &head) {
             return Ok(answer);
         }
-        return redirect::to_https(&settings, &head);
+        return redirect::to_https(settings, &head);
     }
     // One certificate covers all tunnels, so browsers share connections between them (RFC 9113
     // section 9.1.1); a 421 makes them open another.
-    if conn.facts.sni.as_ref().is_some_and(|sni| *sni != head.host) {
+    let other_sni = conn.facts.sni.as_ref().is_some_and(|sni| *sni != head.host);
+    if other_sni && !visitor.is_brought {
         return Err(Failure::Misdirected);
     }
     let Some(label) = head.host.label_under(&settings.domain) else {
@@ -102,6 +108,7 @@ async fn visit<S: Admit + Attach + OpenStream>(
         .map_err(|_| Failure::Overloaded)?;
     let mut visiting = forward::Visiting {
         id,
+        visitor,
         label: label.to_owned(),
         head,
         proofs,
@@ -111,16 +118,16 @@ async fn visit<S: Admit + Attach + OpenStream>(
     if probe::is_ours(&visiting.head.path) {
         log.silence();
         visiting.log = VisitLog::default();
-        return reserved::answer(conn, &settings, visiting, has_body).await;
+        return reserved::answer(conn, settings, visiting, has_body).await;
     }
     conn.edge.visits.fetch_add(1, Ordering::Relaxed);
     if cors::is_preflight(&visiting.head)
-        && let Ok(policy) = conn.edge.inside.greet(&visiting.label, conn.facts.peer)
+        && let Ok(policy) = conn.edge.inside.greet(&visiting.label, visitor.addr)
         && let Some(cors) = policy.cors()
     {
         let answer = cors::preflight(cors, &visiting.head.fields);
         visiting.log.served(answer.status(), true);
         return Ok(answer);
     }
-    forward::run(conn, &settings, visiting, body, upgrade).await
+    forward::run(conn, settings, visiting, body, upgrade).await
 }

@@ -16,6 +16,8 @@ pub(super) struct Sockets {
     pub(super) https: TcpListener,
     pub(super) links: Listener,
     pub(super) http: Option<TcpListener>,
+    /// For the operator's own proxy, which has taken TLS off.
+    pub(super) plain: Option<TcpListener>,
 }
 
 /// All of them.
@@ -26,8 +28,11 @@ pub(super) fn sockets(
 ) -> anyhow::Result<Sockets> {
     let has_ipv6 = Socket::new(Domain::IPV6, Type::STREAM, None).is_ok();
     let https = inherited.sockets("https", everywhere(config.https, has_ipv6));
-    let http = config.http.map(|addr| everywhere(addr, has_ipv6));
-    let kept = http.and_then(|addr| inherited.sockets("http", addr).0);
+    let mut kept = |name, addr: Option<SocketAddr>| {
+        addr.and_then(|addr| inherited.sockets(name, everywhere(addr, has_ipv6)).0)
+    };
+    let http = kept("http", config.http);
+    let plain = kept("plain-http", config.front.plain_http);
     // Before anything is bound: what is not wanted may be in the way.
     inherited.finish();
     let (https, udp) = match https {
@@ -40,16 +45,29 @@ pub(super) fn sockets(
         ..LinkSettings::default()
     };
     let links = Listener::over(udp, identity, &settings).context("listening for links")?;
-    let http = match (kept, config.http) {
-        (Some(kept), _) => Some(TcpListener::from_std(kept).context("taking over http")?),
-        (None, Some(addr)) => {
-            let bound = bind_tcp(addr, "listen.http")?;
-            keep_socket("http", &bound);
-            Some(bound)
-        }
-        (None, None) => None,
-    };
-    Ok(Sockets { https, links, http })
+    Ok(Sockets {
+        https,
+        links,
+        http: one("http", "listen.http", http, config.http)?,
+        plain: one("plain-http", "listen.plain_http", plain, config.front.plain_http)?,
+    })
+}
+
+/// A listener that may be off: the one taken over, or else one bound here.
+fn one(
+    name: &str,
+    key: &str,
+    kept: Option<std::net::TcpListener>,
+    addr: Option<SocketAddr>,
+) -> anyhow::Result<Option<TcpListener>> {
+    if let Some(kept) = kept {
+        let taken = TcpListener::from_std(kept);
+        return taken.map(Some).with_context(|| format!("taking over {name}"));
+    }
+    let Some(addr) = addr else { return Ok(None) };
+    let bound = bind_tcp(addr, key)?;
+    keep_socket(name, &bound);
+    Ok(Some(bound))
 }
 
 /// Visitors and links share one address: the half that was not handed over is bound beside the other.

@@ -31,12 +31,13 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use rustls::server::ResolvesServerCert;
+use tokio::net::TcpListener;
 use tracing::info;
 
 use crate::admin::LogLevels;
 use crate::codes::Code;
 use crate::config::{AccessLines, ServerConfig};
-use crate::edge::{AccessMode, Edge, EdgeSettings};
+use crate::edge::{AccessMode, Edge, EdgeSettings, Front};
 use crate::engine::{DormantCaps, Engine, EngineSettings, Event};
 use crate::link::{Identity, Listener};
 use crate::store::{ServerStore, StateLock};
@@ -86,10 +87,11 @@ impl Server {
         let (identity, store, snapshot) = open_state(&config.state_dir)?;
 
         let sockets = bind::sockets(&config, &identity, options.inherited)?;
-        let (https, http) = (sockets.https, sockets.http);
+        let (https, http, plain) = (sockets.https, sockets.http, sockets.plain);
         let listener = Arc::new(sockets.links);
         let addr = https.local_addr().context("reading the https address")?;
-        let http_addr = http.as_ref().and_then(|l| l.local_addr().ok());
+        let of = |found: &Option<TcpListener>| found.as_ref().and_then(|l| l.local_addr().ok());
+        let (http_addr, plain_addr) = (of(&http), of(&plain));
 
         let now = Clock.now();
         let engine = Engine::new(engine_settings(&config, addr.port()), snapshot, now);
@@ -117,6 +119,9 @@ impl Server {
         if let Some(http) = http {
             edge.serve_http(http);
         }
+        if let Some(plain) = plain {
+            edge.serve_plain(plain);
+        }
 
         let greeting = links::Greeting {
             domain: config.domain.to_string(),
@@ -138,7 +143,7 @@ impl Server {
             edge: edge.clone(),
             certificates,
             pin: identity.pin(),
-            listen: listen_names(addr, http_addr, dns_addr),
+            listen: listen_names(addr, http_addr, plain_addr, dns_addr),
             started_at: now.wall,
             config_path: options.config_path,
             https: addr,
@@ -265,11 +270,15 @@ async fn watch_store(store: ServerStore, stop: tokio_util::sync::CancellationTok
 fn listen_names(
     https: SocketAddr,
     http: Option<SocketAddr>,
+    plain: Option<SocketAddr>,
     dns: Option<SocketAddr>,
 ) -> std::collections::BTreeMap<String, String> {
     let mut names = std::collections::BTreeMap::from([("https".to_owned(), https.to_string())]);
     if let Some(http) = http {
         names.insert("http".to_owned(), http.to_string());
+    }
+    if let Some(plain) = plain {
+        names.insert("plain_http".to_owned(), plain.to_string());
     }
     if let Some(dns) = dns {
         names.insert("dns".to_owned(), dns.to_string());
@@ -283,7 +292,7 @@ pub(crate) fn engine_settings(config: &ServerConfig, public_port: u16) -> Engine
     EngineSettings {
         domain: config.domain.clone(),
         ports: config.tcp_ports,
-        public_port,
+        public_port: config.front.public_port.unwrap_or(public_port),
         hold: t.hold,
         hold_max: t.hold_max,
         held_visits: t.held_visits,
@@ -319,7 +328,14 @@ pub(crate) fn edge_settings(config: &ServerConfig, public_port: u16) -> EdgeSett
             AccessLines::Sampled => AccessMode::Sampled,
             AccessLines::Full => AccessMode::Full,
         },
-        ..EdgeSettings::new(config.domain.clone(), public_port)
+        front: Front {
+            proxy_protocol_from: config.front.proxy_protocol_from.clone(),
+            trusted_proxies: config.front.trusted_proxies.clone(),
+        },
+        ..EdgeSettings::new(
+            config.domain.clone(),
+            config.front.public_port.unwrap_or(public_port),
+        )
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::config::{DormantConfig, LogFormat, TlsMode, TunnelDefaults};
+use crate::config::{DormantConfig, FrontConfig, LogFormat, TlsMode, TunnelDefaults};
 
 /// A file with a domain and one more thing, which has exactly these problems.
 #[track_caller]
@@ -47,6 +47,11 @@ fn every_key_is_taken() {
         https = "127.0.0.1:0"
         http = "off"
         tcp_ports = "20000-20999"
+        public_port = 444
+        proxy_protocol_from = ["10.0.0.0/8", "2001:db8::1"]
+        trusted_proxies = ["127.0.0.1"]
+        plain_http = "0.0.0.0:8080"
+        plain_http_public = true
         advertise = ["Tunnel.Example.com:8443", "[2001:db8::1]:443"]
         [tls]
         mode = "files"
@@ -89,6 +94,14 @@ fn every_key_is_taken() {
     let secs = Duration::from_secs;
     assert_eq!(config.https, "127.0.0.1:0".parse().unwrap());
     assert_eq!(config.http, None);
+    let net = |text: &str| text.parse().unwrap();
+    let front = FrontConfig {
+        proxy_protocol_from: vec![net("10.0.0.0/8"), net("2001:db8::1")],
+        trusted_proxies: vec![net("127.0.0.1")],
+        plain_http: Some("0.0.0.0:8080".parse().unwrap()),
+        public_port: Some(444),
+    };
+    assert_eq!(config.front, front);
     assert_eq!(config.tcp_ports, Some((20_000, 20_999)));
     assert_eq!(
         config.advertise,
@@ -132,6 +145,54 @@ fn every_key_is_taken() {
     assert_eq!(config.link.idle_timeout, secs(36_000));
     assert_eq!(config.log.format, LogFormat::Json);
     assert_eq!(config.log.level, "warn,wormkey::edge=debug");
+}
+
+#[test]
+fn plain_http_is_not_for_strangers() {
+    let trusted = "trusted_proxies = [\"127.0.0.1\"]";
+    for address in [
+        "127.0.0.1:8080",
+        "[::1]:8080",
+        "10.1.2.3:80",
+        "192.168.1.1:8080",
+        "100.64.0.1:8080",
+        "169.254.1.1:8080",
+        "[fd00::1]:8080",
+        "[fe80::1]:8080",
+        "[::ffff:127.0.0.1]:8080",
+    ] {
+        good(&format!("[listen]\nplain_http = \"{address}\"\n{trusted}"));
+    }
+    let strange = "line 3: listen.plain_http: is an address that strangers may reach, and nothing there is encrypted; \
+         write one of this machine or of a private network, or plain_http_public = true if a firewall keeps them out";
+    for address in [
+        "0.0.0.0:8080",
+        "[::]:8080",
+        "192.0.2.1:8080",
+        "100.128.0.1:8080",
+        "[2001:db8::1]:8080",
+        "[::ffff:192.0.2.1]:8080",
+    ] {
+        let rest = format!("[listen]\nplain_http = \"{address}\"\n{trusted}");
+        check(&rest, &[strange]);
+        good(&format!("{rest}\nplain_http_public = true"));
+    }
+    check(
+        "[listen]\nplain_http = \"127.0.0.1:8080\"\nhttps = \"127.0.0.1:8080\"\n",
+        &[
+            "line 2: listen.trusted_proxies: is missing; with plain_http, write [\"127.0.0.1\"] or wherever your proxy is, \
+             or every visitor has the proxy's address",
+            "line 3: listen.plain_http: is the same as another listener; write another port",
+        ],
+    );
+    check(
+        "[listen]\nplain_http_public = true\ntrusted_proxies = [\"proxy.lan\"]\npublic_port = 0",
+        &[
+            "line 3: listen.plain_http_public: would not be used; write plain_http, too",
+            "line 4: listen.trusted_proxies: \"proxy.lan\" is no network; write 10.0.0.0/8, 2001:db8::/32 or one address",
+            "line 5: listen.public_port: 0 is out of range; write 1 to 65535",
+        ],
+    );
 }
 
 #[test]

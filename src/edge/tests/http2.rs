@@ -13,7 +13,7 @@ use super::*;
 pub(super) type Out = BoxBody<Bytes, std::io::Error>;
 
 #[derive(Clone)]
-struct OnTasks(Tasks);
+pub(super) struct OnTasks(pub(super) Tasks);
 
 impl<F> hyper::rt::Executor<F> for OnTasks
 where

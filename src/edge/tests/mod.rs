@@ -4,6 +4,7 @@ mod answers;
 mod bodies;
 mod doors;
 mod dressed;
+mod front;
 mod heads;
 mod held;
 mod http2;
