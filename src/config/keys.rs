@@ -124,6 +124,22 @@ const SERVER: &[Key] = &[
         "Where join tokens send clients, a list of host:port. If absent, the https address when it names one \
          IP, else the domain with the https port.",
     ),
+    bare(
+        "site.redirect",
+        "Where https://<domain>/ sends people on to; if absent, a small page says what this server is.",
+    ),
+    key(
+        "site.contacts",
+        "[]",
+        "Where abuse is reported, \"mailto:abuse@example.com\" or an https address: shown on that page, and in \
+         https://<domain>/.well-known/security.txt.",
+    ),
+    key(
+        "site.may_index",
+        "false",
+        "Whether search engines may take what tunnels show. If not, answers that say nothing about it themselves get \
+         X-Robots-Tag: noindex.",
+    ),
     key(
         "tls.mode",
         "\"self-signed\"",

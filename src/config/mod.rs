@@ -20,6 +20,7 @@ mod resolve;
 mod resolve_client;
 mod rules;
 mod section;
+mod site;
 mod sizes;
 mod values;
 
@@ -28,6 +29,7 @@ pub use front::FrontConfig;
 pub use keys::Key;
 pub use problem::{ConfigError, Problem};
 pub use rules::DeclaredRules;
+pub use site::SiteConfig;
 
 #[cfg(test)]
 mod tests;
@@ -43,6 +45,8 @@ pub struct ServerConfig {
     pub http: Option<SocketAddr>,
     /// Proxies in front of it.
     pub front: FrontConfig,
+    /// `[site]`.
+    pub site: SiteConfig,
     /// Public ports of tcp and udp tunnels; None = none.
     pub tcp_ports: Option<(u16, u16)>,
     /// Where join tokens send clients (`host:port`); never empty, see design.md section 5.

@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use super::{
-    AdminConfig, ClientConfig, FrontConfig, LinkConfig, LogConfig, MetricsConfig, ServerConfig, TlsMode,
+    AdminConfig, ClientConfig, FrontConfig, LinkConfig, LogConfig, MetricsConfig, ServerConfig,
+    TlsMode,
 };
 
 impl ServerConfig {
@@ -53,6 +54,7 @@ impl ServerConfig {
                 plain_http: self.front.plain_http,
                 ..new.front.clone()
             },
+            site: new.site.clone(),
             tcp_ports: self.tcp_ports,
             advertise: if same_place {
                 &new.advertise

@@ -9,6 +9,7 @@ use super::file::{Document, Node};
 use super::front::{FrontConfig, front};
 use super::problem::ConfigError;
 use super::section::{Findings, Fix, Section};
+use super::site::site;
 use super::sizes;
 use super::values::{
     address, count, domain, duration, duration_or_never, host_port, log_level, path, port_range,
@@ -25,6 +26,7 @@ pub(super) fn server(document: Document, findings: &Findings) -> Result<ServerCo
     let mut top = Section::top(document, findings);
     let domain = top.need("domain", "\"tunnel.example.com\"", domain);
     let listen = listen(top.section("listen"), domain.as_ref());
+    let site = site(top.section("site"));
     let tls = tls(top.section("tls"));
     let acme = acme(
         top.section("acme"),
@@ -50,6 +52,7 @@ pub(super) fn server(document: Document, findings: &Findings) -> Result<ServerCo
         https: listen.https,
         http: listen.http,
         front: listen.front,
+        site,
         tcp_ports: listen.tcp_ports,
         advertise: listen.advertise,
         tls,

@@ -29,6 +29,7 @@ pub mod fuzzing;
 mod guard;
 mod held;
 mod hello;
+mod home;
 mod ledger;
 mod listener;
 mod outflow;
@@ -68,6 +69,7 @@ use self::access::AccessLog;
 pub use self::access::AccessMode;
 use self::credentials::Digester;
 pub use self::front::Front;
+pub use self::home::Site;
 use self::listener::Speaks;
 pub use self::proof::ShowProofs;
 use self::raw::RawBoard;
@@ -214,6 +216,8 @@ pub struct EdgeSettings {
     pub access: AccessMode,
     /// Whom to believe about visitors.
     pub front: Front,
+    /// What the base domain says.
+    pub site: Site,
 }
 
 impl EdgeSettings {
@@ -232,6 +236,7 @@ impl EdgeSettings {
             udp_flows: 256,
             udp_idle: Duration::from_secs(60),
             front: Front::default(),
+            site: Site::default(),
         }
     }
 }

@@ -21,7 +21,7 @@ use super::credentials::share_proofs;
 use super::front::Visitor;
 use super::respond::{Asker, Failure, respond};
 use super::{
-    Admit, Attach, EdgeSettings, OpenStream, cors, door, forward, proof, redirect, reserved,
+    Admit, Attach, EdgeSettings, OpenStream, cors, door, forward, home, proof, redirect, reserved,
 };
 use crate::http::Scheme;
 use crate::http::head;
@@ -99,6 +99,9 @@ async fn visit<S: Admit + Attach + OpenStream>(
     if other_sni && !visitor.is_brought {
         return Err(Failure::Misdirected);
     }
+    if let Some(answer) = home::answer(settings, id, &head) {
+        return Ok(answer);
+    }
     let Some(label) = head.host.label_under(&settings.domain) else {
         return Err(Failure::UnknownHost);
     };
@@ -129,5 +132,7 @@ async fn visit<S: Admit + Attach + OpenStream>(
         visiting.log.served(answer.status(), true);
         return Ok(answer);
     }
-    forward::run(conn, settings, visiting, body, upgrade).await
+    let mut answer = forward::run(conn, settings, visiting, body, upgrade).await?;
+    home::unindexed(settings, &mut answer);
+    Ok(answer)
 }

@@ -49,7 +49,12 @@ pub(super) fn sockets(
         https,
         links,
         http: one("http", "listen.http", http, config.http)?,
-        plain: one("plain-http", "listen.plain_http", plain, config.front.plain_http)?,
+        plain: one(
+            "plain-http",
+            "listen.plain_http",
+            plain,
+            config.front.plain_http,
+        )?,
     })
 }
 
@@ -62,7 +67,9 @@ fn one(
 ) -> anyhow::Result<Option<TcpListener>> {
     if let Some(kept) = kept {
         let taken = TcpListener::from_std(kept);
-        return taken.map(Some).with_context(|| format!("taking over {name}"));
+        return taken
+            .map(Some)
+            .with_context(|| format!("taking over {name}"));
     }
     let Some(addr) = addr else { return Ok(None) };
     let bound = bind_tcp(addr, key)?;

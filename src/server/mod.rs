@@ -37,7 +37,7 @@ use tracing::info;
 use crate::admin::LogLevels;
 use crate::codes::Code;
 use crate::config::{AccessLines, ServerConfig};
-use crate::edge::{AccessMode, Edge, EdgeSettings, Front};
+use crate::edge::{AccessMode, Edge, EdgeSettings, Front, Site};
 use crate::engine::{DormantCaps, Engine, EngineSettings, Event};
 use crate::link::{Identity, Listener};
 use crate::store::{ServerStore, StateLock};
@@ -327,6 +327,11 @@ pub(crate) fn edge_settings(config: &ServerConfig, public_port: u16) -> EdgeSett
             AccessLines::Off => AccessMode::Off,
             AccessLines::Sampled => AccessMode::Sampled,
             AccessLines::Full => AccessMode::Full,
+        },
+        site: Site {
+            redirect: config.site.redirect.clone(),
+            contacts: config.site.contacts.clone(),
+            may_index: config.site.may_index,
         },
         front: Front {
             proxy_protocol_from: config.front.proxy_protocol_from.clone(),

@@ -5,6 +5,7 @@ mod client;
 mod examples;
 mod files;
 mod server;
+mod site;
 
 use std::path::{Path, PathBuf};
 

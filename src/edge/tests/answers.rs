@@ -104,7 +104,7 @@ async fn unknown_hosts_and_our_own_paths_lead_nowhere() {
     let mut facts = World::facts(false);
     facts.sni = None;
     for (host, path, code) in [
-        ("t.example", "/", "no_such_tunnel"),
+        ("t.example", "/elsewhere", "no_such_tunnel"),
         ("a.b.t.example", "/", "no_such_tunnel"),
         ("example.org", "/", "no_such_tunnel"),
         ("127.0.0.1", "/", "no_such_tunnel"),

@@ -91,7 +91,11 @@ async fn whoever_knocks_wrongly_on_the_base_domain_is_told_what_is_wrong() {
 async fn what_is_not_for_the_door_goes_where_it_always_went() {
     let world = World::new();
     for (host, request, expected) in [
-        ("t.example", at("t.example", "GET / HTTP/1.1", WORD), 404),
+        (
+            "t.example",
+            at("t.example", "GET /elsewhere HTTP/1.1", WORD),
+            404,
+        ),
         (
             "t.example",
             at("t.example", "GET /door/ HTTP/1.1", WORD),

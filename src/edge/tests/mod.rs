@@ -7,6 +7,7 @@ mod dressed;
 mod front;
 mod heads;
 mod held;
+mod home;
 mod http2;
 mod proof;
 mod raw;
