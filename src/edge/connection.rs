@@ -21,9 +21,10 @@ use tracing::debug;
 
 use super::frames::Frames;
 use super::guard::Guard;
+use super::incoming::RequestBody;
 use super::ledger::Ledger;
 use super::outflow::{Outflow, Outgoing};
-use super::{Admit, Attach, Inner, OpenStream, serve};
+use super::{Admit, Attach, Inner, OpenStream, h3, serve};
 use crate::http::limits::{FIELDS_MAX, HEAD_MAX, IDLE_TIMEOUT};
 use crate::http::{HeadError, Scheme};
 use crate::names::Hostname;
@@ -34,16 +35,16 @@ use crate::tasks::Tasks;
 pub(super) const H1_BUFFER: usize = 64 * 1024;
 
 /// Requests at once on one HTTP/2 connection; browsers use about 100.
-const H2_STREAMS: u32 = 256;
+pub(super) const H2_STREAMS: u32 = 256;
 
 /// How far an upload may run ahead: 1 MiB is 80 Mbit/s at 100 ms for one stream, and four such streams
 /// fill the connection. More would let one connection fill much memory with what no origin takes.
 pub(super) const H2_STREAM_WINDOW: u32 = 1 << 20;
-const H2_CONNECTION_WINDOW: u32 = 4 << 20;
+pub(super) const H2_CONNECTION_WINDOW: u32 = 4 << 20;
 
 /// h2 counts 32 bytes more for each field than the head would have in HTTP/1. Its limit must not come
 /// before ours, which alone answers 431 with a page.
-const H2_HEADER_LIST: u32 = (HEAD_MAX + (FIELDS_MAX + 4) * 32) as u32;
+pub(super) const H2_HEADER_LIST: u32 = (HEAD_MAX + (FIELDS_MAX + 4) * 32) as u32;
 
 /// Per stream: what waits for the visitor's window beside what h2 has framed.
 const H2_SEND_BUFFER: usize = 64 * 1024;
@@ -66,7 +67,7 @@ pub(super) struct Facts {
     pub(super) scheme: Scheme,
     /// The name TLS was asked for.
     pub(super) sni: Option<Hostname>,
-    /// Whether ALPN chose HTTP/2.
+    /// Whether many requests share it: ALPN chose HTTP/2, or it is HTTP/3.
     pub(super) is_h2: bool,
     /// Its place among the connections; kept by what outlives the HTTP on it.
     pub(super) slot: Option<Arc<OwnedSemaphorePermit>>,
@@ -116,6 +117,11 @@ impl Activity {
 
     pub(super) fn give_up_ended(&self) {
         self.given_up.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Whether anything is under way.
+    pub(super) fn is_busy(&self) -> bool {
+        self.busy.load(Ordering::Relaxed) > 0
     }
 
     /// Whether nothing is under way but what was given up.
@@ -313,7 +319,7 @@ async fn last_words(trouble: &CancellationToken) {
 }
 
 /// Ends when nothing was under way for the idle time, or up to half of it more.
-async fn idle(activity: &Activity) {
+pub(super) async fn idle(activity: &Activity) {
     let mut quiet = 0;
     let mut seen = 0;
     while quiet < 2 {
@@ -345,7 +351,11 @@ fn service<S: Admit + Attach + OpenStream>(
     let conn = Arc::clone(conn);
     service_fn(move |request| -> Answering<S> {
         let conn = Arc::clone(&conn);
-        Box::pin(async move { Ok(serve::answer(&conn, request).await) })
+        Box::pin(async move {
+            let mut response = serve::answer(&conn, request.map(RequestBody::from)).await;
+            h3::advertise(&conn, &mut response);
+            Ok(response)
+        })
     })
 }
 

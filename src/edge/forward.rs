@@ -8,7 +8,6 @@ use std::time::Duration;
 use http::header::{self, HeaderValue};
 use http::{HeaderMap, Method, Response, StatusCode};
 use http_body::Body as _;
-use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -17,6 +16,7 @@ use tracing::debug;
 use super::body::{EdgeBody, Ends, VisitBody};
 use super::connection::{Conn, Patience};
 use super::front::Visitor;
+use super::incoming::RequestBody;
 use super::respond::Failure;
 use super::serve::VisitLog;
 use super::shape::{Throttle, Way};
@@ -67,7 +67,7 @@ struct Errand<'a, S> {
     is_extended: bool,
     is_conversation: bool,
     timeout: Duration,
-    body: Option<Incoming>,
+    body: Option<RequestBody>,
     upgrade: Option<OnUpgrade>,
     log: VisitLog,
 }
@@ -77,7 +77,7 @@ pub(super) async fn run<S: Admit + OpenStream>(
     conn: &Arc<Conn<S>>,
     settings: &EdgeSettings,
     visiting: Visiting,
-    body: Incoming,
+    body: RequestBody,
     upgrade: Option<OnUpgrade>,
 ) -> Result<Response<EdgeBody<S::Rx>>, Failure> {
     let visit = Visit {

@@ -2,9 +2,10 @@
 //! before anybody asks for that. An upper bound, from the constants that bound the reading. What a
 //! connection costs by itself is not counted here; the number of connections bounds that.
 
-use hyper::body::{Body as _, Incoming};
+use http_body::Body as _;
 
 use super::connection::{H1_BUFFER, H2_STREAM_WINDOW};
+use super::incoming::RequestBody;
 use super::{guard, hello, udp};
 use crate::http::head::Head;
 
@@ -16,7 +17,7 @@ const VISIT: usize = 2 * 1024;
 const DATAGRAM: usize = 1500;
 
 /// The most that it keeps.
-pub(super) fn bytes(is_h2: bool, head: &Head, body: &Incoming) -> u64 {
+pub(super) fn bytes(is_h2: bool, head: &Head, body: &RequestBody) -> u64 {
     let ahead = if is_h2 {
         ahead_of_h2(head, body)
     } else {
@@ -42,7 +43,7 @@ fn size_of_head(head: &Head) -> usize {
 }
 
 /// A window is given back only for what was taken, and of a visit that waits nothing is.
-fn ahead_of_h2(head: &Head, body: &Incoming) -> u64 {
+fn ahead_of_h2(head: &Head, body: &RequestBody) -> u64 {
     if body.is_end_stream() {
         return 0;
     }

@@ -7,6 +7,7 @@
 //!                                                       │         └─▶ upgrade (splice)
 //!                                                       ├─▶ door (the server's own)
 //!                                                       └─▶ respond (our own answers)
+//! QUIC ─▶ h3 (its own frames) ─▶ serve, as above
 //! public ports, and the hellos of tls tunnels ─▶ raw (TCP) · udp ─▶ stream · flow
 //! ```
 //!
@@ -27,9 +28,11 @@ mod front;
 #[doc(hidden)]
 pub mod fuzzing;
 mod guard;
+pub mod h3;
 mod held;
 mod hello;
 mod home;
+mod incoming;
 mod ledger;
 mod listener;
 mod outflow;
@@ -196,6 +199,8 @@ pub struct EdgeSettings {
     pub domain: Hostname,
     /// The port visitors use for HTTPS; redirects name it unless it is 443.
     pub public_https_port: u16,
+    /// Whether answers say that HTTP/3 is to be had on the same port.
+    pub http3: bool,
     /// How long an origin may take to the first byte of an answer; zero is for ever.
     pub origin_timeout: Duration,
     /// The most connections at once, over all listeners; read once, at the start.
@@ -226,6 +231,7 @@ impl EdgeSettings {
         Self {
             domain,
             public_https_port,
+            http3: false,
             origin_timeout: Duration::from_secs(60),
             connections_max: CONNECTIONS_MAX,
             visits_max: VISITS_MAX,
@@ -317,6 +323,11 @@ impl<S: Admit + Attach + OpenStream> Edge<S> {
     /// Serves visitors over TLS on an already bound socket.
     pub fn serve_https(&self, listener: TcpListener, tls: Arc<rustls::ServerConfig>) {
         listener::spawn(&self.inner, listener, Speaks::Tls(tls.into()));
+    }
+
+    /// Serves a visitor over HTTP/3, whose QUIC handshake is done.
+    pub fn serve_quic(&self, connection: quinn::Connection) {
+        h3::spawn(&self.inner, connection);
     }
 
     /// Serves redirects to HTTPS on an already bound socket.

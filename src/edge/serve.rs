@@ -10,7 +10,7 @@ use std::task::Poll;
 
 use http::request::Parts;
 use http::{Request, Response, StatusCode};
-use hyper::body::{Body as _, Incoming};
+use http_body::Body as _;
 use hyper::upgrade::OnUpgrade;
 use tracing::error;
 
@@ -19,19 +19,20 @@ use super::body::EdgeBody;
 use super::connection::Conn;
 use super::credentials::share_proofs;
 use super::front::Visitor;
+use super::incoming::RequestBody;
 use super::respond::{Asker, Failure, respond};
 use super::{
     Admit, Attach, EdgeSettings, OpenStream, cors, door, forward, home, proof, redirect, reserved,
 };
-use crate::http::Scheme;
 use crate::http::head;
+use crate::http::{HeadError, Scheme};
 use crate::names::VisitId;
 use crate::wire::probe;
 
 /// Answers one request, whatever happens.
 pub(super) async fn answer<S: Admit + Attach + OpenStream>(
     conn: &Arc<Conn<S>>,
-    request: Request<Incoming>,
+    request: Request<RequestBody>,
 ) -> Response<EdgeBody<S::Rx>> {
     let turn = conn.turn();
     let id = VisitId::random();
@@ -55,6 +56,20 @@ pub(super) async fn answer<S: Admit + Attach + OpenStream>(
     response.map(|body| body.in_turn(turn))
 }
 
+/// Answers a head that was refused before it was a request.
+pub(super) fn refuse<S: Admit + Attach + OpenStream>(
+    conn: &Arc<Conn<S>>,
+    error: HeadError,
+) -> Response<EdgeBody<S::Rx>> {
+    let (id, failure) = (VisitId::random(), Failure::Head(error));
+    let log = VisitLog::of_request(&conn.edge, id, conn.facts.peer, None);
+    log.refused(&failure);
+    let (parts, ()) = Request::new(()).into_parts();
+    let response = respond(&failure, id, Asker::of(&parts), conn.ledger.is_some());
+    log.answered(response.status(), response.body().own_size());
+    response
+}
+
 /// A panic in one visit is that visit's 500 and nobody else's business.
 async fn caught<T>(visit: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     let mut visit = pin!(visit);
@@ -73,7 +88,7 @@ async fn visit<S: Admit + Attach + OpenStream>(
     (id, visitor): (VisitId, Visitor),
     log: &VisitLog,
     mut parts: Parts,
-    body: Incoming,
+    body: RequestBody,
 ) -> Result<Response<EdgeBody<S::Rx>>, Failure> {
     let mut upgrade = parts.extensions.remove::<OnUpgrade>();
     let extended = parts.extensions.remove::<hyper::ext::Protocol>();

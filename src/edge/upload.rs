@@ -10,13 +10,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame};
-use hyper::body::Incoming;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::Pass;
 use super::access::VisitLog;
+use super::incoming::{BodyBroken, RequestBody};
 use super::pace::Pace;
 use super::respond::Failure;
 use super::shape::Throttle;
@@ -65,7 +65,7 @@ pub(super) struct Progress {
 #[derive(Debug, thiserror::Error)]
 enum BodyTrouble {
     #[error(transparent)]
-    Broken(#[from] hyper::Error),
+    Broken(#[from] BodyBroken),
     #[error("the body comes too slowly")]
     Slow,
 }
@@ -125,7 +125,7 @@ impl Upload {
     pub(super) fn start<T: SendChunks>(
         tasks: &Tasks,
         tx: T,
-        body: Incoming,
+        body: RequestBody,
         manner: Manner,
         pass: Arc<Pass>,
         cancel: CancellationToken,
@@ -277,7 +277,7 @@ async fn send<T: SendChunks>(
 
 /// The visitor's body, without the trailers that have no place there.
 struct UploadBody {
-    body: Incoming,
+    body: RequestBody,
     ended: bool,
     progress: Arc<Progress>,
     pace: Option<Pace>,

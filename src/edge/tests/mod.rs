@@ -9,6 +9,7 @@ mod heads;
 mod held;
 mod home;
 mod http2;
+mod http3;
 mod proof;
 mod raw;
 mod reserved;

@@ -1,0 +1,246 @@
+//! HTTP/3 on loopback, with a client that writes its own frames.
+
+use quinn::crypto::rustls::QuicClientConfig;
+use quinn::{ClientConfig, Connection, Endpoint, RecvStream, SendStream, VarInt};
+
+use super::*;
+use crate::edge::h3;
+
+const MESSAGE_ERROR: u32 = 0x10e;
+const CANCELLED: u32 = 0x10c;
+
+/// `:status: 200` is the 25th line of the static table.
+const OK: &[u8] = &[0, 0, 0xc0 | 25];
+
+struct Visiting {
+    world: World,
+    visitor: Connection,
+    /// One that ends would end the connection.
+    _control: SendStream,
+    _ends: (Endpoint, Endpoint, tempfile::TempDir),
+}
+
+async fn visiting() -> Visiting {
+    let world = World::new();
+    let dir = tempfile::tempdir().unwrap();
+    let key =
+        super::super::tls::self_signed(&dir.path().join("edge.pem"), &host("t.example")).unwrap();
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(key.cert[0].clone()).unwrap();
+    let (crypto, transport) = h3::quic(super::super::tls::CertStore::new(key)).unwrap();
+    let mut config = quinn::ServerConfig::with_crypto(crypto);
+    config.transport = transport;
+    let loopback = "127.0.0.1:0".parse().unwrap();
+    let server = Endpoint::server(config, loopback).unwrap();
+    let mut client = Endpoint::client(loopback).unwrap();
+    client.set_default_client_config(trusting(roots));
+    let connecting = client.connect(server.local_addr().unwrap(), "app.t.example");
+    let accepting = async { server.accept().await.unwrap().await.unwrap() };
+    let (visitor, accepted) = tokio::join!(connecting.unwrap(), accepting);
+    world.edge.serve_quic(accepted);
+    let visitor = visitor.unwrap();
+    let mut control = visitor.open_uni().await.unwrap();
+    control.write_all(&[0, 4, 0]).await.unwrap();
+    Visiting {
+        world,
+        visitor,
+        _control: control,
+        _ends: (server, client, dir),
+    }
+}
+
+fn trusting(roots: rustls::RootCertStore) -> ClientConfig {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![h3::ALPN_H3.to_vec()];
+    ClientConfig::new(Arc::new(QuicClientConfig::try_from(config).unwrap()))
+}
+
+fn frame(kind: u8, payload: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(payload.len()).unwrap() | 0x4000;
+    [&[kind][..], &length.to_be_bytes(), payload].concat()
+}
+
+fn section(lines: &[(&str, &str)]) -> Vec<u8> {
+    let mut out = vec![0, 0];
+    for (name, value) in lines {
+        let (n, v) = (
+            u8::try_from(name.len()).unwrap(),
+            u8::try_from(value.len()).unwrap(),
+        );
+        // Numbers below 7 + 128 and below 127.
+        if n < 7 {
+            out.push(0x20 | n);
+        } else {
+            out.extend([0x27, n - 7]);
+        }
+        out.extend_from_slice(name.as_bytes());
+        out.push(v);
+        out.extend_from_slice(value.as_bytes());
+    }
+    out
+}
+
+fn request(method: &str, fields: &[(&str, &str)]) -> Vec<u8> {
+    let head = [
+        (":method", method),
+        (":scheme", "https"),
+        (":authority", "app.t.example"),
+        (":path", "/x"),
+    ];
+    frame(1, &section(&[&head[..], fields].concat()))
+}
+
+impl Visiting {
+    async fn send(&self, bytes: &[u8]) -> (SendStream, RecvStream) {
+        let (mut send, recv) = self.visitor.open_bi().await.unwrap();
+        send.write_all(bytes).await.unwrap();
+        (send, recv)
+    }
+
+    /// A whole request and the bytes of its answer.
+    async fn ask(&self, bytes: &[u8]) -> Result<Vec<u8>, quinn::ReadToEndError> {
+        let (mut send, mut recv) = self.send(bytes).await;
+        send.finish().unwrap();
+        recv.read_to_end(64 * 1024).await
+    }
+}
+
+fn has(bytes: &[u8], wanted: &[u8]) -> bool {
+    bytes.windows(wanted.len()).any(|window| window == wanted)
+}
+
+#[tokio::test]
+async fn a_request_over_http3_reaches_the_client_and_its_answer_comes_back() {
+    let mut visiting = visiting().await;
+    let mut streams = std::mem::replace(&mut visiting.world.streams, mpsc::unbounded_channel().1);
+    let client = async {
+        let stream = streams.recv().await.unwrap();
+        assert_eq!((stream.head.version, stream.head.path.as_str()), (30, "/x"));
+        assert!(!stream.head.has_body);
+        assert_eq!(stream.field("wormkey-http-version"), Some("3"));
+        assert_eq!(stream.field("x-forwarded-for"), Some("127.0.0.1"));
+        stream.answer(200, &[("a", "b")], "hello").await;
+    };
+    let bytes = request("GET", &[]);
+    let (answer, ()) = tokio::join!(visiting.ask(&bytes), client);
+    let answer = answer.unwrap();
+    assert!(has(&answer, OK) && has(&answer, b"hello"), "{answer:?}");
+    visiting.world.is_empty().await;
+}
+
+#[tokio::test]
+async fn a_body_and_its_trailers_go_through_http3() {
+    let mut visiting = visiting().await;
+    let mut streams = std::mem::replace(&mut visiting.world.streams, mpsc::unbounded_channel().1);
+    let client = async {
+        let stream = streams.recv().await.unwrap();
+        let body = WireBody::new(stream.request, FrameDecoder::new());
+        let collected = body.collect().await.unwrap();
+        assert_eq!(collected.trailers().unwrap()["sum"], "1");
+        assert_eq!(collected.to_bytes(), "abcdef");
+        let mut response = stream.response;
+        send_head(&mut response, 200, &[]).await;
+        send_body(&mut response, Full::new(Bytes::new()))
+            .await
+            .unwrap();
+    };
+    let bytes = [
+        request("POST", &[("content-length", "6")]),
+        frame(0, b"abc"),
+        // A frame that nobody knows.
+        frame(0x21, b"junk"),
+        frame(0, b"def"),
+        frame(1, &section(&[("sum", "1")])),
+    ]
+    .concat();
+    let (answer, ()) = tokio::join!(visiting.ask(&bytes), client);
+    assert!(has(&answer.unwrap(), OK));
+}
+
+#[tokio::test]
+async fn b22_a_malformed_message_costs_its_stream_and_nothing_else() {
+    let mut visiting = visiting().await;
+    for bytes in [
+        request("GET", &[(":path", "/")]),
+        request("GET", &[("connection", "close")]),
+        [
+            request("POST", &[("content-length", "9")]),
+            frame(0, b"abc"),
+        ]
+        .concat(),
+    ] {
+        let refused = visiting.ask(&bytes).await.unwrap_err();
+        let reset = quinn::ReadError::Reset(VarInt::from_u32(MESSAGE_ERROR));
+        assert_eq!(refused, quinn::ReadToEndError::Read(reset));
+    }
+    while let Ok(stream) = visiting.world.streams.try_recv() {
+        drop(stream);
+    }
+    let mut streams = std::mem::replace(&mut visiting.world.streams, mpsc::unbounded_channel().1);
+    let client = async { streams.recv().await.unwrap().answer(200, &[], "fine").await };
+    let bytes = request("GET", &[]);
+    let (answer, ()) = tokio::join!(visiting.ask(&bytes), client);
+    assert!(has(&answer.unwrap(), b"fine"));
+}
+
+#[tokio::test]
+async fn a_visitor_that_stops_its_download_ends_the_visit() {
+    let mut visiting = visiting().await;
+    let (mut send, mut recv) = visiting.send(&request("GET", &[])).await;
+    send.finish().unwrap();
+    let mut stream = visiting.world.stream().await;
+    send_head(&mut stream.response, 200, &[]).await;
+    let mut first = [0; 3];
+    recv.read_exact(&mut first).await.unwrap();
+    recv.stop(VarInt::from_u32(CANCELLED)).unwrap();
+    visiting.world.is_empty().await;
+}
+
+#[tokio::test]
+async fn a_panic_in_a_visit_is_its_own_500_over_http3() {
+    let visiting = visiting().await;
+    visiting.world.change(|shared| shared.panics = true);
+    let answer = visiting.ask(&request("GET", &[])).await.unwrap();
+    assert!(has(&answer, b"internal"));
+}
+
+#[tokio::test]
+async fn a_drain_says_goodbye_and_lets_visits_finish_over_http3() {
+    let mut visiting = visiting().await;
+    let (mut send, mut recv) = visiting.send(&request("GET", &[])).await;
+    send.finish().unwrap();
+    let stream = visiting.world.stream().await;
+    let mut control = visiting.visitor.accept_uni().await.unwrap();
+    let edge = visiting.world.edge.clone();
+    let drain = edge.drain(Duration::from_secs(20));
+    let visit = async {
+        let mut seen = Vec::new();
+        // The settings, then GOAWAY for all but the first request: kind 7, one byte, stream 4.
+        while !seen.ends_with(&[7, 1, 4]) {
+            let chunk = control.read_chunk(64, true).await.unwrap().unwrap();
+            seen.extend_from_slice(&chunk.bytes);
+        }
+        stream.answer(200, &[], "late").await;
+        let answer = recv.read_to_end(4096).await.unwrap();
+        assert!(has(&answer, b"late"));
+    };
+    let (finished, ()) = tokio::join!(drain, visit);
+    assert!(finished);
+}
+
+#[tokio::test]
+async fn answers_tell_of_http3_where_it_is_to_be_had() {
+    for (http3, told) in [(true, Some("h3=\":8443\"; ma=86400")), (false, None)] {
+        let world = World::with(|settings| {
+            settings.http3 = http3;
+            settings.public_https_port = 8443;
+        });
+        let answer = world.raw(b"GET / HTTP/1.1\r\n\r\n").await;
+        assert_eq!(header(&answer, "alt-svc"), told);
+    }
+}
