@@ -5,7 +5,7 @@
 //! the server's own     := node byte, 11 random bytes, 4 bytes HMAC-SHA-256(own key, the first 12)
 //! ```
 //!
-//! The first lets links and, later, visitors' HTTP/3 share a UDP port: the server knows before it
+//! The first lets links and visitors' HTTP/3 share a UDP port: the server knows before it
 //! answers whether to ask for a client certificate. The second lets a restarted server recognise
 //! packets of the process before it and answer them with a stateless reset.
 

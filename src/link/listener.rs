@@ -3,14 +3,17 @@
 
 use std::future::Future;
 use std::net::{SocketAddr, UdpSocket};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use quinn::crypto::rustls::QuicServerConfig;
 use quinn::{
-    AsyncUdpSocket, Endpoint, EndpointConfig, Incoming, ServerConfig, TokioRuntime, VarInt,
+    AsyncUdpSocket, Endpoint, EndpointConfig, Incoming, ServerConfig, TokioRuntime,
+    TransportConfig, VarInt,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
@@ -23,6 +26,7 @@ use super::heads::{HeadError, read_head};
 use super::identity::Identity;
 use super::path::{Hub, Place, Recognise, SessionEnd, SessionRefused, Sessions};
 use super::streams::LinkRecv;
+use super::visitors::{Door, Knocking};
 use super::{LinkSettings, socket, transport};
 use crate::codes::Code;
 use crate::names::Pin;
@@ -39,6 +43,7 @@ pub struct Listener {
     tags: Arc<KnownTags>,
     sessions: Arc<Sessions>,
     handshakes: Arc<AtomicUsize>,
+    visitors: OnceLock<Door>,
     closing: CancellationToken,
 }
 
@@ -129,6 +134,7 @@ impl Listener {
             tags,
             sessions,
             handshakes: Arc::default(),
+            visitors: OnceLock::new(),
             closing: CancellationToken::new(),
         })
     }
@@ -199,13 +205,36 @@ impl Listener {
         }
     }
 
+    /// Lets visitors in from now on, who get a configuration of their own; once. The caller sees to their
+    /// handshakes. Before, and without, they are refused.
+    pub fn open_to_visitors(
+        &self,
+        crypto: Arc<QuicServerConfig>,
+        transport: Arc<TransportConfig>,
+    ) -> mpsc::Receiver<Knocking> {
+        let (door, knocking) = Door::new(&self.config, crypto, transport);
+        // A second door's receiver just ends.
+        let _ = self.visitors.set(door);
+        knocking
+    }
+
+    fn knock(&self, incoming: Incoming, peer: SocketAddr) {
+        match self.visitors.get() {
+            // The paths round blocked UDP are for links.
+            Some(door) if !self.sessions.is_session(incoming.remote_address()) => {
+                door.knock(incoming);
+            }
+            _ => {
+                debug!(%peer, "no link: refused");
+                incoming.refuse();
+            }
+        }
+    }
+
     fn admit(&self, incoming: Incoming) -> Option<Arriving> {
         let peer = self.sessions.real(incoming.remote_address());
         if !self.tags.recognise(&incoming.orig_dst_cid()) {
-            // A visitor's HTTP/3: it gets its own configuration here, one without a certificate
-            // request. Until the edge speaks HTTP/3, there is nothing for it.
-            debug!(%peer, "no link: refused");
-            incoming.refuse();
+            self.knock(incoming, peer);
             return None;
         }
         let pending = self.handshakes.load(Ordering::Relaxed);

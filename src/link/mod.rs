@@ -6,6 +6,7 @@
 //! |---|---|
 //! | [`Identity`] | a long-lived key and what is derived from it |
 //! | [`Listener`] → [`Arriving`] → [`Link`] | the server's end |
+//! | [`Knocking`] | a visitor, whose QUIC comes to the same port |
 //! | [`Dialer`] → [`Connected`] → [`Link`] | the client's end |
 //! | [`ControlSend`], [`ControlRecv`] | the control stream |
 //! | [`LinkSend`], [`LinkRecv`] | the two halves of a visit's stream |
@@ -44,6 +45,7 @@ mod streams;
 mod tests;
 mod tls;
 mod transport;
+mod visitors;
 
 pub use control::{ControlRecv, ControlSend};
 pub use datagrams::LinkFlow;
@@ -56,3 +58,4 @@ pub use load::LinkLoad;
 pub use socket::{Buffers, buffers, open as open_socket};
 pub use streams::{LinkRecv, LinkSend};
 pub use transport::LinkSettings;
+pub use visitors::Knocking;
