@@ -79,7 +79,14 @@ const SERVER: &[Key] = &[
     key(
         "listen.https",
         "\"[::]:443\"",
-        "Address and port. TCP for visitors (HTTP/1.1, HTTP/2, WebSocket), UDP for the links of clients.",
+        "Address and port. TCP for visitors (HTTP/1.1, HTTP/2, WebSocket), UDP for the links of clients and for \
+         visitors (HTTP/3).",
+    ),
+    key(
+        "listen.http3",
+        "false",
+        "HTTP/3 for visitors, on the UDP port of the links. Answers of the other versions then say so (Alt-Svc); \
+         that takes a public port that is the same for TCP and UDP.",
     ),
     key(
         "listen.http",

@@ -41,6 +41,8 @@ pub struct ServerConfig {
     pub domain: Hostname,
     /// TCP for visitors, UDP for links.
     pub https: SocketAddr,
+    /// Whether visitors get HTTP/3 on the links' UDP port.
+    pub http3: bool,
     /// Redirects; None = off.
     pub http: Option<SocketAddr>,
     /// Proxies in front of it.

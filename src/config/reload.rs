@@ -13,6 +13,7 @@ impl ServerConfig {
         let own = [
             ("domain", self.domain != new.domain),
             ("listen.https", self.https != new.https),
+            ("listen.http3", self.http3 != new.http3),
             ("listen.http", self.http != new.http),
             (
                 "listen.plain_http",
@@ -49,6 +50,7 @@ impl ServerConfig {
         Self {
             domain: self.domain.clone(),
             https: self.https,
+            http3: self.http3,
             http: self.http,
             front: FrontConfig {
                 plain_http: self.front.plain_http,

@@ -13,7 +13,7 @@ use super::site::site;
 use super::sizes;
 use super::values::{
     address, count, domain, duration, duration_or_never, host_port, log_level, path, port_range,
-    socket, text, word,
+    socket, switch, text, word,
 };
 use super::{
     AccessLines, AdminConfig, KeepConfig, LinkConfig, LogConfig, LogFormat, MetricsConfig,
@@ -50,6 +50,7 @@ pub(super) fn server(document: Document, findings: &Findings) -> Result<ServerCo
     findings.settle(domain.zip(tls).map(|(domain, tls)| ServerConfig {
         domain,
         https: listen.https,
+        http3: listen.http3,
         http: listen.http,
         front: listen.front,
         site,
@@ -70,6 +71,7 @@ pub(super) fn server(document: Document, findings: &Findings) -> Result<ServerCo
 
 struct Listen {
     https: SocketAddr,
+    http3: bool,
     http: Option<SocketAddr>,
     front: FrontConfig,
     tcp_ports: Option<(u16, u16)>,
@@ -85,6 +87,7 @@ fn listen(mut section: Section<'_>, domain: Option<&Hostname>) -> Listen {
             _ => address(80)(node).map(Some),
         })
         .unwrap_or(Some(any(80)));
+    let http3 = section.get("http3", switch).unwrap_or(false);
     if http == Some(https) && https.port() != 0 {
         section.object(
             "http",
@@ -110,6 +113,7 @@ fn listen(mut section: Section<'_>, domain: Option<&Hostname>) -> Listen {
     section.finish();
     Listen {
         https,
+        http3,
         http,
         front,
         tcp_ports,

@@ -9,6 +9,7 @@ mod certificates;
 mod control;
 mod desk;
 mod doctor;
+mod http3;
 mod links;
 mod metrics;
 mod pace;
@@ -116,6 +117,12 @@ impl Server {
         tasks.spawn_critical("ports", ports.serve(edge.clone(), tasks.stopped()));
         certificates.show_proofs(&edge);
         edge.serve_https(https, certificates.server_config()?);
+        if config.http3 {
+            let (crypto, transport) = crate::edge::h3::quic(certificates.resolver())?;
+            let knocking = listener.open_to_visitors(crypto, transport);
+            let serving = http3::serve(knocking, edge.clone(), tasks.clone());
+            tasks.spawn_critical("edge-quic", serving);
+        }
         if let Some(http) = http {
             edge.serve_http(http);
         }
@@ -318,6 +325,7 @@ pub(crate) fn engine_settings(config: &ServerConfig, public_port: u16) -> Engine
 /// What the edge takes from the configuration.
 pub(crate) fn edge_settings(config: &ServerConfig, public_port: u16) -> EdgeSettings {
     EdgeSettings {
+        http3: config.http3,
         origin_timeout: config.tunnels.origin_timeout,
         raw_connections: config.tunnels.tcp_connections,
         raw_idle: config.tunnels.tcp_idle.unwrap_or_default(),

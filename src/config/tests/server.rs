@@ -23,6 +23,7 @@ fn a_domain_is_enough() {
     let config = good("");
     assert_eq!(config.https, "[::]:443".parse().unwrap());
     assert_eq!(config.http, Some("[::]:80".parse().unwrap()));
+    assert!(!config.http3);
     assert_eq!(config.tcp_ports, None);
     assert_eq!(config.advertise, ["t.example.com:443"]);
     assert_eq!(config.tls, TlsMode::SelfSigned);
@@ -45,6 +46,7 @@ fn every_key_is_taken() {
         r#"
         [listen]
         https = "127.0.0.1:0"
+        http3 = true
         http = "off"
         tcp_ports = "20000-20999"
         public_port = 444
@@ -94,6 +96,7 @@ fn every_key_is_taken() {
     let secs = Duration::from_secs;
     assert_eq!(config.https, "127.0.0.1:0".parse().unwrap());
     assert_eq!(config.http, None);
+    assert!(config.http3);
     let net = |text: &str| text.parse().unwrap();
     let front = FrontConfig {
         proxy_protocol_from: vec![net("10.0.0.0/8"), net("2001:db8::1")],
