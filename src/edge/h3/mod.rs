@@ -228,7 +228,7 @@ impl<S: Admit + Attach + OpenStream> Session<S> {
 
     fn follow(&self, recv: RecvStream) {
         let (line, seen) = (Arc::clone(&self.line), Arc::clone(&self.seen));
-        self.tasks()
+        self.group()
             .spawn("edge-h3-uni", control::follow(recv, line, seen));
     }
 
@@ -252,11 +252,11 @@ impl<S: Admit + Attach + OpenStream> Session<S> {
         }
         let (conn, line) = (Arc::clone(&self.conn), Arc::clone(&self.line));
         // A task of its own: a panic in one costs one stream.
-        self.tasks()
+        self.group()
             .spawn("edge-h3-request", request::run(conn, line, streams));
     }
 
-    fn tasks(&self) -> &Tasks {
+    fn group(&self) -> &Tasks {
         &self.conn.edge.connections
     }
 }
