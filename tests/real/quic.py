@@ -112,7 +112,10 @@ class Visitor(QuicConnectionProtocol):
             self.said[event.stream_id] = self.said.get(event.stream_id, b"") + event.data[:65536]
         if self.http and not self.raw:
             for one in self.http.handle_event(event):
-                if isinstance(one, (HeadersReceived, DataReceived)) and one.stream_id in self.replies:
+                if (
+                    isinstance(one, (HeadersReceived, DataReceived))
+                    and one.stream_id in self.replies
+                ):
                     self.replies[one.stream_id].take(one)
         self.news.set()
 
@@ -125,7 +128,12 @@ class Visitor(QuicConnectionProtocol):
         reply.stream = stream
         if method == "HEAD":
             self.http.bodiless.add(stream)
-        head = [(":method", method), (":scheme", "https"), (":authority", host or self.host), (":path", path)]
+        head = [
+            (":method", method),
+            (":scheme", "https"),
+            (":authority", host or self.host),
+            (":path", path),
+        ]
         head = [(name.encode(), value.encode()) for name, value in [*head, *fields]]
         self.http.send_headers(stream, head, end_stream=body is None and ends)
         if body is not None:
@@ -169,7 +177,11 @@ class Visitor(QuicConnectionProtocol):
     async def error(self, seconds=20):
         """The code that the server closes the connection with, or resets a stream with."""
         return await self.until(
-            lambda: self.closed.result() if self.closed.done() else next(iter(self.resets.values()), None),
+            lambda: (
+                self.closed.result()
+                if self.closed.done()
+                else next(iter(self.resets.values()), None)
+            ),
             seconds,
         )
 
@@ -199,9 +211,7 @@ async def visit(tunnel, raw=False):
     """A connection to the edge for this tunnel's name, verified."""
     quic = QuicConnection(configuration=configuration(tunnel))
     loop = asyncio.get_running_loop()
-    _, visitor = await loop.create_datagram_endpoint(
-        lambda: Visitor(quic), sock=udp()
-    )
+    _, visitor = await loop.create_datagram_endpoint(lambda: Visitor(quic), sock=udp())
     visitor.raw, visitor.host = raw, tunnel.netloc
     try:
         visitor.connect((f"::ffff:{tunnel.address}", tunnel.port, 0, 0))
