@@ -13,8 +13,8 @@
 //! | [`names`], [`times`], [`codes`], [`secret`] | values checked once on the way in; the one table of error codes |
 //! | [`engine`] | DECIDES: routes, lifecycle, leases, holds, policies, limits. No I/O, no clock, no randomness |
 //! | [`http`] | what an acceptable request head is; pure, shared by every HTTP version |
-//! | [`wire`] | the tunnel protocol: bytes <-> values |
-//! | [`link`] | QUIC endpoints, TLS identity, dialling; streams that carry wire |
+//! | [`wire`] | the tunnel protocol: bytes <-> values; also the PROXY header, and the paths that are ours |
+//! | [`link`] | QUIC endpoints, TLS identity, dialling; streams that carry wire; what the system tells of the network; visitors' QUIC at the same port |
 //! | [`edge`] | public listeners: a visit comes in, a response or a splice goes out |
 //! | [`origin`] | client side: reach the local service |
 //! | [`store`] | SQLite: schema, migrations, one file per table group |
@@ -28,9 +28,11 @@
 //! # The layer rule
 //!
 //! Imports point one way:
-//! **bin → roles → adapters (link edge origin store acme admin) → engine, http, wire → names, times, codes, secret.**
+//! **bin → `daemon` → roles (`dev` over client and server) → `supervise`, adapters (link edge origin store acme admin)
+//! → engine, http, wire → names, times, codes, secret.**
 //! `tasks` and `telemetry` serve adapters, roles and bins. Adapters never import each other: the
-//! consumer owns the trait, the role implements it. Only bins and roles read `config`.
+//! consumer owns the trait, the role implements it. Only bins, `daemon` and roles read
+//! `config`, which uses the engine's words.
 //! `tests/it/layers.rs` reads every `use` line and fails on a breach.
 //!
 //! # A visit in four hops

@@ -94,7 +94,7 @@ pub enum SocketError {
     },
     /// The daemon may not give files to that group.
     #[error(
-        "the socket cannot be given to the group {group:?}; add the daemon's user to it, or leave [admin] group out"
+        "the socket cannot be given to the group {group:?}; add the daemon's user to it and let its unit do it (SystemCallFilter=@chown), or leave [admin] group out"
     )]
     Group {
         /// As configured.
@@ -126,6 +126,9 @@ pub fn bind(path: &Path, mode: u32, group: Option<&str>) -> Result<AdminSocket, 
         return Err(SocketError::TooLong { path: path.into() });
     }
     let gid = group.map(|name| Ok((name, group_id(name)?))).transpose()?;
+    // What the daemon makes is its own group's already; the packages' units let it give nothing away.
+    let own = nix::unistd::getegid().as_raw();
+    let gid = gid.filter(|(_, gid)| *gid != own);
     make_directory(dir)?;
     check_free(path)?;
 

@@ -32,7 +32,9 @@ const fn bare(name: &'static str, what: &'static str) -> Key {
 
 const GROUP: Key = bare(
     "admin.group",
-    "A group whose members may use the socket, besides root and the daemon's own group.",
+    "A group whose members may use the socket, instead of the daemon's own group, which is wormkey in the packages. \
+     The daemon has to be in it; under the packages' units that takes `systemctl edit` with \
+     SupplementaryGroups=GROUP and SystemCallFilter=@chown.",
 );
 const KEEP_ALIVE: Key = key(
     "link.keep_alive",
@@ -62,8 +64,8 @@ const METRICS: Key = bare(
 );
 const REMOTE: Key = key(
     "metrics.remote",
-    "\"no\"",
-    "\"yes\" lets metrics.listen be an address that others reach.",
+    "false",
+    "Lets metrics.listen be an address that others reach.",
 );
 const ACCESS: Key = key(
     "log.access",
@@ -257,7 +259,7 @@ const SERVER: &[Key] = &[
         "tunnels.held_memory",
         "\"64MiB\"",
         "How much memory the waiting visits of one tunnel may take: each its head, and what is read ahead of a body, \
-         64 KiB over HTTP/1 and 1 MiB over HTTP/2 at most.",
+         64 KiB over HTTP/1 and 1 MiB over HTTP/2 and HTTP/3 at most.",
     ),
     key(
         "tunnels.held_memory_total",

@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use super::file::Node;
 use super::section::{Fix, Section};
-use super::values::{count, duration_or_never, text};
+use super::values::{count, duration_or_never, switch, text};
 use crate::engine::limits::{Ceilings, Limit, LimitSettings, Rate};
 use crate::names::{Kind, Slug};
 
@@ -78,7 +78,7 @@ pub(super) fn limits(mut section: Section<'_>) -> LimitSettings {
                 duration_or_never("would end every tunnel at once; write \"never\" for no limit"),
             )
             .unwrap_or(default.expiry_max),
-        force_auth: s.get("force_auth", flag).unwrap_or(default.force_auth),
+        force_auth: s.get("force_auth", switch).unwrap_or(default.force_auth),
     };
     section.finish();
     resolved
@@ -118,11 +118,4 @@ fn kind(node: &Node) -> Result<Kind, Fix> {
     let text = text(node)?;
     text.parse()
         .map_err(|_| format!("{text:?} is no kind; write \"http\", \"tcp\", \"tls\" or \"udp\""))
-}
-
-fn flag(node: &Node) -> Result<bool, Fix> {
-    match node {
-        Node::Switch(flag) => Ok(*flag),
-        other => Err(format!("is {}; write true or false", other.what())),
-    }
 }

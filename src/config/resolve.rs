@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::acme::acme;
-use super::file::{Document, Node};
+use super::file::Document;
 use super::front::{FrontConfig, front};
 use super::problem::ConfigError;
-use super::section::{Findings, Fix, Section};
+use super::section::{Findings, Section};
 use super::site::site;
 use super::sizes;
 use super::values::{
@@ -349,10 +349,10 @@ pub(super) fn log(mut section: Section<'_>) -> LogConfig {
 
 pub(super) fn metrics(mut section: Section<'_>) -> MetricsConfig {
     let listen = section.get("listen", address(9464));
-    let remote = section.get("remote", yes_or_no).unwrap_or(false);
+    let remote = section.get("remote", switch).unwrap_or(false);
     if let Some(listen) = listen.filter(|listen| !listen.ip().is_loopback() && !remote) {
         let what = format!(
-            "would tell everybody who reaches {} how this daemon does; write \"127.0.0.1:{}\", or add remote = \"yes\" where a firewall keeps others out",
+            "would tell everybody who reaches {} how this daemon does; write \"127.0.0.1:{}\", or add remote = true where a firewall keeps others out",
             listen.ip(),
             listen.port()
         );
@@ -360,12 +360,4 @@ pub(super) fn metrics(mut section: Section<'_>) -> MetricsConfig {
     }
     section.finish();
     MetricsConfig { listen }
-}
-
-fn yes_or_no(node: &Node) -> Result<bool, Fix> {
-    match text(node).as_deref() {
-        Ok("yes") => Ok(true),
-        Ok("no") => Ok(false),
-        _ => Err("is neither \"yes\" nor \"no\"".to_owned()),
-    }
 }

@@ -440,7 +440,7 @@ pub struct RunArgs {
 #[derive(Debug, Clone, Default, ClapArgs)]
 pub struct OpenFlags {
     /// The tunnel's name, the first label of its address; one is made up if absent
-    #[arg(long, alias = "subdomain", value_name = "SLUG", value_parser = slug)]
+    #[arg(long, visible_alias = "subdomain", value_name = "SLUG", value_parser = slug)]
     pub name: Option<String>,
     /// When it ends, counted from now, such as 30m, 8h or 7d; never if absent
     #[arg(long, value_name = "DURATION", value_parser = lasting)]

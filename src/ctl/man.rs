@@ -113,42 +113,62 @@ fn visible(command: &Command) -> impl Iterator<Item = &Command> {
 fn commands(roff: &mut Roff, command: &Command, before: &str) {
     for sub in visible(command) {
         let name = format!("{before}{}", sub.get_name());
-        if visible(sub).next().is_some() {
+        let is_group = visible(sub).next().is_some();
+        if !is_group || !sub.is_subcommand_required_set() {
+            entry(roff, command, sub, &name);
+        }
+        if is_group {
             commands(roff, sub, &format!("{name} "));
-            continue;
-        }
-        let own: Vec<&Arg> = sub
-            .get_arguments()
-            .filter(|arg| !arg.is_hide_set() && !arg.is_global_set())
-            .filter(|arg| {
-                !matches!(
-                    arg.get_action(),
-                    ArgAction::Help | ArgAction::HelpLong | ArgAction::HelpShort
-                )
-            })
-            .collect();
-        roff.control("SS", [&*format!("{name}{}", usage(&own))]);
-        let about = sub.get_long_about().or_else(|| sub.get_about());
-        paragraphs(roff, &about.map(ToString::to_string).unwrap_or_default());
-        let told = told_before(command, sub);
-        for arg in own {
-            if told.is_some_and(|before| has(before, arg)) {
-                continue;
-            }
-            roff.control("TP", []);
-            roff.text(term(arg));
-            let help = arg.get_long_help().or_else(|| arg.get_help());
-            paragraphs(roff, &help.map(ToString::to_string).unwrap_or_default());
-        }
-        if let Some(before) = told {
-            roff.control("PP", []);
-            roff.text([
-                roman("It takes the options of "),
-                bold(before.get_name()),
-                roman(", too."),
-            ]);
         }
     }
+}
+
+/// One command: what it is called, what it does, and each option that no earlier one has explained.
+fn entry(roff: &mut Roff, parent: &Command, sub: &Command, name: &str) {
+    let own: Vec<&Arg> = arguments(sub).collect();
+    roff.control("SS", [&*format!("{name}{}", usage(&own))]);
+    let about = sub.get_long_about().or_else(|| sub.get_about());
+    paragraphs(roff, &about.map(ToString::to_string).unwrap_or_default());
+    let told = told_before(parent, sub);
+    for arg in own {
+        if told.is_some_and(|before| has(before, arg)) {
+            continue;
+        }
+        roff.control("TP", []);
+        roff.text(term(arg));
+        let help = arg.get_long_help().or_else(|| arg.get_help());
+        paragraphs(roff, &help.map(ToString::to_string).unwrap_or_default());
+    }
+    if let Some(before) = told {
+        roff.control("PP", []);
+        let lacking: Vec<String> = arguments(before)
+            .filter(|arg| !has(sub, arg))
+            .filter_map(|arg| Some(format!("--{}", arg.get_long()?)))
+            .collect();
+        let but_for = match &lacking[..] {
+            [] => ".".to_owned(),
+            some => format!(", but for {}.", some.join(", ")),
+        };
+        roff.text([
+            roman("It takes the options of "),
+            bold(before.get_name()),
+            roman(format!(", too{but_for}")),
+        ]);
+    }
+}
+
+/// The arguments that a page tells of.
+fn arguments(command: &Command) -> impl Iterator<Item = &Arg> {
+    let is_help = |arg: &&Arg| {
+        matches!(
+            arg.get_action(),
+            ArgAction::Help | ArgAction::HelpLong | ArgAction::HelpShort
+        )
+    };
+    command
+        .get_arguments()
+        .filter(|arg| !arg.is_hide_set() && !arg.is_global_set())
+        .filter(move |arg| !is_help(arg))
 }
 
 /// The first command that shares most of its options with a later one: `open`, of `run`.
@@ -205,9 +225,19 @@ fn term(arg: &Arg) -> Vec<Inline> {
     let Some(long) = arg.get_long() else {
         return vec![italic(value(arg))];
     };
-    let mut term = vec![bold(format!("--{long}"))];
+    let mut term = Vec::new();
+    if let Some(short) = arg.get_short() {
+        term.extend([bold(format!("-{short}")), roman(", ")]);
+    }
+    term.push(bold(format!("--{long}")));
+    let may_be_alone = arg
+        .get_num_args()
+        .is_some_and(|range| range.min_values() == 0);
     if arg.get_action().takes_values() {
-        term.extend([roman(" "), italic(value(arg))]);
+        term.extend(match may_be_alone {
+            true => [roman("[="), italic(value(arg)), roman("]")].to_vec(),
+            false => [roman(" "), italic(value(arg))].to_vec(),
+        });
     }
     for alias in arg.get_visible_aliases().unwrap_or_default() {
         term.extend([roman(", "), bold(format!("--{alias}"))]);

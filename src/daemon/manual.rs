@@ -24,7 +24,7 @@ fn visitors_limits() -> Section {
     let seconds = |time: std::time::Duration| time.as_secs();
     let body = vec![
         Paragraph::text(
-            "The edge holds visitors to these, alike for HTTP/1.1 and HTTP/2. Each number itself still passes.",
+            "The edge holds visitors to these, alike for HTTP/1.1, HTTP/2 and HTTP/3. Each number itself still passes.",
         ),
         item(
             "head",
@@ -47,7 +47,7 @@ fn visitors_limits() -> Section {
         item(
             "times",
             format!(
-                "{} s for a TLS handshake, {} s for a head (408), {} s without a request.",
+                "{} s for a TLS handshake, {} s for a head (HTTP/1: 408; else its stream or connection ends), {} s without a request.",
                 seconds(limits::HANDSHAKE_TIMEOUT),
                 seconds(limits::HEAD_TIMEOUT),
                 seconds(limits::IDLE_TIMEOUT)
@@ -62,7 +62,7 @@ fn visitors_limits() -> Section {
             ),
         ),
         item(
-            "HTTP/2 frames that serve no visit",
+            "frames of HTTP/2 and 3 that serve no visit",
             format!(
                 "{} at once and {} a second, a reset counted as {}: GOAWAY.",
                 limits::FRAMES_BURST,
@@ -281,8 +281,9 @@ fn server_toml() -> String {
         Paragraph::text(READING),
         Paragraph::text(
             "wormkeyd server --check says what is wrong with it. wormkeyctl server reload, or SIGHUP, puts \
-             changes of [tunnels] and [tls] in force, and names the keys that wait for the next start; a bad \
-             file changes nothing.",
+             changes in force, but for domain, the listeners and http3 of [listen], tcp_ports, tls.mode, [acme], \
+             state.dir, [admin], [link], log.format, log.level and [metrics], which wait for the next start and \
+             are named; a bad file changes nothing.",
         ),
     ];
     let name = "the configuration of a wormkey server";
@@ -299,7 +300,7 @@ fn client_toml() -> String {
         Paragraph::text(READING),
         Paragraph::text(
             "wormkeyd client --check says what is wrong with it. wormkeyctl reload, or SIGHUP, puts changes of \
-             [origins] and [[tunnel]] in force, and names the keys that wait for the next start; a bad file \
+             [origins], [probe] and [[tunnel]] in force, and names the keys that wait for the next start; a bad file \
              changes nothing. A [[tunnel]] opens when its entry comes, changes with it, and closes when it goes.",
         ),
     ];
@@ -349,6 +350,35 @@ mod tests {
                 committed == text,
                 "man/{name} is out of date; regenerate it with: cargo run -- generate man man"
             );
+        }
+    }
+
+    #[test]
+    fn every_option_of_every_command_is_in_its_page() {
+        fn longs(command: &clap::Command, into: &mut Vec<String>) {
+            if command.is_hide_set() {
+                return;
+            }
+            let visible = command.get_arguments().filter(|arg| !arg.is_hide_set());
+            into.extend(visible.filter_map(|arg| Some(format!("--{}", arg.get_long()?))));
+            for sub in command.get_subcommands() {
+                longs(sub, into);
+            }
+        }
+        for (page, command) in [
+            (wormkeyd(), Args::command()),
+            (
+                crate::ctl::man::wormkeyctl(),
+                crate::ctl::args::Args::command(),
+            ),
+        ] {
+            let page = page.replace('\\', "");
+            let mut all = Vec::new();
+            longs(&command, &mut all);
+            assert!(all.len() > 5);
+            for long in all {
+                assert!(page.contains(&long), "{long} is missing");
+            }
         }
     }
 

@@ -69,6 +69,7 @@ pub(super) fn page(outside: &Outside, id: VisitId, is_get: bool) -> Page {
     // The id is fresh for each answer, which is all a nonce for our own style needs.
     let nonce = id.replace('_', "-");
     let row = outside.code.row();
+    let (title, advice) = for_strangers(outside.code);
     let passes = matches!(outside.code, Code::TunnelOffline | Code::Draining);
     let refresh = match outside.retry {
         Some(after) if passes && is_get => whole_seconds(after),
@@ -77,8 +78,8 @@ pub(super) fn page(outside: &Outside, id: VisitId, is_get: bool) -> Page {
     let page = ErrorPage {
         status: outside.status.as_u16(),
         code: row.name,
-        title: row.cause,
-        advice: row.fix,
+        title,
+        advice,
         id: &id,
         nonce: &nonce,
         refresh,
@@ -89,6 +90,16 @@ pub(super) fn page(outside: &Outside, id: VisitId, is_get: bool) -> Page {
         policy: format!(
             "default-src 'none'; style-src 'nonce-{nonce}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
         ),
+    }
+}
+
+/// Cause and fix as a visitor may read them. Some codes are the owner's as well, and their words in the table
+/// are for the owner.
+const fn for_strangers(code: Code) -> (&'static str, &'static str) {
+    match code {
+        Code::ExposedOrigin => ("This tunnel is not public at the moment.", "Ask its owner."),
+        Code::NotFound => ("There is nothing here.", "Check the address."),
+        _ => (code.row().cause, code.row().fix),
     }
 }
 
@@ -106,11 +117,12 @@ struct Problem<'a> {
 /// The same for programs.
 pub(super) fn problem(outside: &Outside, id: VisitId) -> String {
     let row = outside.code.row();
+    let (title, advice) = for_strangers(outside.code);
     let problem = Problem {
         r#type: "about:blank",
-        title: row.cause,
+        title,
         status: outside.status.as_u16(),
-        detail: row.fix,
+        detail: advice,
         code: row.name,
         request_id: id,
     };

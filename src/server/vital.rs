@@ -21,7 +21,7 @@ impl Vital for Backend {
             count(counts.links, "link", "links"),
         ];
         if counts.dormant > 0 {
-            line.push(format!("{} asleep", counts.dormant));
+            line.push(format!("{} dormant", counts.dormant));
         }
         if counts.held > 0 {
             line.push(format!("{} waiting", count(counts.held, "visit", "visits")));

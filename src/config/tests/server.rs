@@ -653,6 +653,6 @@ fn metrics_for_everybody_must_be_meant() {
         err.contains("write \"127.0.0.1:9464\", or add remote"),
         "{err}"
     );
-    assert!(with("listen = \"0.0.0.0:9464\"\nremote = \"yes\"").is_ok());
-    assert!(with("remote = \"perhaps\"").is_err());
+    assert!(with("listen = \"0.0.0.0:9464\"\nremote = true").is_ok());
+    assert!(with("remote = \"yes\"").is_err());
 }

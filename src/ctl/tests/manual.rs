@@ -116,8 +116,11 @@ fn what_the_guide_names_is_there() {
         "use_x_forwarded_for",
         "trusted_proxies",
         "tcp_ports",
+        "proxy_protocol_from",
+        "plain_http",
     ];
     let nginx = [
+        "proxy_protocol",
         "ssl_preread",
         "proxy_pass",
         "proxy_timeout",
