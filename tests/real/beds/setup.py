@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import time
+import tomllib
 
 import cache
 import origins
@@ -264,6 +265,9 @@ def behind_nginx(world):
     if not module.exists():
         raise cache.Unavailable("no stream module; as root tests/run installs libnginx-mod-stream")
     world.advertised = "127.0.0.2"
+    example = (REPOSITORY / "config-examples" / "server-nginx.toml").read_text()
+    front = tomllib.loads(example)["listen"]["proxy_protocol_from"]
+    world.settings["server"] = {"listen": {"proxy_protocol_from": front}}
     world.server = Server(world).start()
     page = (REPOSITORY / "man" / "wormkey.7").read_text()
     recipe = re.search(r"\.EX\n(    # nginx\.conf.*?)\.EE", page, re.DOTALL)[1].replace("\\e", "\\")
