@@ -41,7 +41,7 @@ macro_rules! codes {
 }
 
 codes! {
-    // What visitors can get (design.md section 6).
+    // What visitors can get.
     BadRequest = 1, "bad_request", 400, 2, "The request is not acceptable.", "It breaks a rule of HTTP (RFC 9110, RFC 9112); send one that does not.";
     MethodNotAllowed = 2, "method_not_allowed", 405, 4, "This method is not served here.", "Use one of the methods that the Allow field of the answer names.";
     RequestTimeout = 3, "request_timeout", 408, 9, "The request took too long to arrive.", "Try again, and send the whole request without pauses.";

@@ -1,7 +1,7 @@
 //! Two clocks and the texts of times and durations. Not a timer: waiting is the adapters' business.
 //!
 //! Monotonic time drives timeouts and limits; wall time drives expiry, because tunnels outlive the
-//! process (design: an absolute `expires_at`).
+//! process.
 
 use std::fmt;
 use std::time::{Duration, Instant};

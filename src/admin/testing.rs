@@ -433,6 +433,7 @@ impl ServerBackend for Fake {
         )
         .await?;
         Ok(InviteJson {
+            id: None,
             token: "wkj_secret".to_owned(),
             expires_at: NOW.plus(Duration::from_secs(8 * 3600)),
         })

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::engine::policy::Policy;
-use crate::names::{DeviceId, TunnelId, UserId};
+use crate::names::{DeviceId, InviteId, TunnelId, UserId};
 use crate::times::WallTime;
 
 /// A tunnel, as `open`, `show`, `list` print it.
@@ -360,6 +360,9 @@ pub struct InviteAsk {
 /// Its answer: the token is shown this once.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub struct InviteJson {
+    /// What `revoke` takes it back by; absent from older daemons.
+    #[serde(default)]
+    pub id: Option<InviteId>,
     /// `wkj_…`
     pub token: String,
     /// When it stops working.

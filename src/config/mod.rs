@@ -51,7 +51,7 @@ pub struct ServerConfig {
     pub site: SiteConfig,
     /// Public ports of tcp and udp tunnels; None = none.
     pub tcp_ports: Option<(u16, u16)>,
-    /// Where join tokens send clients (`host:port`); never empty, see design.md section 5.
+    /// Where join tokens send clients (`host:port`); never empty.
     pub advertise: Vec<String>,
     /// Where visitors' certificates come from.
     pub tls: TlsMode,

@@ -333,6 +333,7 @@ pub fn wormkeyctl() -> String {
                  one line for each event.",
             )],
         },
+        super::man_api::section(),
         Section {
             title: "EXAMPLES",
             body: examples,

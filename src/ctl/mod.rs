@@ -27,6 +27,7 @@ mod io;
 mod log_level;
 mod logs;
 pub mod man;
+mod man_api;
 mod open;
 mod policy;
 pub mod policy_args;

@@ -41,6 +41,9 @@ pub(super) async fn invite(
         "it works for {what}, until {until}, and is not shown again"
     ));
     cli.hint("on the machine that shall join: wormkeyctl join TOKEN");
+    if let Some(id) = invite.id {
+        cli.hint(&format!("take it back with: wormkeyctl server revoke {id}"));
+    }
     Ok(())
 }
 

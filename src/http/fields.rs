@@ -36,7 +36,7 @@ const FRAMING: [&str; 6] = [
     "te",
 ];
 
-/// The cookie names that are ours (design: kept for later).
+/// The cookie names that are ours.
 const COOKIE_PREFIX: &str = "__host-wormkey-";
 
 /// Whether a field of HTTP/2 or 3 makes the request malformed.

@@ -16,7 +16,7 @@ use super::path::PathLimits;
 use super::tls::{self, RefusedKey};
 use crate::names::Pin;
 
-/// A handshake, its control stream and its Hello together; bar.md B18 gives a handshake as much.
+/// A handshake, its control stream and its Hello together.
 pub(super) const GREETING: Duration = Duration::from_secs(10);
 
 /// The streams a client may open before the server knows it: the control stream.

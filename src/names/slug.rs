@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// Slugs that no tunnel may have; kept for wormkey's own pages and services (design.md section 12).
+/// Slugs that no tunnel may have; kept for wormkey's own pages and services.
 pub const RESERVED_SLUGS: [&str; 7] = ["auth", "api", "www", "admin", "status", "docs", "wormkey"];
 
 /// A tunnel's name, such as `quiet-lime-82`: lower-case letters, digits and single hyphens inside,

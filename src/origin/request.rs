@@ -1,5 +1,5 @@
 //! A visit's head -> a request an origin can be asked. Pure. Trusts nothing in the head: a server that
-//! is not what it should be must not be able to smuggle a second request onto the inner hop (R2).
+//! is not what it should be must not be able to smuggle a second request onto the inner hop.
 
 use data_encoding::BASE64;
 use http::header::{
@@ -258,7 +258,7 @@ pub(super) fn strip_hop_by_hop(fields: &mut HeaderMap) {
         .iter()
         .flat_map(|value| value.as_bytes().split(|b| *b == b','))
         .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
-        // Naming these would take the message apart; they are not anyone's to nominate (B13).
+        // Naming these would take the message apart; they are not anyone's to nominate.
         .filter(|name| *name != CONTENT_LENGTH && *name != HOST)
         .collect();
     for name in named {

@@ -1,4 +1,4 @@
-//! An origin's answer -> a head on the wire. Pure. Refuses what could be read in two ways (B16).
+//! An origin's answer -> a head on the wire. Pure. Refuses what could be read in two ways.
 
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use data_encoding::BASE64;

@@ -305,11 +305,12 @@ impl ServerBackend for Backend {
             ask.user.unwrap_or_else(|| "default".into()),
         );
         let now = self.parts.desk.now().wall;
+        let id = InviteId::random();
         let asked = self.parts.desk.ask(caller.uid, |from| Event::InviteAsked {
             from,
             user,
             user_id: UserId::random(),
-            id: InviteId::random(),
+            id,
             secret_hash: hash,
             uses,
             expires_at: now.plus(lasts),
@@ -329,6 +330,7 @@ impl ServerBackend for Backend {
             secret: Secret::new(secret),
         };
         Ok(InviteJson {
+            id: Some(id),
             token: token.to_text().expose().clone(),
             expires_at,
         })

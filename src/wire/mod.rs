@@ -1,4 +1,4 @@
-//! The tunnel protocol: bytes <-> values (design.md section 4). Not transport: what carries the
+//! The tunnel protocol: bytes <-> values. Not transport: what carries the
 //! bytes is behind [`SendChunks`] and [`RecvChunks`], which `link` implements with QUIC streams.
 //!
 //! ```text

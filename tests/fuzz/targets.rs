@@ -19,6 +19,7 @@ use wormkey::http::frames::FrameScanner;
 use wormkey::http::raw::HeadScanner;
 use wormkey::http::{Scheme, head};
 use wormkey::names::{Hostname, Kind, Slug, Target as Origin, TunnelId, VisitId};
+use wormkey::wire::proxy;
 use wormkey::wire::token::JoinToken;
 use wormkey::wire::udp::{Reassembly, Splitter, decode_datagram};
 use wormkey::wire::{
@@ -198,6 +199,17 @@ pub(crate) const TARGETS: &[Target] = &[
         seeds: addresses,
         words: &[],
         judge: proxy_header,
+    },
+    Target {
+        name: "proxy-introduction",
+        seeds: introductions,
+        words: &[
+            "PROXY TCP4 ",
+            "PROXY UNKNOWN",
+            "\r\n",
+            "\r\n\r\n\0\r\nQUIT\n",
+        ],
+        judge: introduction,
     },
     Target {
         name: "join-token",
@@ -743,6 +755,40 @@ fn proxy_header(bytes: &[u8]) -> String {
     let length = usize::from(u16::from_be_bytes([v2[14], v2[15]]));
     assert_eq!(v2.len(), 16 + length);
     format!("{family} {length}")
+}
+
+/// What proxies in front of the server begin a connection with.
+fn introductions() -> Vec<Vec<u8>> {
+    let [v4, v6] = ["192.0.2.7:4711", "[2001:db8::7]:4711"].map(|text| text.parse().unwrap());
+    let headers = [
+        proxy::v1(v4, v4),
+        proxy::v2(v4, v4),
+        proxy::v1(v6, v6),
+        proxy::v2(v6, v6),
+    ];
+    let unknown = Bytes::from_static(b"PROXY UNKNOWN\r\n");
+    headers
+        .into_iter()
+        .chain([unknown])
+        .map(|header| [&header[..], b"GET / HTTP/1.1\r\n"].concat())
+        .collect()
+}
+
+fn introduction(bytes: &[u8]) -> String {
+    let whole = proxy::read(bytes);
+    if let Ok(Some(header)) = whole {
+        assert!(header.size <= bytes.len());
+        // What follows is not looked at, and what is missing is waited for.
+        assert_eq!(proxy::read(&bytes[..header.size]), whole);
+        assert_eq!(proxy::read(&bytes[..header.size - 1]), Ok(None));
+        if let Some((from, to)) = header.told {
+            for again in [proxy::v1(from, to), proxy::v2(from, to)] {
+                let told = proxy::read(&again).map(|read| read.and_then(|read| read.told));
+                assert_eq!(told, Ok(Some((from, to))));
+            }
+        }
+    }
+    kind(whole.map(|read| read.map(|read| read.told.map(|(from, _)| from.is_ipv4()))))
 }
 
 // What people and peers write

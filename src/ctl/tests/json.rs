@@ -71,7 +71,8 @@ async fn every_command_of_the_server_prints_one_document() {
     let daemon = Daemon::server();
     daemon.fake.state().tunnels = vec![tunnel(1, "app")];
     let invite = document(&daemon, "server invite").await;
-    let expected = json!({"token": "wkj_secret", "expires_at": "2023-11-15T06:13:20.000Z"});
+    let expected =
+        json!({"id": null, "token": "wkj_secret", "expires_at": "2023-11-15T06:13:20.000Z"});
     assert_eq!(invite, expected);
     assert_eq!(keys(&document(&daemon, "server users").await), ["users"]);
     assert_eq!(

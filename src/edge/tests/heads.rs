@@ -1,4 +1,4 @@
-//! Bad heads: refused at once, with our answer, in order, and nothing reaches the client (R1).
+//! Bad heads: refused at once, with our answer, in order, and nothing reaches the client.
 
 use super::*;
 
