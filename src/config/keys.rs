@@ -150,6 +150,12 @@ const SERVER: &[Key] = &[
          X-Robots-Tag: noindex.",
     ),
     key(
+        "site.interstitial",
+        "false",
+        "Whether a browser's first visit to a tunnel sees a page that says whose it is not, with a button to go on; \
+         a cookie of that host remembers it for a week. Programs pass, and whoever sends wormkey-skip-interstitial.",
+    ),
+    key(
         "tls.mode",
         "\"self-signed\"",
         "\"self-signed\" is a wildcard made here, which browsers warn about; \"files\" is one of your own, \

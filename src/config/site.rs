@@ -17,6 +17,8 @@ pub struct SiteConfig {
     pub contacts: Vec<String>,
     /// Whether search engines may take what tunnels show.
     pub may_index: bool,
+    /// Whether browsers see a page before their first visit to a tunnel.
+    pub interstitial: bool,
 }
 
 pub(super) fn site(mut section: Section<'_>) -> SiteConfig {
@@ -30,11 +32,13 @@ pub(super) fn site(mut section: Section<'_>) -> SiteConfig {
         section.object("contacts", what);
     }
     let may_index = section.get("may_index", switch).unwrap_or_default();
+    let interstitial = section.get("interstitial", switch).unwrap_or_default();
     section.finish();
     SiteConfig {
         redirect,
         contacts: contacts.unwrap_or_default(),
         may_index,
+        interstitial,
     }
 }
 

@@ -32,6 +32,8 @@ pub struct Site {
     pub contacts: Vec<String>,
     /// Whether search engines may take what tunnels show.
     pub may_index: bool,
+    /// Whether browsers see a page before their first visit to a tunnel.
+    pub interstitial: bool,
 }
 
 #[derive(Template)]

@@ -33,6 +33,7 @@ mod held;
 mod hello;
 mod home;
 mod incoming;
+mod interstitial;
 mod ledger;
 mod listener;
 mod outflow;

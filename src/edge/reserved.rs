@@ -1,6 +1,6 @@
-//! The paths that are ours on every tunnel's host: nothing below them reaches an origin. Two are
-//! answered: share links, here, and by the client itself the question it asks through its tunnel's public
-//! name.
+//! The paths that are ours on every tunnel's host: nothing below them reaches an origin. Three are
+//! answered: share links, here; the button of the page before a first visit; and by the client itself the
+//! question it asks through its tunnel's public name.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use super::connection::Conn;
 use super::credentials::SHARE_COOKIE;
 use super::forward::{self, Visiting};
 use super::respond::Failure;
-use super::{Admit, EdgeSettings, OpenStream};
+use super::{Admit, EdgeSettings, OpenStream, interstitial};
 use crate::engine::policy::share::{self, ShareRow};
 use crate::times::Clock;
 use crate::wire::RecvChunks;
@@ -32,6 +32,9 @@ pub(super) async fn answer<S: Admit + OpenStream>(
 ) -> Result<Response<EdgeBody<S::Rx>>, Failure> {
     if let Some(token) = asking.head.path.strip_prefix(share::PATH) {
         return open_share(conn, &asking, token, has_body).await;
+    }
+    if asking.head.path.split('?').next() == Some(interstitial::PATH) {
+        return interstitial::enter(settings, &asking, has_body);
     }
     let head = &mut asking.head;
     let is_probe = ProbeNonce::of_path(&head.path).is_some();

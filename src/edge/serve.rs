@@ -22,7 +22,8 @@ use super::front::Visitor;
 use super::incoming::RequestBody;
 use super::respond::{Asker, Failure, respond};
 use super::{
-    Admit, Attach, EdgeSettings, OpenStream, cors, door, forward, home, proof, redirect, reserved,
+    Admit, Attach, EdgeSettings, OpenStream, cors, door, forward, home, interstitial, proof,
+    redirect, reserved,
 };
 use crate::http::head;
 use crate::http::{HeadError, Scheme};
@@ -101,6 +102,7 @@ async fn visit<S: Admit + Attach + OpenStream>(
         return answer;
     }
     let proofs = share_proofs(&parts.headers);
+    let is_new = settings.site.interstitial && !interstitial::is_past(&parts.headers);
     let head = head::check(parts, extended, conn.facts.scheme).map_err(Failure::Head)?;
     if conn.facts.scheme == Scheme::Http {
         if let Some(answer) = proof::answer(&conn.edge, &head) {
@@ -144,6 +146,18 @@ async fn visit<S: Admit + Attach + OpenStream>(
         && let Some(cors) = policy.cors()
     {
         let answer = cors::preflight(cors, &visiting.head.fields);
+        visiting.log.served(answer.status(), true);
+        return Ok(answer);
+    }
+    if is_new
+        && interstitial::is_for(&visiting.head)
+        && conn
+            .edge
+            .inside
+            .greet(&visiting.label, visitor.addr)
+            .is_ok()
+    {
+        let answer = interstitial::page(settings, id, &visiting.head);
         visiting.log.served(answer.status(), true);
         return Ok(answer);
     }

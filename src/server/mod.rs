@@ -340,6 +340,7 @@ pub(crate) fn edge_settings(config: &ServerConfig, public_port: u16) -> EdgeSett
             redirect: config.site.redirect.clone(),
             contacts: config.site.contacts.clone(),
             may_index: config.site.may_index,
+            interstitial: config.site.interstitial,
         },
         front: Front {
             proxy_protocol_from: config.front.proxy_protocol_from.clone(),

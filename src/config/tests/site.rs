@@ -10,7 +10,7 @@ fn site(rest: &str) -> Result<SiteConfig, String> {
 #[test]
 fn what_is_said_to_the_world_is_taken() {
     assert_eq!(site(""), Ok(SiteConfig::default()));
-    let written = "redirect = \"https://example.com:8443/about?x=1\"\nmay_index = true\n\
+    let written = "redirect = \"https://example.com:8443/about?x=1\"\nmay_index = true\ninterstitial = true\n\
          contacts = [\"mailto:abuse@example.com\", \"https://example.com/report\"]";
     let expected = SiteConfig {
         redirect: Some("https://example.com:8443/about?x=1".to_owned()),
@@ -19,6 +19,7 @@ fn what_is_said_to_the_world_is_taken() {
             "https://example.com/report".to_owned(),
         ],
         may_index: true,
+        interstitial: true,
     };
     assert_eq!(site(written), Ok(expected));
 }

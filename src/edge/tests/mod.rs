@@ -10,6 +10,7 @@ mod held;
 mod home;
 mod http2;
 mod http3;
+mod interstitial;
 mod proof;
 mod raw;
 mod reserved;
