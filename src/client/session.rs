@@ -596,7 +596,7 @@ impl Client {
 const fn failure(code: StreamCode) -> Code {
     match code {
         StreamCode::OriginUnreachable => Code::OriginUnreachable,
-        StreamCode::OriginError => Code::OriginError,
+        StreamCode::OriginError | StreamCode::BrokeAfter(_) => Code::OriginError,
         StreamCode::OriginTimeout => Code::OriginTimeout,
         StreamCode::NotAllowed => Code::TargetNotAllowed,
         StreamCode::Exposed => Code::ExposedOrigin,

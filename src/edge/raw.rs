@@ -24,6 +24,7 @@ use super::both::{Early, both};
 use super::forward::LINK_NEWS;
 use super::front::{self, Opened};
 use super::listener::{ACCEPT_PAUSE, Failures, is_of_the_peer};
+use super::outflow::Outgoing as _;
 use super::respond::{Failure, outside_of};
 use super::shape::{self, Throttle, Way};
 use super::{Admit, Edge, Inner, OpenError, OpenStream, Pass, held};
@@ -47,6 +48,11 @@ const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(60), Duration::fro
 /// How long a peer may acknowledge nothing. Long: to the kernel one who has stopped reading for a while
 /// looks the same.
 const UNHEARD: Duration = Duration::from_secs(600);
+
+/// How long a visitor may take for what the origin sent before it broke off, and how often we look.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+const LOOK_FIRST: Duration = Duration::from_millis(1);
+const LOOK_LAST: Duration = Duration::from_millis(50);
 
 /// So many looks make up the time of idleness.
 const LOOKS: u32 = 8;
@@ -170,8 +176,11 @@ enum Broken {
 }
 
 impl Early for Broken {
-    fn is_reset(&self) -> bool {
-        matches!(self, Self::Client(StreamError::Reset(_)))
+    fn of_client(&self) -> Option<&StreamError> {
+        match self {
+            Self::Client(error) => Some(error),
+            _ => None,
+        }
     }
 }
 
@@ -325,7 +334,7 @@ async fn splice<T: SendChunks, R: RecvChunks>(
             () = pass.cut.cancelled() => Err(Broken::Cut),
             () = unanswered(pass, moved) => Err(Broken::Away),
             () = moved.idle(idle) => Err(Broken::Idle),
-            ended = both(up, down) => ended,
+            ended = both(up, down, || moved.bytes().1) => ended,
         }
     };
     if let Err(why) = &ended {
@@ -335,8 +344,24 @@ async fn splice<T: SendChunks, R: RecvChunks>(
         };
         tx.reset(code);
         rx.stop(code);
+        if why.broke_after().is_some() {
+            // It is still in time when it is late.
+            let _ = tokio::time::timeout(LAST_WORDS, taken(tcp, moved)).await;
+        }
     }
     ended
+}
+
+/// The visitor has acknowledged all that was written: a reset of ours takes back what has not left yet.
+async fn taken(tcp: &TcpStream, moved: &Moved) {
+    let mut pause = LOOK_FIRST;
+    while tcp
+        .acknowledged()
+        .is_some_and(|count| count < moved.bytes().1)
+    {
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LOOK_LAST);
+    }
 }
 
 /// The link is away, the hold is over, and nothing has come back yet. One that was answered goes on: the

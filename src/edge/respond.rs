@@ -174,6 +174,7 @@ fn given_up(code: StreamCode) -> Outside {
         | StreamCode::Cancelled
         | StreamCode::Protocol
         | StreamCode::Internal
+        | StreamCode::BrokeAfter(_)
         | StreamCode::Unknown(_) => Outside::of(Code::OriginError),
         StreamCode::OriginTimeout => Outside::of(Code::OriginTimeout),
         StreamCode::Exposed => Outside::of(Code::ExposedOrigin),

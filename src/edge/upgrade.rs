@@ -7,6 +7,7 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -104,8 +105,9 @@ impl<T: SendChunks, R: RecvChunks> Splice<T, R> {
         let ended = {
             let [slow_up, slow_down] = self.throttles;
             let up = up(from_visitor, &mut self.tx, slow_up, &self.log);
-            let down = down(&mut self.rx, self.first, to_visitor, slow_down, &self.log);
-            both(up, down).await
+            let given = Given::new(&self.log);
+            let down = down(&mut self.rx, self.first, to_visitor, slow_down, &given);
+            both(up, down, || given.flushed.load(Ordering::Relaxed)).await
         };
         if let Err(why) = &ended {
             debug!(%why, "splice ended early");
@@ -136,8 +138,11 @@ enum Broken {
 }
 
 impl Early for Broken {
-    fn is_reset(&self) -> bool {
-        matches!(self, Self::Client(StreamError::Reset(_)))
+    fn of_client(&self) -> Option<&StreamError> {
+        match self {
+            Self::Client(error) => Some(error),
+            Self::Visitor(_) => None,
+        }
     }
 }
 
@@ -186,17 +191,46 @@ async fn up<I: AsyncRead + Unpin, T: SendChunks>(
     }
 }
 
+/// What the visitor has got.
+struct Given<'a> {
+    log: &'a VisitLog,
+    written: AtomicU64,
+    /// Of that, what has left for the socket.
+    flushed: AtomicU64,
+}
+
+impl<'a> Given<'a> {
+    const fn new(log: &'a VisitLog) -> Self {
+        Self {
+            log,
+            written: AtomicU64::new(0),
+            flushed: AtomicU64::new(0),
+        }
+    }
+
+    fn wrote(&self, count: usize) {
+        self.written.fetch_add(count as u64, Ordering::Relaxed);
+        self.log.sent(count as u64);
+    }
+
+    fn flush(&self) {
+        let written = self.written.load(Ordering::Relaxed);
+        self.flushed.store(written, Ordering::Relaxed);
+    }
+}
+
 /// Client to visitor: what has arrived goes in one write, and is flushed when nothing more is there.
 async fn down<I: AsyncWrite + Unpin, R: RecvChunks>(
     rx: &mut R,
     mut queue: VecDeque<Bytes>,
     mut visitor: I,
     mut throttle: Option<Throttle>,
-    log: &VisitLog,
+    given: &Given<'_>,
 ) -> Result<(), Broken> {
     loop {
         if queue.is_empty() {
             visitor.flush().await?;
+            given.flush();
         }
         let mut chunks = [const { Bytes::new() }; 2 * BATCH];
         if queue.is_empty() {
@@ -217,7 +251,7 @@ async fn down<I: AsyncWrite + Unpin, R: RecvChunks>(
             if wrote == 0 {
                 return Err(io::Error::from(io::ErrorKind::WriteZero).into());
             }
-            log.sent(wrote as u64);
+            given.wrote(wrote);
         }
     }
 }

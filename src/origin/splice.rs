@@ -1,12 +1,15 @@
 //! Bytes both ways between a stream of the link and a socket, once nothing in between is HTTP any more.
-//! Either direction may end alone (half-close); an abort on one side is an abort on the other.
+//! Either direction may end alone (half-close); an abort on one side is an abort on the other, and what an
+//! origin sent before it broke off arrives all the same.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use tokio::io::AsyncWrite as _;
+use tokio::time::timeout;
 use tokio_util::io::poll_read_buf;
 
 use super::socket::OriginIo;
@@ -17,6 +20,11 @@ const BATCH: usize = 64;
 /// A read's buffer: small while little comes, so that idle connections cost little.
 const READ_MIN: usize = 4 * 1024;
 const READ_MAX: usize = 64 * 1024;
+
+/// How long the peer may take for what came before an abort; and where it cannot be told of one, because
+/// the visitor had ended the other direction.
+const LAST_WORDS: Duration = Duration::from_secs(10);
+const LAST_WORDS_UNTOLD: Duration = Duration::from_millis(500);
 
 /// Why a splice did not end on both sides.
 #[derive(Debug, thiserror::Error)]
@@ -49,7 +57,7 @@ pub(super) async fn splice<S: SendChunks, R: RecvChunks>(
     let mut down = Down::new(first);
     let ended = std::future::poll_fn(|cx| {
         let upward = up.poll(cx, &mut io, rx)?;
-        let downward = down.poll(cx, &mut io, tx)?;
+        let downward = down.poll(cx, &mut io, tx, up.refused)?;
         match (upward, downward) {
             (Poll::Ready(()), Poll::Ready(())) => Poll::Ready(Ok(())),
             _ => Poll::Pending,
@@ -62,6 +70,20 @@ pub(super) async fn splice<S: SendChunks, R: RecvChunks>(
     };
     if ended.is_err() {
         io.socket().abort_on_close();
+    }
+    if matches!(ended, Err(SpliceError::Origin(_))) {
+        // The connection has no use any more; its end need not wait.
+        drop(io);
+        rx.stop(StreamCode::BrokeAfter(down.bytes));
+        let wait = if up.was_finished {
+            LAST_WORDS_UNTOLD
+        } else {
+            LAST_WORDS
+        };
+        // Over either way: the peer has stopped, or takes too long.
+        let _ = timeout(wait, std::future::poll_fn(|cx| tx.poll_stopped(cx))).await;
+    }
+    if ended.is_err() {
         rx.stop(StreamCode::Cancelled);
     }
     ended
@@ -74,6 +96,10 @@ struct Up {
     state: UpState,
     chunks: [Bytes; BATCH],
     bytes: u64,
+    /// The visitor has ended this direction.
+    was_finished: bool,
+    /// A write has met the origin's abort. The kernel tells of one only once.
+    refused: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -91,6 +117,8 @@ impl Default for Up {
             state: UpState::Receive,
             chunks: [const { Bytes::new() }; BATCH],
             bytes: 0,
+            was_finished: false,
+            refused: false,
         }
     }
 }
@@ -110,6 +138,7 @@ impl Up {
                         return Ok(Poll::Pending);
                     };
                     let count = received.map_err(SpliceError::Visitor)?;
+                    self.was_finished = count == 0;
                     Poll::Ready(Ok(if count == 0 {
                         UpState::Close
                     } else {
@@ -127,10 +156,12 @@ impl Up {
             match stepped {
                 Poll::Pending => return Ok(Poll::Pending),
                 Poll::Ready(Ok(next)) => self.state = next,
-                // It takes no more, but it may have answered before: what it said still goes down,
-                // and if this was an abort, reading tells.
-                Poll::Ready(Err(_)) => {
-                    rx.stop(StreamCode::Cancelled);
+                // It takes no more, but it may have answered before: what it said still goes down.
+                Poll::Ready(Err(error)) => {
+                    self.refused = error.kind() == io::ErrorKind::ConnectionReset;
+                    if !self.refused {
+                        rx.stop(StreamCode::Cancelled);
+                    }
                     self.state = UpState::Ended;
                 }
             }
@@ -190,6 +221,7 @@ impl Down {
         cx: &mut Context<'_>,
         io: &mut OriginIo,
         tx: &mut S,
+        was_refused: bool,
     ) -> Progress {
         loop {
             if self.ended {
@@ -203,6 +235,10 @@ impl Down {
             match self.poll_read(cx, io) {
                 Poll::Ready(read) => {
                     if read.map_err(SpliceError::Origin)? == 0 {
+                        if was_refused {
+                            let abort = io::ErrorKind::ConnectionReset.into();
+                            return Err(SpliceError::Origin(abort));
+                        }
                         tx.finish();
                         self.ended = true;
                     }

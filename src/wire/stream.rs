@@ -34,6 +34,9 @@ pub enum StreamCode {
     TooSlow,
     /// The client keeps the origin back, since it should not be public; nothing of the visit was sent on.
     Exposed,
+    /// The origin broke off a visit of raw bytes after it had sent so many. Said by STOP_SENDING: a reset
+    /// overtakes what was sent before it, and this lets the peer take all of that first.
+    BrokeAfter(u64),
     /// A code of a newer peer.
     Unknown(u64),
 }
@@ -55,10 +58,14 @@ impl StreamCode {
         (Self::Exposed, 0x1c),
     ];
 
+    /// Numbers from here on are a [`BrokeAfter`](Self::BrokeAfter) and its count.
+    const BROKE_AFTER: u64 = 1 << 61;
+
     /// The number on the wire.
     pub fn to_wire(self) -> u64 {
         match self {
             Self::Unknown(number) => number,
+            Self::BrokeAfter(count) => Self::BROKE_AFTER | count & (Self::BROKE_AFTER - 1),
             known => Self::TABLE
                 .iter()
                 .find(|(code, _)| *code == known)
@@ -68,6 +75,9 @@ impl StreamCode {
 
     /// From the number on the wire.
     pub fn from_wire(number: u64) -> Self {
+        if number >= Self::BROKE_AFTER {
+            return Self::BrokeAfter(number & (Self::BROKE_AFTER - 1));
+        }
         Self::TABLE
             .iter()
             .find(|(_, n)| *n == number)

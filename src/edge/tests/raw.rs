@@ -208,6 +208,26 @@ async fn b30_ends_and_resets_go_through_as_what_they_are() {
 }
 
 #[tokio::test]
+async fn what_the_origin_sent_before_it_broke_off_comes_before_the_reset() {
+    let mut ports = Ports::with(|_| {});
+    let (_listener, address) = ports.tcp().await;
+    let mut visitor = TcpStream::connect(address).await.unwrap();
+    let (_, mut rx, mut tx) = soon(ports.streams.recv()).await.unwrap();
+    send_all(&mut tx, &mut ["early ".into()]).await.unwrap();
+    // The news may overtake what it is about.
+    rx.stop(StreamCode::BrokeAfter(10));
+    let mut early = [0; 6];
+    soon(visitor.read_exact(&mut early)).await.unwrap();
+    send_all(&mut tx, &mut ["late".into()]).await.unwrap();
+    let mut late = [0; 4];
+    soon(visitor.read_exact(&mut late)).await.unwrap();
+    assert_eq!((&early, &late), (b"early ", b"late"));
+    let reset = Err(std::io::ErrorKind::ConnectionReset);
+    assert_eq!(ends_with(&mut visitor).await, reset);
+    ports.is_empty().await;
+}
+
+#[tokio::test]
 async fn a_visitor_who_resets_is_heard_while_the_client_takes_nothing() {
     let mut ports = Ports::with(|_| {});
     let (_listener, address) = ports.tcp().await;

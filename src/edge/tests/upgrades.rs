@@ -168,6 +168,22 @@ async fn an_abort_at_either_end_is_an_abort_at_the_other() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_the_origin_said_before_it_broke_off_is_heard() {
+    let mut world = World::new();
+    let mut visitor = world.visitor();
+    ask(&mut visitor, b"").await;
+    let mut stream = world.stream().await;
+    send_head(&mut stream.response, 101, SWITCH).await;
+    write(&mut stream.response, "early").await;
+    stream.request.stop(StreamCode::BrokeAfter(9));
+    visitor.until("early").await;
+    write(&mut stream.response, "late").await;
+    assert_eq!(visitor.rest().await, "late");
+    std::future::poll_fn(|cx| stream.response.poll_stopped(cx)).await;
+    world.is_empty().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_upgraded_connection_counts_until_it_ends() {
     let mut world = World::with(|s| s.connections_max = 1);
     let permit = Arc::clone(&world.edge.inner.slots).try_acquire_owned();

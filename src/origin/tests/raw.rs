@@ -3,7 +3,7 @@
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::*;
-use crate::wire::{BytesHead, RecvChunks, send_all};
+use crate::wire::{BytesHead, RecvChunks, SendChunks, StreamError, send_all};
 
 struct Connection {
     up: MemorySend,
@@ -107,17 +107,67 @@ async fn an_abort_on_one_side_is_an_abort_on_the_other() {
     let seen = timeout(STUCK, told).await.unwrap().unwrap();
     assert_eq!(seen, Err(std::io::ErrorKind::ConnectionReset));
 
-    let aborting = Server::new(|mut stream, _| async move {
+    for was_finished in [false, true] {
+        let origin = aborting().await;
+        let mut visit = connect(&world, &tcp(&origin));
+        send_all(&mut visit.up, &mut [Bytes::from_static(b"x")])
+            .await
+            .unwrap();
+        if was_finished {
+            visit.up.finish();
+        } else {
+            assert_eq!(stopped(&mut visit.up).await, StreamCode::BrokeAfter(0));
+            visit.down.stop(StreamCode::Cancelled);
+        }
+        assert_eq!(receive(&mut visit.down).await, Err(StreamCode::OriginError));
+        assert_eq!(ended(visit.task).await.error, Some(StreamCode::OriginError));
+    }
+}
+
+/// Reads a byte, and breaks off.
+async fn aborting() -> Server {
+    Server::new(|mut stream, _| async move {
         stream.read_u8().await.unwrap();
         stream.set_zero_linger().unwrap();
     })
+    .await
+}
+
+async fn stopped(up: &mut MemorySend) -> StreamCode {
+    let stopped = std::future::poll_fn(|cx| up.poll_stopped(cx));
+    match timeout(STUCK, stopped).await.expect("it is stopped") {
+        Some(StreamError::Reset(code)) => code,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn what_came_before_an_abort_waits_for_the_peer_and_the_abort_is_no_end() {
+    // It does not read all that it was sent, so that its close is an abort.
+    let origin = Server::new(|mut stream, _| async move {
+        stream.write_all(&[7; 30_000]).await.unwrap();
+        stream.read_u8().await.unwrap();
+    })
     .await;
-    let mut visit = connect(&world, &tcp(&aborting));
-    send_all(&mut visit.up, &mut [Bytes::from_static(b"x")])
-        .await
-        .unwrap();
-    assert_eq!(receive(&mut visit.down).await, Err(StreamCode::OriginError));
-    assert_eq!(ended(visit.task).await.error, Some(StreamCode::OriginError));
+    let world = World::new();
+    for more in [1, 40] {
+        let mut visit = connect(&world, &tcp(&origin));
+        let mut got = 0;
+        // Of one byte reads hear of the abort first, of many writes may.
+        for _ in 0..more {
+            let piece = Bytes::from_static(&[b'x'; 1000]);
+            send_all(&mut visit.up, &mut [piece]).await.unwrap();
+        }
+        let code = stopped(&mut visit.up).await;
+        assert_eq!(code, StreamCode::BrokeAfter(30_000));
+        while got < 30_000 {
+            let piece = receive(&mut visit.down).await.unwrap();
+            assert_ne!(piece, "", "an end after {got} bytes");
+            got += piece.len();
+        }
+        visit.down.stop(StreamCode::Cancelled);
+        assert_eq!(ended(visit.task).await.error, Some(StreamCode::OriginError));
+    }
 }
 
 #[tokio::test]

@@ -264,7 +264,7 @@ def verdicts(world, words, names, url, name, cases):
     return {case: (of["behavior"], of["behaviorClose"]) for case, of in found.items()}
 
 
-@bed("autobahn", "python", awaits="an echo that outlives its origin's reset (case 3.4)")
+@bed("autobahn", "python")
 def autobahn(world):
     """Every case has the same verdict through the tunnel as without it; all
     chapters but compression with --long."""
