@@ -370,8 +370,8 @@ class Server(Daemon):
     def words(self, words):
         return ("server", *words)
 
-    def invite(self):
-        return self.ctl("invite")["token"]
+    def invite(self, *flags):
+        return self.ctl("invite", *flags)["token"]
 
 
 class Client(Daemon):
@@ -385,8 +385,8 @@ class Client(Daemon):
         self.files.mkdir()
         self.configure(origins={"files": [str(self.files)]})
 
-    def join(self, server):
-        self.ctl("join", "-", stdin=server.invite() + "\n")
+    def join(self, server, *flags):
+        self.ctl("join", "-", stdin=server.invite(*flags) + "\n")
         return self
 
     def open(self, target, *flags):
@@ -478,11 +478,12 @@ class World:
         self.processes.append(process)
         return process
 
-    def client(self):
-        """A new client that has joined the server; starts that too when it is not there."""
+    def client(self, *flags):
+        """A new client that has joined the server, with an invitation of such flags; starts that too
+        when it is not there."""
         if self.server is None:
             self.server = Server(self).start()
-        return Client(self, next(self._client_names)).start().join(self.server)
+        return Client(self, next(self._client_names)).start().join(self.server, *flags)
 
     @property
     def first_client(self):
