@@ -190,7 +190,7 @@ def judged(world, told, quiet, attacked):
     check(attacked[0] < allowed, f"a polite visit took {attacked[0]:.4f} s, {quiet[0]:.4f} s before")
     check(attacked[2] - quiet[2] < SPENT, f"the attack costs the server {cost}")
     # How fast "as fast as he can" is depends on what else the machine does; what a processor second of the
-    # daemons is worth to him does not.
-    kept = 0.9 if world.long else 0.85
+    # daemons is worth to him hardly does, and less so the longer the spells are.
+    kept = 0.9 if world.long else 0.7
     check(attacked[4] >= kept * quiet[4], f"visits for a processor second: {worth}")
     check(attacked[3] >= quiet[3] / 2, f"as fast as he can: {rate}")
