@@ -305,13 +305,17 @@ class Daemon:
 
     def status(self):
         """`GET /v1/status`, without the cost of a command: for what is asked many times a second."""
+        return json.loads(self.asked("/v1/status"))
+
+    def asked(self, path):
+        """What the admin API answers to a GET."""
         connection = http.client.HTTPConnection("localhost", timeout=10)
         connection.sock = socket.socket(socket.AF_UNIX)
         with contextlib.closing(connection):
             connection.sock.settimeout(10)
             connection.sock.connect(str(self.socket))
-            connection.request("GET", "/v1/status")
-            return json.loads(connection.getresponse().read())
+            connection.request("GET", path)
+            return connection.getresponse().read()
 
     def words(self, words):
         return words
@@ -483,7 +487,11 @@ class World:
         when it is not there."""
         if self.server is None:
             self.server = Server(self).start()
-        return Client(self, next(self._client_names)).start().join(self.server, *flags)
+        return self.stranger().join(self.server, *flags)
+
+    def stranger(self):
+        """A new client that has not joined."""
+        return Client(self, next(self._client_names)).start()
 
     @property
     def first_client(self):
