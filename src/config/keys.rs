@@ -367,7 +367,7 @@ const SERVER: &[Key] = &[
     ),
     key(
         "limits.visitor_concurrency",
-        "512",
+        "256",
         "How many visits of one address to one tunnel may go on at once, unless its policy says otherwise; \"off\" for no limit.",
     ),
     key(

@@ -120,10 +120,11 @@ impl Default for LimitSettings {
                 concurrency: some(4_096),
                 bandwidth: None,
             },
-            // A page with hundreds of parts, opened in ten tabs, is a person; a thousand a second is not.
+            // A page with hundreds of parts, opened in ten tabs, is a person; a thousand a second is not. No one
+            // address fills more than half of the streams that a link carries.
             visitor: Limit {
                 rate: Some(Rate::new(200, Per::Second).burst(2_000)),
-                concurrency: some(512),
+                concurrency: some(256),
                 bandwidth: None,
             },
             sources: SourceRates::default(),

