@@ -1,5 +1,7 @@
 //! A server against devices that mean it ill: they have a key and a token, and nothing more to lose.
 
+mod walls;
+
 use super::bind::{bind_tcp, everywhere};
 use super::*;
 use crate::admin::types::InviteAsk;
@@ -47,7 +49,16 @@ impl World {
     }
 
     async fn device_at(&self, address: &str, fallback: Option<&Fallback>) -> Device {
-        let ask = InviteAsk::default();
+        self.device_by(InviteAsk::default(), address, fallback)
+            .await
+    }
+
+    async fn device_by(
+        &self,
+        ask: InviteAsk,
+        address: &str,
+        fallback: Option<&Fallback>,
+    ) -> Device {
         let invite = self.server.backend.invite(ME, ask).await.unwrap();
         let token = JoinToken::parse(&invite.token).unwrap();
         let key = Identity::ephemeral().unwrap();

@@ -18,6 +18,7 @@ mod entering;
 mod figures;
 mod layers;
 mod main_job;
+mod matrix;
 mod monitoring;
 mod origin;
 mod policies;
