@@ -167,6 +167,35 @@ fn a_step_of_the_wall_clock_is_noticed_without_a_visit() {
 }
 
 #[test]
+fn a_clock_that_is_set_back_an_hour_revives_nothing_and_ends_nothing() {
+    let mut world = World::new();
+    let alice = world.connect("alice");
+    let opened = world.now.wall;
+    for (name, after) in [("old", secs(60)), ("app", 3 * HOUR)] {
+        let mut ask = world.ask(name);
+        ask.expires_at = Some(opened.plus(after));
+        world.bind(&alice, &ask).unwrap();
+    }
+    world.live_for(secs(60), &[alice]);
+    assert_eq!(world.state("old"), "expired");
+    let right = world.now.wall;
+    world.set_wall(WallTime::from_millis(
+        right.as_millis() - i64::try_from(HOUR.as_millis()).unwrap(),
+    ));
+    world.live_for(secs(30), &[alice]);
+    assert_eq!(world.refused("old"), expired("old"));
+    world.visited("app");
+    world.restart();
+    assert_eq!(world.refused("old"), expired("old"));
+    world.set_wall(right);
+    world.advance(secs(30));
+    assert_ne!(world.state("app"), "expired");
+    world.set_wall(opened.plus(3 * HOUR));
+    assert_eq!(world.refused("app"), expired("app"));
+    world.finish();
+}
+
+#[test]
 fn expiry_comes_while_the_client_is_away_too() {
     for away in [secs(1), secs(20)] {
         let mut world = World::new();
