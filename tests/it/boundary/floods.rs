@@ -11,7 +11,7 @@ use super::*;
 const MEMORY: u64 = 64 << 20;
 
 /// What the server's process holds, in bytes.
-fn resident(daemon: &Daemon) -> u64 {
+pub(super) fn resident(daemon: &Daemon) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", daemon.pid())).unwrap();
     let line = status.lines().find(|l| l.starts_with("VmRSS:")).unwrap();
     let kib: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();

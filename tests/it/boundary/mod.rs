@@ -3,6 +3,7 @@
 
 mod canary;
 mod descriptors;
+mod dressed;
 mod floods;
 mod frames;
 mod heads1;
@@ -10,6 +11,7 @@ mod heads2;
 mod limits;
 mod logs;
 mod origins;
+mod peers;
 mod slow;
 mod socket;
 

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import http.client
+import json
 import pathlib
 import random
 import statistics
@@ -128,3 +129,49 @@ def stalled(world):
         # What the stalled ones held is given back once they have left.
         fresh = _pace(tunnel)
         check(fresh[1] <= max(5 * alone[1], 2), f"8 MiB took {fresh[1]:.3f} s afterwards")
+
+
+@bed("huge", direct=True)
+def huge(world):
+    """B33: a body that no memory holds, down and up; with --long of ten gigabytes each way."""
+    size = 10 * 1024 * MIB if world.long else 128 * MIB
+    with origins.plain() as origin:
+        tunnel = world.open(origin.port)
+        daemons = {} if world.direct else world.daemons()
+        with PeakRss(**daemons) as memory:
+            began = time.monotonic()
+            same(_taken(tunnel, size), size, "bytes that came down")
+            down = time.monotonic() - began
+            began = time.monotonic()
+            same(_given(tunnel, size), size, "bytes that went up")
+            up = time.monotonic() - began
+        rates = [f"{size / MIB / took:.0f} MiB/s" for took in (down, up)]
+        world.say(f"{size // MIB} MiB: {rates[0]} down, {rates[1]} up; {memory.said()}")
+        for name, grown in memory.growth().items():
+            check(grown <= 32 * MIB, f"the {name} grew by {grown / MIB:.1f} MiB")
+
+
+def _taken(tunnel, size):
+    """How many bytes of a download arrive."""
+    with tunnel.dial(timeout=60) as connection:
+        ask = f"GET /bytes/{size} HTTP/1.1\r\nhost: {tunnel.netloc}\r\nconnection: close\r\n\r\n"
+        connection.sendall(ask.encode())
+        same(origins.read_head(connection).split()[1], "200", "the status")
+        room, taken = bytearray(MIB), 0
+        while taken < size and (count := connection.recv_into(room)):
+            taken += count
+    return taken
+
+
+def _given(tunnel, size):
+    """How many bytes of an upload the origin gets."""
+    connection = http.client.HTTPConnection(tunnel.netloc)
+    connection.sock = tunnel.dial(timeout=60)
+    part = origins.BLOCK
+    parts = (part for _ in range(size // len(part)))
+    connection.request("POST", "/", body=parts, headers={"content-length": str(size)})
+    answer = connection.getresponse()
+    same(answer.status, 200, "the upload's status")
+    said = json.loads(answer.read())
+    connection.close()
+    return said["size"]
