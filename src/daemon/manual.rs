@@ -143,7 +143,7 @@ fn wormkeyd() -> String {
             ),
             item(
                 "Socket units",
-                "A socket unit with FileDescriptorName=https (ListenStream and ListenDatagram on one port) or http says where the server listens, whatever [listen] says.",
+                "A socket unit with FileDescriptorName=https (ListenStream and ListenDatagram on one port) or http says where the server listens, whatever [listen] says. wormkeyd-https.socket and wormkeyd-http.socket are such units.",
             ),
             item(
                 "FileDescriptorStoreMax=",
@@ -159,7 +159,7 @@ fn wormkeyd() -> String {
             ),
             item(
                 "Other secrets",
-                "[tls] cert and key may name files below /run/credentials.",
+                "[tls] cert and key may name files below /run/credentials, and so may [acme] dns.key and the files of a [[tunnel]]'s auth and verify_webhook.",
             ),
         ],
     };
@@ -211,6 +211,12 @@ fn wormkeyd() -> String {
                 "wormkeyd-server.service, wormkeyd-client.service",
                 "The roles, as the user wormkey. A machine that is to be both enables both. The server may listen \
                  at ports below 1024; what only root may read, such as certbot's keys, comes in by LoadCredential=.",
+            ),
+            item(
+                "wormkeyd-https.socket, wormkeyd-http.socket",
+                "Not needed. Enabled, ports 443 (TCP and UDP) and 80 are systemd's from boot on, and the first \
+                 visit starts the server. To change over: systemctl stop wormkeyd-server, then systemctl enable \
+                 --now wormkeyd-https.socket wormkeyd-http.socket.",
             ),
             item(
                 "wormkeyd-client.service of systemctl --user",
