@@ -66,6 +66,11 @@ impl Manager {
         self.run(&enabling(unit, now), DEADLINE).await
     }
 
+    /// Has it read its units again, after one was changed.
+    pub(super) async fn reread(self) -> Result<(), UnitError> {
+        self.run(&["daemon-reload"], DEADLINE).await
+    }
+
     fn command(self, words: &[&str]) -> String {
         let of = match self {
             Self::System => "systemctl",
@@ -92,7 +97,11 @@ impl Manager {
             return Ok(());
         }
         let said = String::from_utf8_lossy(&ended.stderr);
-        let said = said.lines().next().unwrap_or("without a word");
+        // That a unit was enabled is no reason.
+        let mut lines = said
+            .lines()
+            .filter(|line| !line.starts_with("Created symlink"));
+        let said = lines.next().unwrap_or("without a word");
         Err(UnitError::Failed {
             command: self.command(words),
             said: super::text::clean_short(said),

@@ -5,6 +5,7 @@
 mod checks;
 mod client;
 mod file;
+mod handed;
 #[cfg(test)]
 mod tests;
 
@@ -22,6 +23,8 @@ use crate::admin::ApiClient;
 use crate::codes::Code;
 use crate::config::{ConfigError, ServerConfig};
 use crate::names::Hostname;
+
+use handed::Handed;
 
 pub(super) use client::started;
 
@@ -191,7 +194,12 @@ async fn set_up(cli: &mut Cli, wish: &ServerWish) -> Result<(), CtlError> {
         return Err(SetupError::NoAcme.into());
     }
     let path = below(&wish.root, "etc/wormkey/server.toml");
-    let text = file::text(wish);
+    let managed = wish.root == Path::new("/") && Manager::System.has(units::SERVER).await;
+    let handed = Handed::of(wish).filter(|_| managed);
+    let text = match &handed {
+        Some(handed) => file::text(&handed.wish(wish)),
+        None => file::text(wish),
+    };
     let config = match existing(&path, &wish.domain)? {
         Some(config) => config,
         None => tried(&text, &path)?,
@@ -199,12 +207,18 @@ async fn set_up(cli: &mut Cli, wish: &ServerWish) -> Result<(), CtlError> {
     cli.api = ApiClient::new(config.admin.socket.clone());
     let is_new = !path.exists();
     let running = answers(cli).await;
-    let managed = wish.root == Path::new("/") && Manager::System.has(units::SERVER).await;
+    let handed = handed.filter(|_| is_new);
     let starts = !running && !wish.no_start && managed;
 
     cli.hint("this will:");
     for line in intentions(wish, &path, is_new, running, starts) {
         cli.hint(&format!("  {line}"));
+    }
+    if handed.is_some() {
+        let drop_in = handed::DROP_IN;
+        cli.hint(&format!(
+            "  write {drop_in}, since only root may read the certificate's files"
+        ));
     }
     cli.hint("as things are:");
     let found = checks::look(&config, running).await;
@@ -226,6 +240,15 @@ async fn set_up(cli: &mut Cli, wish: &ServerWish) -> Result<(), CtlError> {
         confirm(&mut cli.io, wish.yes)?;
     }
     if is_new {
+        if let Some(handed) = &handed {
+            let (drop_in, text) = (Path::new(handed::DROP_IN), handed.text());
+            // A set-up that was broken off has left it.
+            if std::fs::read_to_string(drop_in).ok().as_ref() != Some(&text) {
+                put(drop_in, &text)?;
+            }
+            Manager::System.reread().await.map_err(SetupError::from)?;
+            cli.hint(&format!("wrote {}", handed::DROP_IN));
+        }
         put(&path, &text)?;
         cli.hint(&format!("wrote {}", path.display()));
     }
