@@ -185,8 +185,8 @@ pub enum Command {
     },
     /// Turn a configuration of ngrok, frp or cloudflared into entries for client.toml
     ///
-    /// Prints them, and says line by line what could not be carried over. A tunnel whose guard is lost, such as a
-    /// password, is kept back as a comment.
+    /// Prints them, passwords (as files), address lists and path rules included, and says line by line what could
+    /// not be carried over. A tunnel whose guard is lost, such as a login, is kept back as a comment.
     Import(ImportArgs),
     /// Commands for the server's operator
     Server {

@@ -1,7 +1,8 @@
 //! cloudflared's config.yml: the ingress rules, or the one `url`.
 
 use super::ImportError;
-use super::draft::{Draft, Found, first_label};
+use super::draft::{Draft, Found, Guard, first_label};
+use super::rules::Rules;
 use super::tree::Node;
 
 /// Of the file itself.
@@ -92,6 +93,9 @@ const ORIGIN: &[(&str, &str)] = &[
 ];
 const TIMES: &str = "is left out: the client has bounds of its own";
 
+/// What stands before a rule's service.
+const GUARDS: &[Guard] = &[("path", "let only some paths in", paths)];
+
 /// Whether the file looks like one.
 pub(super) fn is_one(top: &Node) -> bool {
     ["ingress", "credentials-file", "tunnel", "url"]
@@ -168,9 +172,7 @@ fn serve(hostname: &str, service: &str, node: &Node, defaults: Option<&Node>, dr
         let what = format!("answered at {hostname}; here it is one name below the server's domain");
         draft.note(node.line, called, what);
     }
-    if let Some(path) = node.get("path").filter(|path| !path.is_idle()) {
-        draft.guard(path.line, "path", "let only some paths in", &mut found);
-    }
+    draft.guards(node, GUARDS, &mut found);
     let own = node.get("originRequest");
     if let Some(own) = own {
         let used = ["noTLSVerify", "httpHostHeader", "access", "ipRules"];
@@ -201,6 +203,30 @@ fn serve(hostname: &str, service: &str, node: &Node, defaults: Option<&Node>, dr
     } else {
         draft.found += 1;
     }
+}
+
+/// The paths of a regular expression, when it is a plain beginning: `/public/.*`, `^/static`. It matched anywhere in
+/// a path, and here it is the path's beginning, which lets in less.
+fn paths(node: &Node, rules: &mut Rules) -> bool {
+    let text = node.text().unwrap_or_default();
+    let text = text.strip_prefix('^').unwrap_or(text);
+    let (text, exact) = match text.strip_suffix('$') {
+        Some(text) if !text.ends_with(".*") => (text, true),
+        Some(text) => (text, false),
+        None => (text, false),
+    };
+    let begin = text.strip_suffix(".*").unwrap_or(text);
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/-_~".contains(c);
+    // Nothing but a slash is every path.
+    if begin == "/" && !exact {
+        return true;
+    }
+    let pattern = match begin.strip_suffix('/').unwrap_or(begin) {
+        begin if !begin.starts_with('/') || !begin.chars().all(is_plain) => return false,
+        begin if exact => begin.to_owned(),
+        begin => format!("{begin}/**"),
+    };
+    rules.allow_paths(vec![pattern])
 }
 
 fn target(service: &str, unchecked: bool, found: &Found, draft: &mut Draft) -> Option<String> {

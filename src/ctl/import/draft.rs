@@ -3,9 +3,11 @@
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use super::rules::{Keys, Rules, SecretFile, Side};
 use super::tree::{Field, Node};
 use crate::config::OriginsConfig;
 use crate::names::{Kind, RESERVED_SLUGS, Slug, Target};
@@ -22,7 +24,7 @@ pub(super) struct Note {
 }
 
 /// One `[[tunnel]]` to be.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub(super) struct Carried {
     pub(super) name: String,
     pub(super) target: String,
@@ -32,6 +34,12 @@ pub(super) struct Carried {
     pub(super) public_port: Option<u16>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) proxy_protocol: Option<&'static str>,
+    /// Who may visit, as keys.
+    #[serde(flatten)]
+    pub(super) rules: Keys,
+    /// What the keys name files of.
+    #[serde(skip)]
+    pub(super) secrets: Vec<SecretFile>,
     /// The guards that it would lose; while there is one it is written as a comment.
     pub(super) kept_back: Vec<String>,
 }
@@ -48,7 +56,26 @@ pub(super) struct Found {
     pub(super) host: Option<String>,
     pub(super) public_port: Option<u16>,
     pub(super) proxy_protocol: Option<&'static str>,
+    pub(super) rules: Rules,
     pub(super) kept_back: Vec<String>,
+}
+
+/// A key that guards a tunnel, what that did, and the rule of ours that does the same. The rule says whether
+/// there is one.
+pub(super) type Guard = (&'static str, &'static str, fn(&Node, &mut Rules) -> bool);
+
+/// A guard that no rule of ours replaces.
+pub(super) fn none(_: &Node, _: &mut Rules) -> bool {
+    false
+}
+
+/// Where secrets go.
+#[derive(Debug, Default)]
+pub(super) struct Secrets {
+    /// The folder of their files.
+    pub(super) folder: PathBuf,
+    /// Whether the import puts them there.
+    pub(super) written: bool,
 }
 
 /// An import under way.
@@ -59,17 +86,19 @@ pub(super) struct Draft {
     /// Tunnels that were found, carried or not.
     pub(super) found: usize,
     origins: OriginsConfig,
+    secrets: Secrets,
     knows_proxy_protocol: bool,
 }
 
 impl Draft {
     /// For a client that may dial these origins, and whose configuration has these keys.
-    pub(super) fn new(origins: OriginsConfig, keys: &[String]) -> Self {
+    pub(super) fn new(origins: OriginsConfig, keys: &[String], secrets: Secrets) -> Self {
         Self {
             tunnels: Vec::new(),
             notes: Vec::new(),
             found: 0,
             origins,
+            secrets,
             knows_proxy_protocol: keys.iter().any(|key| key == "tunnel.proxy_protocol"),
         }
     }
@@ -101,15 +130,40 @@ impl Draft {
         }
     }
 
-    /// Notes the guards that a tunnel would lose, and keeps it back for them.
-    pub(super) fn guards(&mut self, table: &Node, guards: &[(&str, &str)], found: &mut Found) {
+    /// Carries the guards of a tunnel over; notes those that it would lose, and keeps it back for them.
+    pub(super) fn guards(&mut self, table: &Node, guards: &[Guard], found: &mut Found) {
         for Field { key, line, node } in table.fields() {
-            let Some((_, what)) = guards.iter().find(|(known, _)| known == key) else {
+            let Some((_, what, carry)) = guards.iter().find(|(known, ..)| known == key) else {
                 continue;
             };
-            if !node.is_idle() {
+            if node.is_idle() {
+                continue;
+            }
+            let before = found.rules.clone();
+            if !carry(node, &mut found.rules) {
+                found.rules = before;
                 self.guard(*line, key, what, found);
             }
+        }
+    }
+
+    /// Sets a header field, or takes one out when there is no value; notes what cannot be done.
+    pub(super) fn header(
+        &mut self,
+        (line, key): (usize, &str),
+        side: Side,
+        (name, value): (&str, Option<&str>),
+        found: &mut Found,
+    ) {
+        let done = match value {
+            // What the other tool would fill in.
+            Some(value) if value.contains("${") => false,
+            Some(value) => found.rules.set(side, name, value),
+            None => found.rules.remove(side, name),
+        };
+        if !done {
+            let what = format!("{name} is left out: wormkey cannot do this to that field");
+            self.note(line, format!("{}.{key}", found.called), what);
         }
     }
 
@@ -121,7 +175,7 @@ impl Draft {
     }
 
     /// Takes a tunnel in, as far as it can be one of ours.
-    pub(super) fn carry(&mut self, found: Found) {
+    pub(super) fn carry(&mut self, mut found: Found) {
         self.found += 1;
         let target: Target = match found.target.parse() {
             Ok(target) => target,
@@ -148,7 +202,14 @@ impl Draft {
             let what = "the PROXY header is left out: this version of wormkey sends none";
             self.note(found.line, found.called.clone(), what);
         }
+        if target.kind() != Kind::Http {
+            self.for_bytes(&mut found);
+        }
+        let (rules, secrets) = found.rules.keys(&name, &self.secrets.folder);
+        self.tell_secrets(found.line, &found.called, &secrets);
         self.tunnels.push(Carried {
+            rules,
+            secrets,
             name,
             target: target.to_string(),
             host,
@@ -156,6 +217,39 @@ impl Draft {
             proxy_protocol,
             kept_back: found.kept_back,
         });
+    }
+
+    /// Bytes have no requests that could be looked at.
+    fn for_bytes(&mut self, found: &mut Found) {
+        if found.rules.has_headers() {
+            let what = "its headers are left out: the tunnel carries bytes";
+            self.note(found.line, found.called.clone(), what);
+        }
+        for lost in found.rules.for_bytes() {
+            let what = format!(
+                "asked for {lost}, which no tunnel of bytes can; the tunnel is kept back, since it would be open without"
+            );
+            self.note(found.line, found.called.clone(), what);
+            found
+                .kept_back
+                .push(format!("{lost} (line {})", found.line));
+        }
+    }
+
+    /// What is still to be done about secrets.
+    fn tell_secrets(&mut self, line: usize, called: &str, secrets: &[SecretFile]) {
+        if self.secrets.written {
+            return;
+        }
+        for file in secrets {
+            let at = self.secrets.folder.join(&file.name);
+            let what = format!(
+                "{} goes into {} as its first line; --write puts it there",
+                file.what,
+                at.display()
+            );
+            self.note(line, called, what);
+        }
     }
 
     /// A `Host` that can stand in a `[[tunnel]]`.
@@ -241,6 +335,11 @@ impl Draft {
         self.note(found.line, found.called.clone(), what);
     }
 
+    /// Where files with secrets are, or will be.
+    pub(super) fn secrets_folder(&self) -> &Path {
+        &self.secrets.folder
+    }
+
     /// How many are written for real.
     pub(super) fn open(&self) -> usize {
         self.tunnels
@@ -285,6 +384,8 @@ impl Carried {
         lines.extend(self.public_port.map(|port| format!("public_port = {port}")));
         let version = self.proxy_protocol;
         lines.extend(version.map(|version| format!("proxy_protocol = {}", quoted(version))));
+        let rules = self.rules.iter();
+        lines.extend(rules.map(|(key, value)| format!("{key} = {value}")));
         lines
     }
 }

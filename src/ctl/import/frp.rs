@@ -1,7 +1,8 @@
 //! frp's client file: frpc.toml, or the same as YAML or JSON. Not the old frpc.ini.
 
 use super::ImportError;
-use super::draft::{Draft, Found, first_label};
+use super::draft::{Draft, Found, Guard, first_label, none};
+use super::rules::{Rules, Side};
 use super::tree::Node;
 
 /// Of the file itself.
@@ -43,13 +44,11 @@ const TOP: &[(&str, &str)] = &[
 const JOIN: &str = "is left out: a device joins a server instead, with wormkeyctl join";
 
 /// What stands before a proxy and lets only some in.
-const GUARDS: &[(&str, &str)] = &[
-    ("httpUser", "asked for a password"),
-    ("httpPassword", "asked for a password"),
-    ("locations", "let only some paths in"),
-    ("routeByHTTPUser", "let only some people in"),
-    ("allowUsers", "let only some people in"),
-    ("secretKey", "let only those with its key in"),
+const GUARDS: &[Guard] = &[
+    ("locations", "let only some paths in", locations),
+    ("routeByHTTPUser", "let only some people in", none),
+    ("allowUsers", "let only some people in", none),
+    ("secretKey", "let only those with its key in", none),
 ];
 
 /// Of a proxy.
@@ -62,8 +61,6 @@ const PROXY: &[(&str, &str)] = &[
         "metadatas",
         "is left out: labels are for people, labels = { key = \"value\" }",
     ),
-    ("requestHeaders", "is left out: requests keep their headers"),
-    ("responseHeaders", "is left out: answers keep their headers"),
     ("loadBalancer", "is left out: a name leads to one tunnel"),
     (
         "healthCheck",
@@ -88,6 +85,10 @@ const USED: &[&str] = &[
     "hostHeaderRewrite",
     "transport",
     "plugin",
+    "httpUser",
+    "httpPassword",
+    "requestHeaders",
+    "responseHeaders",
 ];
 
 /// Whether the file looks like one.
@@ -151,7 +152,9 @@ fn proxy(name: &str, node: &Node, draft: &mut Draft) -> Result<(), ImportError> 
         ..Found::default()
     };
     draft.guards(node, GUARDS, &mut found);
-    let guards = GUARDS.iter().map(|(key, _)| *key);
+    password(node, ("httpUser", "httpPassword"), "", &mut found, draft);
+    headers(node, "", &mut found, draft);
+    let guards = GUARDS.iter().map(|(key, ..)| *key);
     let told: Vec<&str> = USED.iter().copied().chain(guards).collect();
     draft.rest(&format!("{name}."), node, &told, PROXY);
     transport(node, &mut found, draft);
@@ -208,25 +211,28 @@ fn plugged(plugin: &Node, found: &mut Found, draft: &mut Draft) -> Option<String
     if found.host.is_none() {
         found.host = text("hostHeaderRewrite").map(str::to_owned);
     }
-    for key in ["httpUser", "httpPassword", "username", "password"] {
-        if let Some(guard) = plugin.get(key).filter(|guard| !guard.is_idle()) {
-            draft.guard(
-                guard.line,
-                &format!("plugin.{key}"),
-                "asked for a password",
-                found,
-            );
-        }
-    }
-    let unread = [
+    password(
+        plugin,
+        ("httpUser", "httpPassword"),
+        "plugin.",
+        found,
+        draft,
+    );
+    password(plugin, ("username", "password"), "plugin.", found, draft);
+    headers(plugin, "plugin.", found, draft);
+    let used = [
         "type",
         "localAddr",
         "localPath",
         "unixPath",
         "hostHeaderRewrite",
+        "httpUser",
+        "httpPassword",
+        "username",
+        "password",
+        "requestHeaders",
+        "responseHeaders",
     ];
-    let told = ["httpUser", "httpPassword", "username", "password"];
-    let used: Vec<&str> = unread.into_iter().chain(told).collect();
     draft.rest(&format!("{called}."), plugin, &used, &[]);
     let target = match kind {
         "static_file" => text("localPath").map(|path| format!("file:{path}")),
@@ -253,6 +259,56 @@ fn plugged(plugin: &Node, found: &mut Found, draft: &mut Draft) -> Option<String
     target
 }
 
+/// The two keys together ask for one password.
+fn password(
+    node: &Node,
+    (user, password): (&str, &str),
+    before: &str,
+    found: &mut Found,
+    draft: &mut Draft,
+) {
+    let given = |key| node.get(key).filter(|value: &&Node| !value.is_idle());
+    let Some(first) = given(user).or(given(password)) else {
+        return;
+    };
+    let text = |key| {
+        given(key)
+            .and_then(Node::text)
+            .unwrap_or_default()
+            .to_owned()
+    };
+    if !found.rules.passwords(vec![(text(user), text(password))]) {
+        let what = "asked for a password";
+        draft.guard(first.line, &format!("{before}{user}"), what, found);
+    }
+}
+
+/// `requestHeaders.set` and `responseHeaders.set`.
+fn headers(node: &Node, before: &str, found: &mut Found, draft: &mut Draft) {
+    for (key, side) in [
+        ("requestHeaders", Side::Request),
+        ("responseHeaders", Side::Response),
+    ] {
+        let set = node.get(key).and_then(|rules| rules.get("set"));
+        for field in set.map(Node::fields).unwrap_or_default() {
+            let value = field.node.text().unwrap_or_default();
+            let at = (field.line, &*format!("{before}{key}.set"));
+            draft.header(at, side, (&field.key, Some(value)), found);
+        }
+    }
+}
+
+/// Beginnings of paths. `/pic` let `/picture` in as well, which is a neighbour here.
+fn locations(node: &Node, rules: &mut Rules) -> bool {
+    let texts: Option<Vec<&str>> = node.items().iter().map(Node::text).collect();
+    let texts = texts.unwrap_or_default();
+    if texts.contains(&"/") {
+        return true;
+    }
+    let below = |text: &&str| format!("{}/**", text.trim_end_matches('/'));
+    !texts.is_empty() && rules.allow_paths(texts.iter().map(below).collect())
+}
+
 fn transport(node: &Node, found: &mut Found, draft: &mut Draft) {
     let Some(transport) = node.get("transport") else {
         return;
@@ -269,17 +325,26 @@ fn transport(node: &Node, found: &mut Found, draft: &mut Draft) {
             "useCompression",
             "is left out: what the service sends is passed on as it is",
         ),
-        (
-            "bandwidthLimit",
-            "is left out: a [[tunnel]] has no such limit",
-        ),
-        (
-            "bandwidthLimitMode",
-            "is left out: a [[tunnel]] has no such limit",
-        ),
     ];
     let before = format!("{}.transport.", found.called);
-    draft.rest(&before, transport, &["proxyProtocolVersion"], &reasons);
+    let used = [
+        "proxyProtocolVersion",
+        "bandwidthLimit",
+        "bandwidthLimitMode",
+    ];
+    draft.rest(&before, transport, &used, &reasons);
+    let Some(limit) = transport
+        .get("bandwidthLimit")
+        .filter(|limit| !limit.is_idle())
+    else {
+        return;
+    };
+    // frp's units are powers of two under the names of powers of ten.
+    let text = limit.text().unwrap_or_default().replace('B', "iB");
+    if !found.rules.bandwidth(text) {
+        let what = "is left out: write bandwidth = \"1MiB\" or the like";
+        draft.note(limit.line, format!("{before}bandwidthLimit"), what);
+    }
 }
 
 fn domains(node: &Node, found: &mut Found, draft: &mut Draft) {

@@ -1,10 +1,12 @@
 //! `import`: another tool's configuration becomes `[[tunnel]]` entries of client.toml, and every line that does
 //! not is told of. Not a bridge: nothing of the other tool is started, asked or changed.
 
+mod actions;
 mod cloudflared;
 mod draft;
 mod frp;
 mod ngrok;
+mod rules;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -19,7 +21,8 @@ use super::args::{ImportArgs, Origin};
 use super::error::CtlError;
 use crate::codes::Code;
 use crate::config::{ClientConfig, ConfigError, OriginsConfig};
-use draft::{Carried, Draft, Note};
+use draft::{Carried, Draft, Note, Secrets};
+use rules::SecretFile;
 use tree::Node;
 
 /// Far more than any of these files has.
@@ -144,7 +147,11 @@ pub(super) fn import(cli: &mut Cli, args: &ImportArgs) -> Result<(), CtlError> {
         .from
         .or_else(|| recognise(&top))
         .ok_or(ImportError::Unknown)?;
-    let draft = draft(&top, from, origins(args))?;
+    let secrets = Secrets {
+        folder: secrets_folder(cli, args, from),
+        written: args.write,
+    };
+    let draft = draft(&top, from, origins(args), secrets)?;
     let body = draft.toml(&format!("{MARK}, from {}.", shown(&args.file)));
     let written = match args.write {
         true if draft.open() > 0 => Some(write(args, from, &draft, &body)?),
@@ -213,8 +220,13 @@ fn recognise(top: &Node) -> Option<Origin> {
     }
 }
 
-fn draft(top: &Node, from: Origin, origins: OriginsConfig) -> Result<Draft, ImportError> {
-    let mut draft = Draft::new(origins, &ClientConfig::keys());
+fn draft(
+    top: &Node,
+    from: Origin,
+    origins: OriginsConfig,
+    secrets: Secrets,
+) -> Result<Draft, ImportError> {
+    let mut draft = Draft::new(origins, &ClientConfig::keys(), secrets);
     match from {
         Origin::Ngrok => ngrok::read(top, &mut draft)?,
         Origin::Frp => frp::read(top, &mut draft)?,
@@ -252,6 +264,7 @@ fn write(
         Err(err) => return Err(failed(err)),
     };
     if before.as_deref() == Some(body) {
+        put_secrets(draft)?;
         return Ok(path);
     }
     if before.is_none() {
@@ -266,8 +279,66 @@ fn write(
     new.write_all(body.as_bytes()).map_err(failed)?;
     new.as_file().sync_all().map_err(failed)?;
     ClientConfig::load(Some(new.path()))?;
+    put_secrets(draft)?;
     new.persist(&path).map_err(|err| failed(err.error))?;
     Ok(path)
+}
+
+/// Beside the entries: `client.d/imported-ngrok.secrets`.
+fn secrets_folder(cli: &Cli, args: &ImportArgs, from: Origin) -> PathBuf {
+    let main = ClientConfig::file(args.config.as_deref())
+        .unwrap_or_else(|_| "/etc/wormkey/client.toml".into());
+    let name = format!("client.d/imported-{}.secrets", from.word());
+    cli.io.current_dir.join(main.with_file_name(name))
+}
+
+/// Puts secrets into their files, each for the daemon's eyes alone.
+fn put_secrets(draft: &Draft) -> Result<(), ImportError> {
+    use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+    let folder = draft.secrets_folder();
+    let failed = |err| ImportError::Write {
+        path: folder.to_owned(),
+        err,
+    };
+    let mut secrets = draft
+        .tunnels
+        .iter()
+        .flat_map(|tunnel| &tunnel.secrets)
+        .peekable();
+    if secrets.peek().is_none() {
+        return Ok(());
+    }
+    let mut builder = std::fs::DirBuilder::new();
+    builder
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)
+        .map_err(failed)?;
+    give_to_daemon(folder).map_err(failed)?;
+    for SecretFile { name, secret, .. } in secrets {
+        let mut new = tempfile::Builder::new()
+            .prefix(".secret-")
+            .permissions(std::fs::Permissions::from_mode(0o600))
+            .tempfile_in(folder)
+            .map_err(failed)?;
+        writeln!(new, "{}", secret.expose()).map_err(failed)?;
+        new.as_file().sync_all().map_err(failed)?;
+        give_to_daemon(new.path()).map_err(failed)?;
+        new.persist(folder.join(name))
+            .map_err(|err| failed(err.error))?;
+    }
+    Ok(())
+}
+
+/// What root writes is for the machine's client, which is not root.
+fn give_to_daemon(path: &Path) -> io::Result<()> {
+    if !nix::unistd::Uid::effective().is_root() {
+        return Ok(());
+    }
+    match nix::unistd::User::from_name("wormkey")? {
+        Some(user) => nix::unistd::chown(path, Some(user.uid), Some(user.gid)).map_err(Into::into),
+        None => Ok(()),
+    }
 }
 
 /// Names that stand in the configuration already, which is found before anything is written.

@@ -1,7 +1,9 @@
 //! ngrok.yml, versions 1 to 3: `tunnels` by name, and version 3's list of `endpoints`.
 
 use super::ImportError;
-use super::draft::{Draft, Found, first_label};
+use super::actions;
+use super::draft::{Draft, Found, Guard, first_label, none};
+use super::rules::Side;
 use super::tree::{Field, Node, Value};
 
 /// Of the file itself.
@@ -43,31 +45,35 @@ const PACKAGE: &str = "is left out: updates come with the package";
 const PROXY: &str = "is left out: the client honours HTTPS_PROXY where UDP is blocked";
 
 /// What stands before a tunnel and lets only some in.
-const GUARDS: &[(&str, &str)] = &[
-    ("auth", "asked for a password"),
-    ("basic_auth", "asked for a password"),
-    ("oauth", "asked for a login"),
-    ("oidc", "asked for a login"),
-    ("saml", "asked for a login"),
-    ("ip_restriction", "let only some addresses in"),
-    ("allow_cidr", "let only some addresses in"),
-    ("deny_cidr", "kept some addresses out"),
-    ("mutual_tls_cas", "asked for a certificate"),
+const GUARDS: &[Guard] = &[
+    ("auth", PASSWORD, |pairs, rules| rules.pairs(pairs)),
+    ("basic_auth", PASSWORD, |pairs, rules| rules.pairs(pairs)),
+    ("oauth", LOGIN, none),
+    ("oidc", LOGIN, none),
+    ("saml", LOGIN, none),
+    ("ip_restriction", ADDRESSES, |node, rules| {
+        actions::networks(node, ["allow_cidrs", "deny_cidrs"], rules)
+    }),
+    ("allow_cidr", ADDRESSES, |list, rules| rules.allow(list)),
+    ("deny_cidr", "kept some addresses out", |list, rules| {
+        rules.deny(list)
+    }),
+    ("mutual_tls_cas", CERTIFICATE, none),
+    ("mutual_tls_certificate_authorities", CERTIFICATE, none),
     (
-        "mutual_tls_certificate_authorities",
-        "asked for a certificate",
+        "verify_webhook",
+        "checked the sender's signature",
+        actions::webhook,
     ),
-    ("verify_webhook", "checked the sender's signature"),
-    ("user_agent_filter", "let only some programs in"),
-    (
-        "policy",
-        "had rules of its own, which may have kept visits out",
-    ),
-    (
-        "traffic_policy",
-        "had rules of its own, which may have kept visits out",
-    ),
+    ("user_agent_filter", "let only some programs in", none),
+    ("policy", RULES, actions::policy),
+    ("traffic_policy", RULES, actions::policy),
 ];
+const PASSWORD: &str = "asked for a password";
+const LOGIN: &str = "asked for a login";
+const ADDRESSES: &str = "let only some addresses in";
+const CERTIFICATE: &str = "asked for a certificate";
+const RULES: &str = "had rules of its own, which may have kept visits out";
 
 /// Of a tunnel.
 const TUNNEL: &[(&str, &str)] = &[
@@ -138,6 +144,8 @@ const USED: &[&str] = &[
     "verify_upstream_tls",
     "labels",
     "bindings",
+    "request_header",
+    "response_header",
 ];
 
 /// Whether the file looks like one.
@@ -185,7 +193,8 @@ fn common(name: &str, line: usize, node: &Node, draft: &mut Draft) -> Result<Fou
         ..Found::default()
     };
     draft.guards(node, GUARDS, &mut found);
-    let guards = GUARDS.iter().map(|(key, _)| *key);
+    headers(node, &mut found, draft);
+    let guards = GUARDS.iter().map(|(key, ..)| *key);
     let told: Vec<&str> = USED.iter().copied().chain(guards).collect();
     draft.rest(&format!("{name}."), node, &told, TUNNEL);
     found.host = match node.get("host_header").and_then(Node::text) {
@@ -194,6 +203,30 @@ fn common(name: &str, line: usize, node: &Node, draft: &mut Draft) -> Result<Fou
         Some(host) => Some(host.to_owned()),
     };
     Ok(found)
+}
+
+/// `add: ["x-team: web"]` and `remove: [server]`, either way.
+fn headers(node: &Node, found: &mut Found, draft: &mut Draft) {
+    for (key, side) in [
+        ("request_header", Side::Request),
+        ("response_header", Side::Response),
+    ] {
+        let items = |what| {
+            let list = node.get(key).and_then(|rules| rules.get(what));
+            list.map(Node::items).unwrap_or_default()
+        };
+        for item in items("add") {
+            let (name, value) = item
+                .text()
+                .and_then(|text| text.split_once(':'))
+                .unwrap_or_default();
+            draft.header((item.line, key), side, (name, Some(value)), found);
+        }
+        for item in items("remove") {
+            let name = item.text().unwrap_or_default();
+            draft.header((item.line, key), side, (name, None), found);
+        }
+    }
 }
 
 fn tunnel(name: &str, line: usize, node: &Node, draft: &mut Draft) -> Result<(), ImportError> {

@@ -2,6 +2,9 @@ use std::path::PathBuf;
 
 use super::*;
 
+/// Where secrets would go.
+const FOLDER: &str = "/etc/wormkey/client.d/imported.secrets";
+
 fn sample(name: &str) -> (PathBuf, String) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/real/samples")
@@ -13,7 +16,11 @@ fn sample(name: &str) -> (PathBuf, String) {
 fn from_text(name: &str, text: &str) -> Result<Draft, ImportError> {
     let top = parse(Path::new(name), text, None)?;
     let from = recognise(&top).ok_or(ImportError::Unknown)?;
-    draft(&top, from, OriginsConfig::default())
+    let secrets = Secrets {
+        folder: FOLDER.into(),
+        written: false,
+    };
+    draft(&top, from, OriginsConfig::default(), secrets)
 }
 
 fn imported(name: &str) -> Draft {
@@ -30,6 +37,9 @@ fn said(draft: &Draft) -> Vec<String> {
         }
         if let Some(port) = tunnel.public_port {
             text.push_str(&format!(" port={port}"));
+        }
+        for (key, value) in &tunnel.rules {
+            text.push_str(&format!(" {key}={value}"));
         }
         if !tunnel.kept_back.is_empty() {
             text.push_str(&format!(" without {}", tunnel.kept_back.join(", ")));
@@ -48,17 +58,22 @@ fn notes(draft: &Draft) -> Vec<(usize, &str)> {
 }
 
 #[test]
-fn an_ngrok_file_becomes_tunnels_and_keeps_back_what_had_a_password() {
+fn an_ngrok_file_becomes_tunnels_and_keeps_back_what_had_a_login() {
     let draft = imported("ngrok.yml");
     let expected = [
         "my-site http://localhost:18081 host=rewrite",
         "api-2 http://localhost:18082",
-        "private http://localhost:18083 without basic_auth (line 21)",
+        &format!("private http://localhost:18083 auth=[\"ada:@{FOLDER}/private-1\"]"),
         "nas-box https+insecure://localhost:18084",
         "ssh tcp://localhost:22 port=20301",
+        "office http://localhost:18081 allow=[\"127.0.0.0/8\", \"2001:db8:7::/48\"] deny=[\"127.0.0.9/32\"] \
+         remove_request_headers=[\"cookie\"] set_request_headers={ x-team = \"web\" } \
+         set_response_headers={ x-robots-tag = \"noindex\" }",
+        "login http://localhost:18082 without oauth (line 44)",
+        &format!("hooks http://localhost:18083 verify_webhook=\"github:@{FOLDER}/hooks-1\""),
     ];
     assert_eq!(said(&draft), expected);
-    assert_eq!((draft.found, draft.open()), (5, 4));
+    assert_eq!((draft.found, draft.open()), (8, 7));
     let expected = [
         (3, "authtoken"),
         (4, "region"),
@@ -66,12 +81,35 @@ fn an_ngrok_file_becomes_tunnels_and_keeps_back_what_had_a_password() {
         (13, "api"),
         (13, "api"),
         (17, "api.schemes"),
-        (21, "private.basic_auth"),
+        (18, "private"),
         (23, "Nas_Box"),
         (23, "Nas_Box"),
         (26, "ssh"),
+        (37, "office.request_header"),
+        (44, "login.oauth"),
+        (46, "hooks"),
     ];
     assert_eq!(notes(&draft), expected, "{:#?}", draft.notes);
+    // Nothing that is printed tells a secret.
+    let printed = format!("{}{draft:?}", draft.toml(MARK));
+    let json = serde_json::to_string(&draft.tunnels).unwrap();
+    for text in [printed, json] {
+        assert!(
+            !text.contains("correct horse") && !text.contains("a-secret"),
+            "{text}"
+        );
+    }
+    let secrets = draft.tunnels.iter().flat_map(|tunnel| &tunnel.secrets);
+    let secrets: Vec<_> = secrets
+        .map(|file| (&*file.name, file.secret.expose().as_str()))
+        .collect();
+    assert_eq!(
+        secrets,
+        [
+            ("private-1", "correct horse"),
+            ("hooks-1", "a-secret-of-github")
+        ]
+    );
 }
 
 #[test]
@@ -81,6 +119,11 @@ fn ngrok_s_third_version_is_read_as_well() {
         "shop http://localhost:18081",
         "guarded http://localhost:18082 without traffic_policy (line 13)",
         "inner http://localhost:18083 without bindings (line 20)",
+        &format!(
+            "team http://localhost:18082 allow=[\"127.0.0.0/8\"] auth=[\"ada:@{FOLDER}/team-1\"] \
+             set_response_headers={{ x-robots-tag = \"noindex\" }} visitor_burst=3 visitor_rate=\"3/m\""
+        ),
+        "sometimes http://localhost:18083 without traffic_policy (line 49)",
     ];
     assert_eq!(said(&draft), expected, "{:#?}", draft.notes);
 }
@@ -90,13 +133,18 @@ fn an_frp_file_becomes_tunnels_and_says_what_has_no_counterpart() {
     let draft = imported("frpc.toml");
     let expected = [
         "blog http://localhost:18081 host=blog.internal",
-        "grafana http://localhost:18082 without httpUser (line 19), httpPassword (line 20)",
+        &format!("grafana http://localhost:18082 auth=[\"admin:@{FOLDER}/grafana-1\"]"),
         "files file:/srv/site",
         "docs-2 http://localhost:18083",
         "ssh tcp://192.168.1.10:22 port=20022",
+        "narrow http://localhost:18082 allow_paths=[\"/after/**\", \"/bytes/**\"] bandwidth=\"1MiB\" \
+         set_request_headers={ x-from = \"frp\" } set_response_headers={ x-robots-tag = \"noindex\" }",
+        "raw tcp://localhost:18081 port=21050",
+        "names udp://localhost:18053 port=21051",
+        "passed tls://localhost:18443",
     ];
     assert_eq!(said(&draft), expected, "{:#?}", draft.notes);
-    assert_eq!((draft.found, draft.open()), (6, 4));
+    assert_eq!((draft.found, draft.open()), (10, 9));
     for (line, key) in [
         (3, "auth"),
         (11, "web.transport.useEncryption"),
@@ -129,13 +177,13 @@ fn a_cloudflared_file_becomes_tunnels_and_keeps_back_what_was_narrower() {
     let draft = imported("config.yml");
     let expected = [
         "app http://localhost:18081 host=app.internal",
-        "admin-2 http://localhost:18082 without path (line 12)",
+        "admin-2 http://localhost:18082 allow_paths=[\"/public/**\"]",
         "nas https+insecure://localhost:18084",
         "staff http://localhost:18083 without access (line 22)",
         "ssh tcp://localhost:22",
     ];
     assert_eq!(said(&draft), expected, "{:#?}", draft.notes);
-    assert_eq!((draft.found, draft.open()), (5, 3));
+    assert_eq!((draft.found, draft.open()), (5, 4));
 }
 
 #[test]
@@ -145,7 +193,7 @@ fn a_proxy_header_is_carried_where_the_configuration_has_the_key() {
         (vec![], None),
         (vec!["tunnel.proxy_protocol".to_owned()], Some("v2")),
     ] {
-        let mut draft = Draft::new(OriginsConfig::default(), &keys);
+        let mut draft = Draft::new(OriginsConfig::default(), &keys, Secrets::default());
         frp::read(&top, &mut draft).unwrap();
         assert_eq!(draft.tunnels[4].proxy_protocol, expected);
         assert_eq!(
@@ -172,6 +220,99 @@ fn what_is_printed_is_a_configuration_that_holds() {
         std::fs::write(&path, body).unwrap();
         let config = ClientConfig::load(Some(&path)).unwrap_or_else(|err| panic!("{err}"));
         assert_eq!(config.tunnels.len(), draft.tunnels.len(), "{name}");
+    }
+}
+
+/// A guard of ngrok's, of frp's or of cloudflared's alone, and what becomes of it.
+#[test]
+fn a_guard_is_carried_whole_or_keeps_its_tunnel_back() {
+    let ngrok = |guard: &str| format!("tunnels:\n  a:\n    addr: 3000\n    {guard}\n");
+    let ngrok_tcp =
+        |guard: &str| format!("tunnels:\n  a:\n    proto: tcp\n    addr: 3000\n    {guard}\n");
+    let policy = |action: &str| {
+        ngrok(&format!(
+            "traffic_policy: {{on_http_request: [{{actions: [{action}]}}]}}"
+        ))
+    };
+    let frp = |rest: &str| format!("proxies: [{{name: a, type: http, localPort: 3000, {rest}}}]");
+    let path = |path: &str| {
+        format!("ingress:\n- hostname: a.b\n  path: {path}\n  service: http://localhost:3000\n")
+    };
+    let auth = &*format!("auth=[\"u:@{FOLDER}/a-1\"]");
+    for (text, expected) in [
+        (ngrok("basic_auth: ['u:p:w']"), auth),
+        (ngrok("auth: 'u:p'"), auth),
+        (ngrok("basic_auth: ['u:p', 'u:q']"), "without basic_auth"),
+        (ngrok("basic_auth: ['u']"), "without basic_auth"),
+        (ngrok("basic_auth: ['u:']"), "without basic_auth"),
+        (ngrok("allow_cidr: [10.0.0.0/8]"), "allow=[\"10.0.0.0/8\"]"),
+        (ngrok("allow_cidr: [office]"), "without allow_cidr"),
+        (
+            ngrok("ip_restriction: {allow_cidrs: [10.0.0.1], other: [1]}"),
+            "without ip_restriction",
+        ),
+        (
+            ngrok("verify_webhook: {provider: slack, secret: 'a b'}"),
+            "without verify_webhook",
+        ),
+        (
+            ngrok("verify_webhook: {provider: zoom, secret: s}"),
+            "without verify_webhook",
+        ),
+        (ngrok("mutual_tls_cas: ca.pem"), "without mutual_tls_cas"),
+        (ngrok("policy: 'a text'"), "without policy"),
+        (ngrok_tcp("basic_auth: ['u:p']"), "without a password"),
+        (
+            ngrok_tcp("allow_cidr: [10.0.0.0/8]"),
+            "allow=[\"10.0.0.0/8\"]",
+        ),
+        (
+            policy("{type: basic-auth, config: {credentials: ['u:p']}}"),
+            auth,
+        ),
+        (
+            policy("{type: restrict-ips, config: {enforce: false, allow: [10.0.0.1]}}"),
+            "",
+        ),
+        (
+            policy("{type: restrict-ips, config: {allow: [10.0.0.1], new: x}}"),
+            "without traffic_policy",
+        ),
+        // Both would have to hold.
+        (
+            policy(
+                "{type: restrict-ips, config: {allow: [10.0.0.0/8]}}, {type: restrict-ips, config: {allow: [10.0.0.1]}}",
+            ),
+            "without traffic_policy",
+        ),
+        (
+            policy("{type: rate-limit, config: {capacity: 5, rate: 7s}}"),
+            "without traffic_policy",
+        ),
+        (policy("{type: deny}"), "without traffic_policy"),
+        (frp("httpUser: u, httpPassword: p"), auth),
+        (frp("httpUser: u"), "without httpUser"),
+        (frp("locations: [/a, /]"), ""),
+        (frp("locations: [/a b]"), "without locations"),
+        (frp("routeByHTTPUser: u"), "without routeByHTTPUser"),
+        (path("/public/.*"), "allow_paths=[\"/public/**\"]"),
+        (path("^/static"), "allow_paths=[\"/static/**\"]"),
+        (path("^/health$"), "allow_paths=[\"/health\"]"),
+        (path("/.*"), ""),
+        (path("'\\.(jpg|png)$'"), "without path"),
+    ] {
+        let name = if text.starts_with("proxies") {
+            "frpc.yaml"
+        } else {
+            "a.yml"
+        };
+        let draft = from_text(name, &text).unwrap();
+        let [only] = &said(&draft)[..] else {
+            panic!("{text}: {:?}", draft.tunnels);
+        };
+        let rest = only.splitn(3, ' ').nth(2).unwrap_or_default();
+        let rest = rest.split(" (line").next().unwrap_or_default();
+        assert_eq!(rest, expected, "{text}");
     }
 }
 

@@ -1,6 +1,7 @@
 """From nothing to a tunnel, as a person sets it up: `setup server`, `join --start`, `import`, TAB."""
 
 import contextlib
+import dataclasses
 import os
 import pathlib
 import pty
@@ -8,7 +9,9 @@ import re
 import select
 import signal
 import socket
+import ssl
 import subprocess
+import threading
 import time
 import tomllib
 
@@ -120,20 +123,33 @@ def join_start(world):
     check("wormkeyd client" in err, err)
 
 
+# Samples of the other tools, what becomes of each tunnel of theirs, and what is kept back.
+IMPORTED = [
+    ("ngrok.yml", ["my-site", "api-2", "private", "office"], ["login"]),
+    ("ngrok-v3.yml", ["shop", "team"], ["guarded", "inner", "sometimes"]),
+    ("frpc.toml", ["blog", "docs-2", "grafana", "narrow", "raw", "names", "passed"], []),
+    ("config.yml", ["app", "admin-2"], ["staff"]),
+]
+
+
 @bed("import")
 def imported(world):
-    """ngrok's, frp's and cloudflared's samples: imported, opened, visited."""
+    """ngrok's, frp's and cloudflared's samples: imported, opened, visited, with what guards them."""
+    world.settings["server"] = {"listen": {"tcp_ports": "21050-21059"}}
     client = world.first_client
-    with origins.plain() as origin:
-        for file, names, kept in [
-            ("ngrok.yml", ["my-site", "api-2"], ["private"]),
-            ("ngrok-v3.yml", ["shop"], ["guarded", "inner"]),
-            ("frpc.toml", ["blog", "docs-2"], ["grafana"]),
-            ("config.yml", ["app"], ["admin-2", "staff"]),
-        ]:
+    with contextlib.ExitStack() as stack:
+        origin = stack.enter_context(origins.plain())
+        secured = stack.enter_context(origins.plain())
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(world.certificates.leaf, world.certificates.leaf_key)
+        secured.socket = context.wrap_socket(secured.socket, server_side=True)
+        datagrams = stack.enter_context(echoing())
+        for file, names, kept in IMPORTED:
             text = (SAMPLES / file).read_text()
+            for at, port in ((r"1808[123]", origin.port), ("18443", secured.port), ("18053", datagrams)):
+                text = re.sub(at, str(port), text)
             sample = world.folder / file
-            sample.write_text(re.sub(r"1808[123]", str(origin.port), text))
+            sample.write_text(text)
             done = client.ctl("import", sample, "--write", "--config", client.config)
             same([one["name"] for one in done["tunnels"] if one["kept_back"]], kept, file)
             check(all(note["line"] > 0 for note in done["notes"]), done["notes"])
@@ -145,13 +161,13 @@ def imported(world):
                     code, out, _ = client.ctl_code("show", name)
                     return code == 0 and '"state":"open"' in out
 
-                until(f"{name} of {file} is open", 15, is_open)
+                until(f"{name} of {file} is open", 30, is_open)
                 shown = client.show(name)
                 tunnel = Tunnel(shown["url"], world.certificates.ca, shown)
-                got = world.curl(tunnel)
-                same((got.status, got.body), (200, b"hello from the origin\n"), f"{file}: {name}")
+                visits(world, tunnel, name)
             for name in kept:
                 same(client.ctl_code("show", name)[0], 5, f"{file}: {name} is kept back")
+            secret_files(client, done["written"])
             pathlib.Path(done["written"]).unlink()
             client.ctl("reload")
         own = client.config.with_name("client.d") / "imported-frp.toml"
@@ -165,6 +181,83 @@ def imported(world):
     code, _, err = client.ctl_code("import", bad)
     same(code, 78, err)
     check("line " in err, err)
+
+
+@contextlib.contextmanager
+def echoing():
+    """A UDP service that says again what it is told; its port."""
+    with socket.socket(type=socket.SOCK_DGRAM) as service:
+        service.bind(("127.0.0.1", 0))
+
+        def answer():
+            with contextlib.suppress(OSError):
+                while (got := service.recvfrom(2048))[0]:
+                    service.sendto(*got)
+
+        threading.Thread(target=answer, daemon=True).start()
+        yield service.getsockname()[1]
+        with contextlib.suppress(OSError):
+            service.shutdown(socket.SHUT_RDWR)
+
+
+def visits(world, tunnel, name):
+    """A visit, and what its guard does to others."""
+
+    def status(path="/", *words):
+        got = world.curl(tunnel, path, *words)
+        return got.status, got.headers
+
+    def asks_for(login):
+        same(status()[0], 401, f"{name} without a password")
+        same(status("/", "-u", "ada:wrong")[0], 401, f"{name} with another")
+        same(status("/", "-u", login)[0], 200, f"{name} with its own")
+
+    match name:
+        case "private":
+            asks_for("ada:correct horse")
+        case "grafana":
+            asks_for("admin:hunter2")
+        case "team":
+            same(status("/", "-u", "ada:correct horse")[0], 200, name)
+            same(status("/", "-u", "ada:correct horse")[1]["x-robots-tag"], "noindex", name)
+            seen = [status("/", "-u", "ada:correct horse")[0] for _ in range(4)]
+            check(429 in seen, f"{name}: the fifth visit within a minute: {seen}")
+        case "office":
+            code, headers = status("/headers")
+            same((code, headers["x-robots-tag"]), (200, "noindex"), name)
+            # The sample lets this machine in, all but one of its addresses.
+            same(status("/", "--interface", "127.0.0.9")[0], 403, f"{name} from a denied address")
+        case "narrow":
+            code, headers = status("/after/1")
+            same((code, headers["x-robots-tag"]), (200, "noindex"), name)
+            same(status("/headers")[0], 403, f"{name} elsewhere")
+        case "admin-2":
+            same(status("/public/x")[0], 200, f"{name} below its path")
+            same(status("/")[0], 403, f"{name} elsewhere")
+        case "raw":
+            url = f"http://{tunnel.address}:{tunnel.port}/"
+            code, out, err = said(world, cache.program("curl", "curl"), "-sS", url)
+            same((code, out), (0, "hello from the origin\n"), err)
+        case "names":
+            with socket.socket(type=socket.SOCK_DGRAM) as visitor:
+                visitor.settimeout(10)
+                visitor.sendto(b"which name?", (tunnel.address, tunnel.port))
+                same(visitor.recv(2048), b"which name?", name)
+        case "passed":
+            # The certificate is the service's, verified through the tunnel.
+            tunnel = dataclasses.replace(tunnel, url=tunnel.url.replace("tls:", "https:"))
+            same(world.curl(tunnel).body, b"hello from the origin\n", name)
+        case _:
+            got = world.curl(tunnel)
+            same((got.status, got.body), (200, b"hello from the origin\n"), name)
+
+
+def secret_files(client, written):
+    """Secrets are in files for the daemon alone, and nowhere else."""
+    folder = pathlib.Path(written).with_suffix(".secrets")
+    for file in folder.iterdir() if folder.exists() else []:
+        same(file.stat().st_mode & 0o777, 0o600, f"the mode of {file.name}")
+        check(file.read_text().strip() not in pathlib.Path(written).read_text(), f"{file.name} is told")
 
 
 class Terminal:
