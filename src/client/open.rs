@@ -389,7 +389,8 @@ fn own_client(e: &DialError, state_dir: &Path) -> &'static str {
         DialError::DirectoryNotAllowed { dir }
             if state_dir.starts_with("/var/lib") && is_home(dir.as_ref()) =>
         {
-            "; the machine's client does not serve people's homes: start your own, with              systemctl --user enable --now wormkeyd-client"
+            "; the machine's client does not serve people's homes: start your own, with \
+             systemctl --user enable --now wormkeyd-client"
         }
         _ => "",
     }
