@@ -100,6 +100,8 @@ class Authority:
         }
         config = self.folder / "pebble.json"
         config.write_text(json.dumps({"pebble": settings}))
+        # In the server's own network, where that is one apart.
+        beside = self.world.prefixes.get("server", [])
         if self.process is None:
             command = [self.programs / "pebble-challtestsrv", "-dns01", f"127.0.0.1:{self.dns}"]
             command += ["-http01", "", "-https01", "", "-tlsalpn01", ""]
@@ -107,8 +109,8 @@ class Authority:
             is_newer = self.programs.parent.parent == cache.ROOT / "pebble"
             command += ["-doh", ""] if is_newer else []
             command += ["-management", f"127.0.0.1:{self.dns_management}", "-defaultIPv6", ""]
-            self.world.spawn(command, f"{self.name}-dns")
-        command = [self.programs / "pebble", "-config", config, "-strict"]
+            self.world.spawn([*beside, *command], f"{self.name}-dns")
+        command = [*beside, self.programs / "pebble", "-config", config, "-strict"]
         command += ["-dnsserver", f"127.0.0.1:{resolver or self.dns}"]
         env = {"PEBBLE_VA_NOSLEEP": "1", "PEBBLE_WFE_NONCEREJECT": "5", **env}
         self.process = self.world.spawn(command, self.name, env=env)
@@ -124,7 +126,7 @@ class Authority:
         """The root of what it issues."""
         context = ssl.create_default_context(cafile=self.root)
         url = f"https://127.0.0.1:{self.management}/roots/0"
-        with urllib.request.urlopen(url, context=context, timeout=5) as answer:
+        with self.world.inside(), urllib.request.urlopen(url, context=context, timeout=5) as answer:
             return answer.read().decode()
 
     def issuer_file(self):

@@ -132,6 +132,28 @@ def kernel():
     return folder
 
 
+def packed(name, package):
+    """A program of a Debian package that is much larger, and is not installed for it."""
+    if found := shutil.which(name):
+        return found
+    taken = _tools() / "bin" / name
+    if not taken.exists():
+        apt, dpkg = program("apt-get", "apt"), program("dpkg-deb", "dpkg")
+        folder, log = ROOT / f"{package}.part", ROOT / f"{package}.log"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        try:
+            _run([apt, "download", package], log, cwd=folder)
+            _run([dpkg, "-x", next(folder.glob("*.deb")), folder], log)
+            taken.parent.mkdir(exist_ok=True)
+            (folder / "usr" / "bin" / name).rename(taken)
+        except RuntimeError:
+            raise Unavailable(f"apt has no {package}; see {log}") from None
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+    return str(taken)
+
+
 def _tools():
     folder = ROOT / "tools"
     folder.mkdir(parents=True, exist_ok=True)
@@ -260,9 +282,41 @@ def autobahn():
     return ["env", "-i", *words, str(home / "bin" / "python2.7"), "-c", run]
 
 
+UBUNTU = "http://archive.ubuntu.com/ubuntu"
+# Its keys are in no package of Debian's, and its mirrors speak no TLS.
+UBUNTU_KEYS = "pool/main/u/ubuntu-keyring/ubuntu-keyring_2023.11.28.1_all.deb"
+UBUNTU_KEYS_SHA256 = "36de43b15853ccae0028e9a767613770c704833f82586f28eb262f0311adb8a8"
+
+
+def _ubuntu_keys():
+    """The file of the keys that Ubuntu signs with."""
+    folder = ROOT / "ubuntu-keys"
+    keys = folder / "usr/share/keyrings/ubuntu-archive-keyring.gpg"
+    if not keys.exists():
+        try:
+            with urllib.request.urlopen(f"{UBUNTU}/{UBUNTU_KEYS}", timeout=60) as answer:
+                package = answer.read()
+        except OSError as error:
+            raise Unavailable(f"Ubuntu's mirror: {error}") from None
+        if hashlib.sha256(package).hexdigest() != UBUNTU_KEYS_SHA256:
+            raise Unavailable("Ubuntu's mirror has other keys than expected")
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "keys.deb").write_bytes(package)
+        _run([program("dpkg-deb", "dpkg"), "-x", folder / "keys.deb", folder], ROOT / "debian.log")
+    return keys
+
+
 def debian(suite, packages):
-    """The folder of a small Debian with these packages, never to be written to."""
-    return _debian(suite, packages, ["--variant=minbase"])
+    """The folder of a small Debian, or Ubuntu, with these packages, never to be written to."""
+    options = ["--variant=minbase"]
+    if suite in ("jammy", "noble"):
+        sources = [f"deb {UBUNTU} {suite}{of} main universe" for of in ("", "-updates")]
+        options = [*options, f"--keyring={_ubuntu_keys()}"]
+        try:
+            return _debian(suite, packages, options, sources=sources)
+        except RuntimeError:
+            raise Unavailable(f"Ubuntu's mirror; see {ROOT / 'debian.log'}") from None
+    return _debian(suite, packages, options)
 
 
 def foreign(architecture, packages):
@@ -271,7 +325,7 @@ def foreign(architecture, packages):
     return _debian("bookworm", packages, options, f"-{architecture}")
 
 
-def _debian(suite, packages, options, mark=""):
+def _debian(suite, packages, options, mark="", sources=()):
     made = f"{suite} {packages}".encode()
     folder = ROOT / f"debian-{suite}{mark}-{hashlib.sha256(made).hexdigest()[:12]}"
     ROOT.mkdir(parents=True, exist_ok=True)
@@ -283,7 +337,7 @@ def _debian(suite, packages, options, mark=""):
             shutil.rmtree(whole, ignore_errors=True)
             print(f"installing Debian {suite} into {folder}", flush=True)
             command = [mmdebstrap, "--quiet", *options, f"--include={packages}"]
-            _run([*command, suite, whole], ROOT / "debian.log")
+            _run([*command, suite, whole, *sources], ROOT / "debian.log")
             whole.rename(folder)
     return folder
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import http.client
-import shutil
 import socket
 import subprocess
 
@@ -26,9 +25,7 @@ def page(daemon):
 
 @bed("metrics")
 def metrics(world):
-    promtool = shutil.which("promtool")
-    if promtool is None:
-        raise cache.Unavailable("there is no promtool (apt install prometheus)")
+    promtool = cache.packed("promtool", "prometheus")
     with origins.plain() as origin:
         tunnel = world.open(origin.port)
         for path in ("/", "/none", "/"):

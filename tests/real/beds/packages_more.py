@@ -8,7 +8,7 @@ import subprocess
 import cache
 import origins
 from boxes import Box, Packages
-from harness import MIB, REPOSITORY, check, same, until
+from harness import DOMAIN, MIB, REPOSITORY, check, same, until
 from registry import bed
 from beds.packages import UNITS, there
 
@@ -162,9 +162,32 @@ def person(world):
     mode = as_ada("stat", "-c", "%a", "/home/ada/.local/state/wormkey").strip()
     same(mode, "700", "the mode of ada's state")
     as_ada("systemctl", "--user", "reload", "wormkeyd-client")
+    serves_their_home(box, as_ada)
     box.reboot()
     until("ada's client after a reboot", 30, active, every=0.2)
     same(box.is_active("wormkeyd-client"), "inactive", "the machine's own client")
+
+
+def serves_their_home(box, as_ada):
+    """A directory of ada's home is served by ada's client; the machine's own says whose it would be."""
+    box.write("/etc/hosts", f"127.0.0.1 localhost {DOMAIN}\n")
+    setup = ["wormkeyd", "setup", "server", "--domain", DOMAIN, "--yes", "--http", "off"]
+    token = box.run(*setup)
+    box.run("systemctl", "start", "wormkeyd-client")
+    box.run("wormkeyctl", "join", "-", stdin=token)
+    as_ada("mkdir", "-p", "/home/ada/site", "/home/ada/.config/wormkey")
+    as_ada("sh", "-c", "echo '<p>ada' >/home/ada/site/index.html")
+    code, out, err = box.run_code("wormkeyctl", "open", "file:/home/ada/site")
+    check(code == 4 and "systemctl --user enable --now wormkeyd-client" in err, f"{code}: {out}{err}")
+    settings = '[origins]\nfiles = ["/home/ada/site"]\n'
+    as_ada("sh", "-c", f"echo '{settings}' >/home/ada/.config/wormkey/client.toml")
+    as_ada("wormkeyctl", "reload")
+    token = json.loads(box.run("wormkeyctl", "--json", "server", "invite", "--user", "ada"))["token"]
+    as_ada("wormkeyctl", "join", token)
+    answer = json.loads(as_ada("wormkeyctl", "--json", "open", "file:/home/ada/site"))
+    resolve = f"{answer['slug']}.{DOMAIN}:443:127.0.0.1"
+    same(box.run("curl", "-sk", "--resolve", resolve, answer["url"]), "<p>ada\n", "a visit to ada's home")
+    box.run("systemctl", "stop", "wormkeyd-client")
 
 
 # --- another architecture -------------------------------------------------------------------------
