@@ -215,8 +215,9 @@ fn wormkeyd() -> String {
             item(
                 "wormkeyd-https.socket, wormkeyd-http.socket",
                 "Not needed. Enabled, ports 443 (TCP and UDP) and 80 are systemd's from boot on, and the first \
-                 visit starts the server. To change over: systemctl stop wormkeyd-server, then systemctl enable \
-                 --now wormkeyd-https.socket wormkeyd-http.socket.",
+                 visit starts the server, also after it was stopped: stop the sockets, too, to have it stay so. \
+                 To change over: systemctl stop wormkeyd-server, then systemctl enable --now \
+                 wormkeyd-https.socket wormkeyd-http.socket.",
             ),
             item(
                 "wormkeyd-client.service of systemctl --user",

@@ -335,7 +335,7 @@ def _debian(suite, packages, options, mark="", sources=()):
             mmdebstrap = program("mmdebstrap", "mmdebstrap")
             whole = folder.with_name(f"{folder.name}.part")
             shutil.rmtree(whole, ignore_errors=True)
-            print(f"installing Debian {suite} into {folder}", flush=True)
+            print(f"installing {suite} into {folder}", flush=True)
             command = [mmdebstrap, "--quiet", *options, f"--include={packages}"]
             _run([*command, suite, whole, *sources], ROOT / "debian.log")
             whole.rename(folder)

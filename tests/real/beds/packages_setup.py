@@ -10,7 +10,7 @@ import time
 
 from authority import Authority, Delegation
 from boxes import Box, Packages
-from harness import DOMAIN, Tunnel, check, same, until
+from harness import DOMAIN, REPOSITORY, Tunnel, check, same, until
 from internet import SERVER, Internet
 from registry import bed
 from visits import Load
@@ -81,6 +81,7 @@ def setup(world):
         again(box, client[0], *words)
         for unit, machine in (("server", box), ("client", client[0])):
             same(machine.is_enabled(f"wormkeyd-{unit}"), "enabled", f"wormkeyd-{unit}")
+        moved_in(world, client[0], certificates.ca)
         restarted(world, box, tunnel, "stored-https")
         sockets(world, box, tunnel)
     box.run("dpkg", "-P", "wormkey")
@@ -88,6 +89,26 @@ def setup(world):
     same(left, "", "units after purging")
     listening = box.run("ss", "-Hlntu")
     check(":443 " not in listening, f"somebody listens after purging:\n{listening}")
+
+
+def moved_in(world, client, ca):
+    """What root imports is the daemon's to read, secrets too, and nobody else's."""
+    sample = client.bring(REPOSITORY / "tests/real/samples/ngrok.yml")
+    done = json.loads(client.run("wormkeyctl", "--json", "import", sample, "--write"))
+    client.run("wormkeyctl", "reload")
+    folder = done["written"].replace(".toml", ".secrets")
+    same(client.run("stat", "-c", "%U %a", folder).strip(), "wormkey 700", "the folder of secrets")
+
+    def is_open():
+        code, out, _ = client.run_code("wormkeyctl", "--json", "show", "private")
+        return code == 0 and json.loads(out)["state"] == "open"
+
+    until("the imported tunnel is open", 20, is_open)
+    answer = json.loads(client.run("wormkeyctl", "--json", "show", "private"))
+    tunnel = Tunnel(answer["url"], ca, answer, SERVER, world.inside)
+    same(world.curl(tunnel).status, 401, "a visit without the password of ngrok's file")
+    client.run("rm", done["written"])
+    client.run("wormkeyctl", "reload")
 
 
 class Knocks:
