@@ -31,7 +31,7 @@ def http3(world):
         tunnel = world.open(origin.port)
         told = world.curl(tunnel, "/").headers.get("alt-svc")
         same(told, f'h3=":{tunnel.port}"; ma=86400', "Alt-Svc")
-        size = (1024 if world.long else 16) * MIB
+        size = 32 * MIB
         quic.run(requests(quic, world, tunnel, size))
         deny(world, tunnel, ["/admin/**"])
         quic.run(many(quic, tunnel))
