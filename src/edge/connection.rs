@@ -69,6 +69,8 @@ pub(super) struct Facts {
     pub(super) sni: Option<Hostname>,
     /// Whether many requests share it: ALPN chose HTTP/2, or it is HTTP/3.
     pub(super) is_h2: bool,
+    /// Whether something of the operator's stands in between: a visitor cannot come to us past it.
+    pub(super) is_behind: bool,
     /// Its place among the connections; kept by what outlives the HTTP on it.
     pub(super) slot: Option<Arc<OwnedSemaphorePermit>>,
 }

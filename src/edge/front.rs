@@ -41,7 +41,7 @@ pub struct Front {
 }
 
 impl Front {
-    fn introduces(&self, ip: IpAddr) -> bool {
+    pub(super) fn introduces(&self, ip: IpAddr) -> bool {
         self.proxy_protocol_from.iter().any(|net| net.contains(ip))
     }
 

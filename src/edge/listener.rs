@@ -187,6 +187,7 @@ async fn serve<S: Admit + Attach + OpenStream>(
         let is_plain = matches!(speaks, Speaks::Plain);
         return serve_bare(edge, tcp, opened, is_plain, slot).await;
     };
+    let is_behind = edge.settings.load().front.introduces(peer.ip());
     let Opened { peer, first } = opened;
     let (stop, draining) = (edge.connections.stopped(), edge.draining.clone());
     let handshake = tokio::select! {
@@ -226,6 +227,7 @@ async fn serve<S: Admit + Attach + OpenStream>(
         scheme: Scheme::Https,
         sni: session.server_name().and_then(|n| Hostname::parse(n).ok()),
         is_h2: session.alpn_protocol() == Some(tls::ALPN_H2),
+        is_behind,
         slot,
     };
     connection::run(edge, stream, facts).await;
@@ -256,6 +258,7 @@ async fn serve_bare<S: Admit + Attach + OpenStream>(
         },
         sni: None,
         is_h2,
+        is_behind: true,
         slot,
     };
     connection::run(edge, Rewound::new(first, tcp), facts).await;

@@ -17,6 +17,7 @@ struct Shared {
     finished: bool,
     reset: Option<StreamCode>,
     stopped: Option<StreamCode>,
+    is_broken: bool,
     wakers: Vec<Waker>,
 }
 
@@ -47,6 +48,15 @@ fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
     shared
         .lock()
         .expect("no test panics while it holds the lock")
+}
+
+impl MemorySend {
+    /// Makes whoever reads from now on panic, as a fault of ours would.
+    pub(crate) fn break_reader(&self) {
+        let mut s = lock(&self.0);
+        s.is_broken = true;
+        s.wake();
+    }
 }
 
 impl SendChunks for MemorySend {
@@ -117,6 +127,10 @@ impl RecvChunks for MemoryRecv {
         bufs: &mut [Bytes],
     ) -> Poll<Result<usize, StreamError>> {
         let mut s = lock(&self.0);
+        if s.is_broken {
+            drop(s);
+            panic!("on purpose");
+        }
         if let Some(code) = s.reset {
             return Poll::Ready(Err(StreamError::Reset(code)));
         }

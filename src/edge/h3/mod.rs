@@ -97,11 +97,14 @@ pub fn quic(
     Ok((Arc::new(crypto), Arc::new(transport)))
 }
 
-/// Tells visitors of the other versions that there is HTTP/3 on the same port.
+/// Tells visitors of the other versions that there is HTTP/3 on the same port, unless a proxy brings them:
+/// on its port there is what the proxy has.
 pub(super) fn advertise<S, B>(conn: &Conn<S>, response: &mut Response<B>) {
     let settings = conn.edge.settings.load();
+    let facts = &conn.facts;
     let is_over = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-    if !settings.http3 || conn.facts.scheme != Scheme::Https || is_over {
+    let is_direct = !facts.is_behind && !settings.front.trusts(facts.peer.ip());
+    if !settings.http3 || facts.scheme != Scheme::Https || !is_direct || is_over {
         return;
     }
     let port = settings.public_https_port;
@@ -147,6 +150,7 @@ impl<S: Admit + Attach + OpenStream> Session<S> {
                 scheme: Scheme::Https,
                 sni,
                 is_h2: true,
+                is_behind: false,
                 slot: Some(Arc::new(slot)),
             },
             ledger: None,

@@ -8,6 +8,7 @@ use crate::edge::h3;
 
 const MESSAGE_ERROR: u32 = 0x10e;
 const CANCELLED: u32 = 0x10c;
+const INTERNAL_ERROR: u32 = 0x102;
 
 /// `:status: 200` is the 25th line of the static table.
 const OK: &[u8] = &[0, 0, 0xc0 | 25];
@@ -243,4 +244,53 @@ async fn answers_tell_of_http3_where_it_is_to_be_had() {
         let answer = world.raw(b"GET / HTTP/1.1\r\n\r\n").await;
         assert_eq!(header(&answer, "alt-svc"), told);
     }
+}
+
+#[tokio::test]
+async fn nobody_is_told_of_http3_who_comes_through_a_proxy_or_without_tls() {
+    let world = World::with(|settings| {
+        settings.http3 = true;
+        settings.front.trusted_proxies = vec!["192.0.2.8".parse().unwrap()];
+    });
+    let facts = || World::facts(false);
+    let told = async |facts| {
+        let mut visitor = world.connect(facts);
+        visitor.send(b"GET / HTTP/1.1\r\n\r\n").await;
+        header(&visitor.rest().await, "alt-svc").map(str::to_owned)
+    };
+    let is_behind = true;
+    let scheme = Scheme::Http;
+    let peer = "192.0.2.8:1".parse().unwrap();
+    assert_eq!(
+        told(Facts {
+            is_behind,
+            ..facts()
+        })
+        .await,
+        None
+    );
+    assert_eq!(told(Facts { scheme, ..facts() }).await, None);
+    assert_eq!(told(Facts { peer, ..facts() }).await, None);
+    assert!(told(facts()).await.is_some());
+}
+
+#[tokio::test]
+async fn a_panic_in_the_midst_of_an_answer_costs_its_stream_and_nothing_else() {
+    let mut visiting = visiting().await;
+    let (mut send, mut recv) = visiting.send(&request("GET", &[])).await;
+    send.finish().unwrap();
+    let mut stream = visiting.world.stream().await;
+    send_head(&mut stream.response, 200, &[]).await;
+    let mut first = [0; 3];
+    recv.read_exact(&mut first).await.unwrap();
+    stream.response.break_reader();
+    let ended = recv.read_to_end(4096).await.unwrap_err();
+    let reset = quinn::ReadError::Reset(VarInt::from_u32(INTERNAL_ERROR));
+    assert_eq!(ended, quinn::ReadToEndError::Read(reset));
+    visiting.world.is_empty().await;
+    let mut streams = std::mem::replace(&mut visiting.world.streams, mpsc::unbounded_channel().1);
+    let client = async { streams.recv().await.unwrap().answer(200, &[], "fine").await };
+    let bytes = request("GET", &[]);
+    let (answer, ()) = tokio::join!(visiting.ask(&bytes), client);
+    assert!(has(&answer.unwrap(), b"fine"));
 }

@@ -314,6 +314,7 @@ impl World {
             scheme: Scheme::Https,
             sni: Some(host("app.t.example")),
             is_h2,
+            is_behind: false,
             slot: None,
         }
     }
