@@ -142,6 +142,16 @@ pub struct Knocking {
 }
 
 impl Knocking {
+    /// Where it says that it is.
+    pub fn peer(&self) -> Option<SocketAddr> {
+        self.incoming.as_ref().map(Incoming::remote_address)
+    }
+
+    /// Whether it has shown that it receives what is sent there.
+    pub fn is_proved(&self) -> bool {
+        (self.incoming.as_ref()).is_some_and(Incoming::remote_address_validated)
+    }
+
     /// The handshake, within so much time. None when it came to nothing.
     pub async fn establish(mut self, within: Duration) -> Option<quinn::Connection> {
         let incoming = self.incoming.take()?;

@@ -1,5 +1,7 @@
 //! Visitors over QUIC: from the links' port, where they arrive, to the edge.
 
+use std::net::SocketAddr;
+
 use tokio::sync::mpsc;
 
 use super::visits::Inside;
@@ -22,6 +24,13 @@ pub(super) async fn serve(
             visitor = knocking.recv() => visitor,
         };
         let Some(visitor) = visitor else { break };
+        let peer = visitor.peer().map(canonical);
+        // Who is not proved yet is asked about when the handshake has done it: an address that somebody else
+        // writes on packets must not use up what its owner may.
+        let is_asked = visitor.is_proved();
+        if is_asked && !peer.is_some_and(|peer| edge.may_shake_hands(peer)) {
+            continue;
+        }
         let (edge, stop) = (edge.clone(), stop.clone());
         tasks.spawn("edge-quic", async move {
             let established = tokio::select! {
@@ -29,11 +38,18 @@ pub(super) async fn serve(
                 () = stop.cancelled() => return,
                 established = visitor.establish(HANDSHAKE_TIMEOUT) => established,
             };
-            if let Some(connection) = established {
+            if let Some(connection) = established
+                && (is_asked || edge.may_shake_hands(canonical(connection.remote_address())))
+            {
                 edge.serve_quic(connection);
             }
         });
     }
     // A critical task lives until its group is told to stop.
     stop.cancelled().await;
+}
+
+/// IPv4 visitors by their IPv4 address, whatever the socket is.
+fn canonical(peer: SocketAddr) -> SocketAddr {
+    SocketAddr::new(peer.ip().to_canonical(), peer.port())
 }
