@@ -25,6 +25,17 @@ def run(what):
     return asyncio.run(asyncio.wait_for(what, SECONDS * 10))
 
 
+async def together(what, at_once=12):
+    """Awaits them all, a few at once: aioquic takes its time to say that a connection is over."""
+    places = asyncio.Semaphore(at_once)
+
+    async def one(each):
+        async with places:
+            return await each
+
+    return await asyncio.gather(*map(one, what))
+
+
 class Reply:
     """An answer, as far as it has come."""
 
@@ -208,19 +219,26 @@ def configuration(tunnel):
 
 
 @contextlib.asynccontextmanager
-async def visit(tunnel, raw=False):
-    """A connection to the edge for this tunnel's name, verified."""
-    quic = QuicConnection(configuration=configuration(tunnel))
+async def visit(tunnel, raw=False, prepare=None, ticket=None, tickets=None):
+    """A connection to the edge for this tunnel's name, verified. `prepare` sees aioquic's connection
+    before it says anything; it is then not waited for. `ticket`: resumes; `tickets`: hears of new ones."""
+    told = configuration(tunnel)
+    told.session_ticket = ticket
+    quic = QuicConnection(configuration=told, session_ticket_handler=tickets)
+    if prepare:
+        prepare(quic)
     loop = asyncio.get_running_loop()
     _, visitor = await loop.create_datagram_endpoint(lambda: Visitor(quic), sock=udp())
     visitor.raw, visitor.host = raw, tunnel.netloc
     try:
         visitor.connect((f"::ffff:{tunnel.address}", tunnel.port, 0, 0))
-        await asyncio.wait_for(visitor.wait_connected(), 10)
+        if not prepare and not ticket:
+            await asyncio.wait_for(visitor.wait_connected(), 10)
         yield visitor
     finally:
-        visitor.close()
-        await visitor.wait_closed()
+        if not visitor.closed.done():
+            visitor.close()
+            await visitor.wait_closed()
         visitor._transport.close()
 
 

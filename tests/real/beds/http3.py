@@ -155,22 +155,26 @@ def http3_hostile(world):
     world.settings["server"] = {"listen": {"http3": True}}
     with origins.plain() as origin:
         tunnel = world.open(origin.port)
-        for name, (wanted, act) in cases(quic, tunnel).items():
-            seen = quic.run(one(quic, tunnel, act))
-            check(seen in wanted, f"{name}: expected {[hex(w) for w in wanted]}, saw {hex(seen)}")
+        quic.run(all_of_them(quic, tunnel))
         quic.run(too_large(quic, tunnel))
         quic.run(useless(quic, tunnel))
         same(world.curl(tunnel, "/").status, 200, "another visitor")
         check("panicked" not in world.server.process.text(), "a panic")
 
 
-async def one(quic, tunnel, act):
-    """What the server says to it, while another visitor is served."""
-    async with quic.visit(tunnel) as other, quic.visit(tunnel, raw=True) as visitor:
-        act(visitor)
-        seen = await visitor.error()
-        same((await other.get("/")).status, 200, "another visitor")
-        return seen
+async def all_of_them(quic, tunnel):
+    """What the server says to each, while another visitor is served."""
+    async with quic.visit(tunnel) as other:
+
+        async def one(name, wanted, act):
+            async with quic.visit(tunnel, raw=True) as visitor:
+                act(visitor)
+                seen = await visitor.error()
+            told = f"{name}: expected {[hex(code) for code in wanted]}, saw {hex(seen)}"
+            check(seen in wanted, told)
+            same((await other.get("/")).status, 200, f"another visitor after {name}")
+
+        await quic.together(one(name, *case) for name, case in cases(quic, tunnel).items())
 
 
 def cases(quic, tunnel):
@@ -312,8 +316,8 @@ async def useless(quic, tunnel):
 
 @bed("http3_flood", "python")
 def http3_flood(world):
-    """B23, B24: junk and 5,000 first packets a second from addresses that do not answer. A client
-    links and a visitor is served all the same, and not much more comes out than goes in."""
+    """B23, B24: junk, versions that nobody has and 5,000 first packets a second from addresses that do
+    not answer. A client links and a visitor is served all the same, and not much more comes out than goes in."""
     import quic
 
     world.settings["server"] = {"listen": {"http3": True}}
@@ -337,6 +341,7 @@ def http3_flood(world):
         )
         check(sent["out"] <= 3 * sent["in"], f"amplified: {sent}")
         check(sent["retries"] > 100, f"no retries: {sent}")
+        check(sent["versions"] > 10, f"strange versions unanswered: {sent}")
         check("panicked" not in world.server.process.text(), "a panic")
 
 
@@ -363,13 +368,24 @@ def initials(quic, tunnel, count):
                 packets.append(first[: at % 1200])
             case 2:
                 packets.append(first[:300] + os.urandom(900))
+            case 3:
+                # A version that nobody has, large enough for an answer, and not.
+                strange = first[:1] + b"\xba\xba\xba\xba" + first[5:]
+                packets += [strange, strange[:600]]
+            case 4:
+                # What only servers say: which versions there are, and a Retry.
+                packets.append(b"\x80" + bytes(4) + first[5:])
+                packets.append(b"\xf0" + first[1:])
+            case 5:
+                # As of a connection that is known.
+                packets.append(b"\x40" + os.urandom(1199))
     return packets
 
 
 @contextlib.contextmanager
 def flood(to, packets):
     """Sends them over and over from many addresses, 5,000 a second or what the machine can."""
-    sent = {"packets": 0, "in": 0, "out": 0, "retries": 0, "seconds": 0.0}
+    sent = {"packets": 0, "in": 0, "out": 0, "retries": 0, "versions": 0, "seconds": 0.0}
     stop = threading.Event()
     sockets = []
     for at in range(64):
@@ -385,7 +401,9 @@ def flood(to, packets):
                     data = plain.recv(2048)
                     sent["out"] += len(data)
                     # A long header of the kind Retry.
-                    sent["retries"] += data[0] & 0xF0 == 0xF0
+                    is_about_versions = data[1:5] == bytes(4)
+                    sent["versions"] += is_about_versions
+                    sent["retries"] += data[0] & 0xF0 == 0xF0 and not is_about_versions
 
     def work():
         began, at = time.monotonic(), 0
