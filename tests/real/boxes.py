@@ -12,9 +12,6 @@ import subprocess
 import cache
 from harness import REPOSITORY, check, until
 
-# What a small server has, and what the tests ask with.
-INCLUDED = "systemd,systemd-sysv,dbus,iproute2,ca-certificates,procps,apt,curl"
-
 
 class Box:
     """A booted machine on a throw-away copy of a distribution. It ends with the world."""
@@ -24,7 +21,7 @@ class Box:
             raise cache.Unavailable("a container with systemd takes root")
         self.world, self.name, self.network = world, name, network
         self._nspawn = cache.program("systemd-nspawn", "systemd-container")
-        lower = cache.debian(suite, INCLUDED + (f",{extra}" if extra else ""))
+        lower = cache.debian(suite, cache.BOXED + (f",{extra}" if extra else ""))
         folder = world.folder / f"box-{name}"
         self.root = folder / "root"
         for part in ("root", "upper", "work"):

@@ -41,11 +41,15 @@ class Browser:
 
 def trust(home, cafile, env):
     """Puts the authority into the store that Chromium reads."""
-    certutil = cache.program("certutil", "libnss3-tools")
     store = home / ".pki" / "nssdb"
-    if store.exists():
-        return
-    store.mkdir(parents=True)
+    if not store.exists():
+        trust_in(store, cafile, env)
+
+
+def trust_in(store, cafile, env):
+    """The same, into a folder with the files of a store."""
+    certutil = cache.program("certutil", "libnss3-tools")
+    store.mkdir(parents=True, exist_ok=True)
     for words in [["-N", "--empty-password"], ["-A", "-t", "C,,", "-n", "tests", "-i", cafile]]:
         command = [certutil, "-d", f"sql:{store}", *words]
         subprocess.run(command, check=True, capture_output=True, env=env)

@@ -304,6 +304,8 @@ def _ubuntu_keys():
         (folder / "keys.deb").write_bytes(package)
         _run([program("dpkg-deb", "dpkg"), "-x", folder / "keys.deb", folder], ROOT / "debian.log")
     return keys
+# What a small server has, and what the tests ask with.
+BOXED = "systemd,systemd-sysv,dbus,iproute2,ca-certificates,procps,apt,curl"
 
 
 def debian(suite, packages):
@@ -317,6 +319,20 @@ def debian(suite, packages):
         except RuntimeError:
             raise Unavailable(f"Ubuntu's mirror; see {ROOT / 'debian.log'}") from None
     return _debian(suite, packages, options)
+
+
+def new_curl():
+    """The words that run a curl that speaks HTTP/3: Debian 13's, with the libraries that it came with."""
+    root = debian("trixie", BOXED)
+    libraries = root / "usr" / "lib" / "x86_64-linux-gnu"
+    loader = root / "lib64" / "ld-linux-x86-64.so.2"
+    if not loader.exists():
+        raise Unavailable("Debian 13's curl is looked for on x86_64 only")
+    words = [str(loader), "--library-path", str(libraries), str(root / "usr" / "bin" / "curl")]
+    said = subprocess.run([*words, "--version"], capture_output=True, text=True).stdout
+    if "HTTP3" not in said:
+        raise Unavailable("Debian 13's curl speaks no HTTP/3")
+    return words
 
 
 def foreign(architecture, packages):

@@ -70,9 +70,27 @@ async function websocket({ page, context, url }) {
   })));
 }
 
+// A page, a large body and a posted one over HTTP/3, which is forced: Chromium follows Alt-Svc to QUIC only
+// where a public authority vouches for the name.
+async function quic({ page, url, size }) {
+  const answer = await page.goto(url);
+  say('status', answer.status());
+  say('seen', await page.evaluate(async (size) => {
+    const large = await (await fetch(`/bytes/${size}`)).arrayBuffer();
+    const posted = await (await fetch('/sum', { method: 'POST', body: large })).json();
+    const used = (kind) =>
+      performance.getEntriesByType(kind).map((entry) => entry.nextHopProtocol);
+    return { size: large.byteLength, posted, used: [...used('navigation'), ...used('resource')] };
+  }, size));
+}
+
 async function main(ask) {
+  const force = `--origin-to-force-quic-on=${new URL(ask.url).host}`;
+  const args = ask.script === 'quic'
+    ? [...QUIET.filter((word) => word !== '--disable-quic'), force]
+    : QUIET;
   const browser = await chromium.launch({
-    executablePath: ask.chromium, headless: true, args: QUIET,
+    executablePath: ask.chromium, headless: true, args,
     env: { ...process.env, HOME: ask.home },
   });
   try {
@@ -80,7 +98,7 @@ async function main(ask) {
     const page = await context.newPage();
     page.on('console', (message) => say('console', message.text()));
     page.on('pageerror', (error) => say('pageerror', String(error)));
-    await { hot, websocket }[ask.script]({ ...ask, context, page });
+    await { hot, websocket, quic }[ask.script]({ ...ask, context, page });
     say('done');
   } finally {
     await browser.close();
