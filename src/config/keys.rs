@@ -86,9 +86,11 @@ const SERVER: &[Key] = &[
     ),
     key(
         "listen.http3",
-        "false",
-        "HTTP/3 for visitors, on the UDP port of the links. Answers of the other versions then say so (Alt-Svc); \
-         that takes a public port that is the same for TCP and UDP.",
+        "true",
+        "HTTP/3 for visitors, on the UDP port of the links. Answers of the other versions then say so (Alt-Svc), but \
+         for those that a proxy brings. Without this key it is off where public_port, proxy_protocol_from, \
+         trusted_proxies or plain_http say that something stands in front: that must pass UDP on to the same port, \
+         and keep the visitors' addresses. WebSocket goes over the other versions.",
     ),
     key(
         "listen.http",

@@ -87,7 +87,7 @@ fn listen(mut section: Section<'_>, domain: Option<&Hostname>) -> Listen {
             _ => address(80)(node).map(Some),
         })
         .unwrap_or(Some(any(80)));
-    let http3 = section.get("http3", switch).unwrap_or(false);
+    let http3 = section.get("http3", switch);
     if http == Some(https) && https.port() != 0 {
         section.object(
             "http",
@@ -95,6 +95,8 @@ fn listen(mut section: Section<'_>, domain: Option<&Hostname>) -> Listen {
         );
     }
     let front = front(&mut section, [Some(https), http]);
+    // What stands in front may not pass UDP on, or hide who visits.
+    let http3 = http3.unwrap_or_else(|| front == FrontConfig::default());
     let tcp_ports = section.get("tcp_ports", port_range);
     if let Some((first, last)) = tcp_ports {
         let ours = [Some(https), http, front.plain_http].into_iter().flatten();

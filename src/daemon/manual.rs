@@ -62,9 +62,9 @@ fn visitors_limits() -> Section {
             ),
         ),
         item(
-            "frames of HTTP/2 and 3 that serve no visit",
+            "HTTP/2 and HTTP/3 frames that serve no visit",
             format!(
-                "{} at once and {} a second, a reset counted as {}: GOAWAY.",
+                "{} at once and {} a second, a reset counted as {}: the connection ends (GOAWAY, H3_EXCESSIVE_LOAD).",
                 limits::FRAMES_BURST,
                 limits::FRAMES_PER_SECOND,
                 limits::RESET_COST

@@ -38,6 +38,7 @@ pub(super) async fn answer<S: Admit + Attach + OpenStream>(
     let turn = conn.turn();
     let id = VisitId::random();
     let (mut parts, body) = request.into_parts();
+    conn.edge.tally.asked(parts.version);
     let settings = conn.edge.settings.load_full();
     let visitor = Visitor::of(&settings.front, &conn.facts, &mut parts);
     let asker = Asker::of(&parts);

@@ -3,16 +3,26 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use http::StatusCode;
+use http::{StatusCode, Version};
 
 use crate::codes::Code;
 use crate::telemetry::metrics::Durations;
 
 const CLASSES: usize = 5;
 
+/// The HTTP versions that are told apart.
+const VERSIONS: [(Version, &str); 4] = [
+    (Version::HTTP_10, "1.0"),
+    (Version::HTTP_11, "1.1"),
+    (Version::HTTP_2, "2"),
+    (Version::HTTP_3, "3"),
+];
+
 /// Counts visits that are over.
 #[derive(Debug)]
 pub struct Tally {
+    /// Requests, in the order of [`VERSIONS`].
+    asked: [AtomicU64; VERSIONS.len()],
     /// Those that an origin answered, by the first digit of the status.
     answered: [AtomicU64; CLASSES],
     /// Those that got an answer of ours, in the order of the table of codes.
@@ -23,6 +33,7 @@ pub struct Tally {
 impl Default for Tally {
     fn default() -> Self {
         Self {
+            asked: Default::default(),
             answered: Default::default(),
             refused: Code::ALL.iter().map(|_| AtomicU64::new(0)).collect(),
             durations: Durations::default(),
@@ -31,6 +42,20 @@ impl Default for Tally {
 }
 
 impl Tally {
+    /// A request has come.
+    pub(super) fn asked(&self, version: Version) {
+        let row = VERSIONS.iter().position(|(known, _)| *known == version);
+        if let Some(count) = row.and_then(|row| self.asked.get(row)) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Each HTTP version with how many requests came over it.
+    pub fn versions(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        let asked = VERSIONS.iter().zip(&self.asked);
+        asked.map(|((_, name), count)| (*name, count.load(Ordering::Relaxed)))
+    }
+
     /// A visit that an origin answered is over.
     pub(super) fn answered(&self, status: StatusCode, took: Duration) {
         let class = usize::from(status.as_u16() / 100).clamp(1, CLASSES) - 1;
@@ -67,6 +92,16 @@ impl Tally {
 #[cfg(test)]
 mod unit {
     use super::*;
+
+    #[test]
+    fn requests_are_counted_by_version() {
+        let tally = Tally::default();
+        tally.asked(Version::HTTP_3);
+        tally.asked(Version::HTTP_3);
+        tally.asked(Version::HTTP_11);
+        let all: Vec<_> = tally.versions().collect();
+        assert_eq!(all, [("1.0", 0), ("1.1", 1), ("2", 0), ("3", 2)]);
+    }
 
     #[test]
     fn answers_are_counted_by_class_and_refusals_by_code() {

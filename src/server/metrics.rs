@@ -80,6 +80,9 @@ impl Backend {
 
     fn tell_visits(&self, page: &mut Page) {
         let tally = self.parts.edge.tally();
+        let versions = tally.versions();
+        let versions = versions.map(|(version, count)| ([version.to_owned()], count));
+        page.each(metrics::REQUESTS, ["version"], versions);
         let counts = tally.counts().map(|(class, code, count)| {
             let code = code.map_or("origin", |code| code.as_str());
             ([format!("{class}xx"), code.to_owned()], count)

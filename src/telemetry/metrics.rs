@@ -53,6 +53,7 @@ metrics! {
     BUILD = Gauge "wormkey_build_info" "Which build this is; always 1.";
     STARTED = Gauge "wormkey_start_time_seconds" "When the daemon started, in seconds since 1970.";
     READY = Gauge "wormkey_ready" "Whether a part that is needed to serve is well (1) or not (0), as /readyz tells.";
+    REQUESTS = Counter "wormkey_requests_total" "Requests of visitors, by HTTP version.";
     VISITS = Counter "wormkey_visits_total" "Visits that are over, by the class of their status and by the code of our own answer, or origin.";
     DURATION = Histogram "wormkey_visit_duration_seconds" "How long visits took, to their last byte.";
     PASSED = Counter "wormkey_visits_passed_total" "Visits that were let through to a client.";

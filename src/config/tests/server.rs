@@ -23,7 +23,7 @@ fn a_domain_is_enough() {
     let config = good("");
     assert_eq!(config.https, "[::]:443".parse().unwrap());
     assert_eq!(config.http, Some("[::]:80".parse().unwrap()));
-    assert!(!config.http3);
+    assert!(config.http3);
     assert_eq!(config.tcp_ports, None);
     assert_eq!(config.advertise, ["t.example.com:443"]);
     assert_eq!(config.tls, TlsMode::SelfSigned);
@@ -38,6 +38,19 @@ fn a_domain_is_enough() {
         (config.log.format, &*config.log.level),
         (LogFormat::Auto, "info")
     );
+}
+
+#[test]
+fn http3_is_on_unless_something_stands_in_front_or_somebody_says_so() {
+    for (keys, is_on) in [
+        ("http3 = false", false),
+        ("public_port = 444", false),
+        ("public_port = 444\nhttp3 = true", true),
+        ("proxy_protocol_from = [\"10.0.0.5\"]", false),
+        ("trusted_proxies = [\"127.0.0.1\"]", false),
+    ] {
+        assert_eq!(good(&format!("[listen]\n{keys}")).http3, is_on, "{keys}");
+    }
 }
 
 #[test]

@@ -12,7 +12,7 @@ import threading
 import time
 
 import origins
-from harness import MIB, PeakRss, check, same, until
+from harness import MIB, PeakRss, check, limit, same, until
 from registry import bed
 
 NO_ERROR, STREAM_CREATION, CLOSED_CRITICAL = 0x100, 0x103, 0x104
@@ -26,7 +26,6 @@ def http3(world):
     """Answers, uploads, 64 streams at once, a download given up and one that moves house."""
     import quic
 
-    world.settings["server"] = {"listen": {"http3": True}}
     with origins.plain() as origin:
         tunnel = world.open(origin.port)
         told = world.curl(tunnel, "/").headers.get("alt-svc")
@@ -152,7 +151,6 @@ def http3_hostile(world):
     """Each thing that must not be has the error that the RFCs name, and costs nobody else anything."""
     import quic
 
-    world.settings["server"] = {"listen": {"http3": True}}
     with origins.plain() as origin:
         tunnel = world.open(origin.port)
         quic.run(all_of_them(quic, tunnel))
@@ -320,7 +318,6 @@ def http3_flood(world):
     not answer. A client links and a visitor is served all the same, and not much more comes out than goes in."""
     import quic
 
-    world.settings["server"] = {"listen": {"http3": True}}
     with origins.plain() as origin:
         tunnel = world.open(origin.port)
         packets = initials(quic, tunnel, 600)
@@ -329,11 +326,11 @@ def http3_flood(world):
             began = time.monotonic()
             second = world.client()
             took = time.monotonic() - began
-            check(took < 6, f"a client joined after {took:.1f} s")
+            check(took < limit(3), f"a client joined after {took:.1f} s")
             again = second.open(str(origin.port))
             same(world.curl(again, "/").status, 200, "through the new client")
             quic.run(polite(quic, tunnel))
-            until("long enough", 30, lambda: sent["seconds"] > 5)
+            until("long enough", 30, lambda: sent["seconds"] > 3)
         rate = sent["packets"] / sent["seconds"]
         world.say(
             f"{rate:.0f} packets a second, {sent['out'] / sent['in']:.2f} bytes out for one in, "

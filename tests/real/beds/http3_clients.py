@@ -17,7 +17,6 @@ from registry import bed
 @bed("http3_chromium", "python")
 def chromium(world):
     """A page and what it fetches, all of it over HTTP/3."""
-    world.settings["server"] = {"listen": {"http3": True}}
     size = 4 * MIB
     with origins.plain() as origin:
         tunnel = world.open(origin.port)
@@ -34,7 +33,6 @@ def chromium(world):
 @bed("http3_curl", "python", long=True)
 def curl(world):
     """A gibibyte down and half of one up, by curl over each version; and a thousand small answers."""
-    world.settings["server"] = {"listen": {"http3": True}}
     words = cache.new_curl()
     with origins.plain() as origin:
         tunnel = world.open(origin.port)
@@ -111,7 +109,6 @@ def small(world, words, tunnel, flag, count):
 def firefox(world):
     """Firefox comes over TCP, reads Alt-Svc, and comes over QUIC from then on."""
     program = cache.program("firefox-esr", "firefox-esr")
-    world.settings["server"] = {"listen": {"http3": True}}
     with origins.plain("<!doctype html><title>page</title>") as origin:
         tunnel = world.open(origin.port)
         port = free_port()

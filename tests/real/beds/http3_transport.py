@@ -17,7 +17,6 @@ def http3_transport(world):
     """Each handshake and each packet that must not be, while another visitor is served."""
     import quic
 
-    world.settings["server"] = {"listen": {"http3": True}}
     with origins.plain() as origin:
         tunnel = world.open(origin.port)
         quic.run(parameters(quic, tunnel))

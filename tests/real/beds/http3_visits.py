@@ -21,7 +21,7 @@ def http3_visits(world):
     import quic
 
     log = {"format": "json", "access": "full"}
-    world.settings["server"] = {"listen": {"http3": True}, "log": log}
+    world.settings["server"] = {"log": log}
     with origins.plain() as origin, wire() as (port, seen):
         quic.run(policy(quic, world, origin.port))
         quic.run(limits(quic, world.open(origin.port)))
