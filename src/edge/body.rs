@@ -10,12 +10,14 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-use super::connection::{Patience, Turn};
+use super::Pass;
+use super::connection::{Conn, Patience, Turn};
 use super::serve::VisitLog;
 use super::shape::Throttle;
 use super::stall::{Outlet, Place, Reader, StallBoard};
 use super::upload::Progress;
 use crate::http::clean_trailers;
+use crate::http::limits::RATE_BYTES;
 use crate::http::response::Body as Expected;
 use crate::wire::{BodyError, RecvChunks, StreamCode, WireBody};
 
@@ -31,28 +33,42 @@ pub(super) enum Abort {
     Length,
 }
 
+/// Our own answers are given in pieces of this size: less than the minimum rate in its window, so that each
+/// that is taken shows in time that the visitor is there.
+const PIECE: usize = RATE_BYTES as usize * 4 / 5;
+
 /// A response's body.
 pub(super) struct EdgeBody<R: RecvChunks> {
     kind: Kind<R>,
+    /// Fires when it was given up; whoever writes it may not be asking for more.
+    given_up: CancellationToken,
     /// The request's turn on its connection is over when hyper lets go of the body.
     _turn: Option<Turn>,
 }
 
 enum Kind<R: RecvChunks> {
-    Own(Bytes),
+    Own {
+        left: Bytes,
+        seat: Option<(Arc<OwnSource>, Place)>,
+    },
     Visit(Box<VisitBody<R>>),
 }
 
 impl<R: RecvChunks> EdgeBody<R> {
-    pub(super) const fn own(bytes: Bytes) -> Self {
+    pub(super) fn own(bytes: Bytes) -> Self {
         Self {
-            kind: Kind::Own(bytes),
+            kind: Kind::Own {
+                left: bytes,
+                seat: None,
+            },
+            given_up: CancellationToken::new(),
             _turn: None,
         }
     }
 
     pub(super) fn visit(body: VisitBody<R>) -> Self {
         Self {
+            given_up: body.source.given_up.clone(),
             kind: Kind::Visit(Box::new(body)),
             _turn: None,
         }
@@ -61,12 +77,34 @@ impl<R: RecvChunks> EdgeBody<R> {
     /// How long it is, when it is ours.
     pub(super) fn own_size(&self) -> Option<u64> {
         match &self.kind {
-            Kind::Own(bytes) => Some(bytes.len() as u64),
+            Kind::Own { left, .. } => Some(left.len() as u64),
             Kind::Visit(_) => None,
         }
     }
 
-    pub(super) fn in_turn(mut self, turn: Turn) -> Self {
+    /// Fires when the minimum rate, or the end of its visit, gave it up.
+    pub(super) fn given_up(&self) -> CancellationToken {
+        self.given_up.clone()
+    }
+
+    /// As the answer of a turn. Where many share a connection, one of ours is judged like the others: not
+    /// taken, it would keep the connection busy for good.
+    pub(super) fn in_turn<S>(mut self, turn: Turn, conn: &Conn<S>) -> Self {
+        if let Kind::Own { left, seat } = &mut self.kind
+            && !left.is_empty()
+            && conn.ledger.is_none()
+        {
+            let source = Arc::new(OwnSource::new(self.given_up.clone()));
+            let outlet = Outlet {
+                activity: Arc::clone(&conn.activity),
+                abort: conn.abort.clone(),
+                is_alone: false,
+                is_patient: false,
+            };
+            let reader = Arc::clone(&source) as Arc<dyn Reader>;
+            let place = (conn.edge.stalls).enter(None, reader, CancellationToken::new(), outlet);
+            *seat = Some((source, place));
+        }
         self._turn = Some(turn);
         self
     }
@@ -81,34 +119,44 @@ impl<R: RecvChunks> Body for EdgeBody<R> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Abort>>> {
         match &mut self.get_mut().kind {
-            Kind::Own(bytes) if bytes.is_empty() => Poll::Ready(None),
-            Kind::Own(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+            Kind::Own { left, .. } if left.is_empty() => Poll::Ready(None),
+            Kind::Own { left, seat } => {
+                let piece = left.split_to(left.len().min(PIECE));
+                if let Some((source, _)) = seat {
+                    source.gave(piece.len());
+                }
+                Poll::Ready(Some(Ok(Frame::data(piece))))
+            }
             Kind::Visit(body) => body.poll_frame(cx),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.kind {
-            Kind::Own(bytes) => bytes.is_empty(),
+            Kind::Own { left, .. } => left.is_empty(),
             Kind::Visit(body) => body.ended,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
-            Kind::Own(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Kind::Own { left, .. } => SizeHint::with_exact(left.len() as u64),
             // What the head says is in the head; hyper needs no second word.
             Kind::Visit(_) => SizeHint::default(),
         }
     }
 }
 
-/// What a visit's response body keeps alive and ends.
-pub(super) struct Ends {
+/// What goes as soon as a visit's response is given up, whatever its connection still keeps.
+pub(super) struct Held {
     /// The admitted visit; dropped, it is over for the engine. The upload may share it.
-    pub(super) pass: Arc<super::Pass>,
+    pub(super) pass: Arc<Pass>,
     /// Stops the upload when the visitor goes away before the response is whole.
     pub(super) upload: CancellationToken,
+}
+
+/// What a visit's response body keeps alive and ends.
+pub(super) struct Ends {
     pub(super) board: Arc<StallBoard>,
     /// What it goes out on.
     pub(super) outlet: Option<Outlet>,
@@ -127,6 +175,8 @@ pub(super) struct VisitBody<R: RecvChunks> {
     source: Arc<Source<R>>,
     ends: Ends,
     _place: Option<Place>,
+    /// Fires when the visit must end.
+    must_end: CancellationToken,
     cut: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
     /// What is still to come, when the head says so.
     left: Option<u64>,
@@ -135,19 +185,20 @@ pub(super) struct VisitBody<R: RecvChunks> {
 }
 
 impl<R: RecvChunks> VisitBody<R> {
-    pub(super) fn new(body: WireBody<R>, expected: Expected, mut ends: Ends) -> Self {
+    pub(super) fn new(body: WireBody<R>, expected: Expected, held: Held, mut ends: Ends) -> Self {
         let is_bodiless = expected == Expected::None;
         if let Some(progress) = &ends.progress {
             progress.set_duplex(true);
         }
-        let source = Arc::new(Source::new(body));
+        let (link, must_end) = (held.pass.route.link, held.pass.cut.clone());
+        let source = Arc::new(Source::new(body, held));
         // From the start: a visitor with a closed HTTP/2 window is never even asked to take anything.
         let outlet = ends.outlet.take().filter(|_| !is_bodiless);
         let place = outlet.map(|outlet| {
             ends.board.enter(
-                ends.pass.route.link,
+                Some(link),
                 Arc::clone(&source) as Arc<dyn Reader>,
-                ends.pass.cut.clone(),
+                must_end.clone(),
                 outlet,
             )
         });
@@ -155,6 +206,7 @@ impl<R: RecvChunks> VisitBody<R> {
             source,
             ends,
             _place: place,
+            must_end,
             cut: None,
             left: match expected {
                 Expected::Length(length) => Some(length),
@@ -223,7 +275,7 @@ impl<R: RecvChunks> VisitBody<R> {
     }
 
     fn poll_cut(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let token = &self.ends.pass.cut;
+        let token = &self.must_end;
         self.cut
             .get_or_insert_with(|| Box::pin(token.clone().cancelled_owned()))
             .as_mut()
@@ -241,7 +293,7 @@ impl<R: RecvChunks> Drop for VisitBody<R> {
             self.whole = !matches!(self.source.poll(&mut cx), Poll::Ready(Some(_)));
         }
         if !self.whole {
-            self.ends.upload.cancel();
+            self.source.upload.cancel();
         }
         if let Some(progress) = &self.ends.progress {
             progress.set_duplex(false);
@@ -254,15 +306,21 @@ impl<R: RecvChunks> Drop for VisitBody<R> {
 /// The stream's end of a response body, where the stall board can reach it too.
 struct Source<R> {
     body: Mutex<Option<WireBody<R>>>,
+    pass: Mutex<Option<Arc<Pass>>>,
+    upload: CancellationToken,
+    given_up: CancellationToken,
     moves: AtomicU64,
     given: AtomicU64,
     gave: AtomicBool,
 }
 
 impl<R: RecvChunks> Source<R> {
-    fn new(body: WireBody<R>) -> Self {
+    fn new(body: WireBody<R>, held: Held) -> Self {
         Self {
             body: Mutex::new(Some(body)),
+            pass: Mutex::new(Some(held.pass)),
+            upload: held.upload,
+            given_up: CancellationToken::new(),
             moves: AtomicU64::new(0),
             given: AtomicU64::new(0),
             // The first move is the visitor's.
@@ -321,5 +379,47 @@ impl<R: RecvChunks> Reader for Source<R> {
 
     fn give_up(&self, code: StreamCode) {
         Self::give_up(self, code);
+        self.upload.cancel();
+        self.given_up.cancel();
+        // The connection may keep the rest for as long as others use it; the visit's places are free.
+        let pass = (self.pass.lock().unwrap_or_else(PoisonError::into_inner)).take();
+        drop(pass);
+    }
+}
+
+/// An answer of ours, where the stall board can see whether it is taken.
+struct OwnSource {
+    moves: AtomicU64,
+    given: AtomicU64,
+    given_up: CancellationToken,
+}
+
+impl OwnSource {
+    fn new(given_up: CancellationToken) -> Self {
+        Self {
+            moves: AtomicU64::new(0),
+            given: AtomicU64::new(0),
+            given_up,
+        }
+    }
+
+    fn gave(&self, size: usize) {
+        self.given.fetch_add(size as u64, Ordering::Relaxed);
+        self.moves.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Reader for OwnSource {
+    /// It is all there: the next move is always the visitor's.
+    fn moves(&self) -> (u64, bool) {
+        (self.moves.load(Ordering::Relaxed), true)
+    }
+
+    fn given(&self) -> u64 {
+        self.given.load(Ordering::Relaxed)
+    }
+
+    fn give_up(&self, _code: StreamCode) {
+        self.given_up.cancel();
     }
 }

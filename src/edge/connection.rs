@@ -25,7 +25,7 @@ use super::incoming::RequestBody;
 use super::ledger::Ledger;
 use super::outflow::{Outflow, Outgoing};
 use super::{Admit, Attach, Inner, OpenStream, h3, serve};
-use crate::http::limits::{FIELDS_MAX, HEAD_MAX, IDLE_TIMEOUT};
+use crate::http::limits::{FIELDS_MAX, HEAD_MAX, IDLE_TIMEOUT, RATE_MIN};
 use crate::http::{HeadError, Scheme};
 use crate::names::Hostname;
 use crate::tasks::Tasks;
@@ -59,6 +59,10 @@ const H2_PING: Duration = Duration::from_secs(20);
 
 /// How long a connection that is in trouble has to get its GOAWAY out.
 const LAST_WORDS: Duration = Duration::from_millis(250);
+
+/// How long a connection that is idle for us may take for what h2 still holds of its last answers: all of
+/// it, at the minimum rate.
+const LEAVES_WITHIN: Duration = Duration::from_secs(H2_SEND_BUFFER as u64 / RATE_MIN);
 
 /// What is known of a connection before its first byte of HTTP.
 #[derive(Debug, Clone)]
@@ -286,6 +290,8 @@ where
     let (stop, draining) = (conn.edge.connections.stopped(), &conn.edge.draining);
     let mut idle = pin!(idle(&conn.activity));
     let mut last_words = pin!(last_words(&trouble));
+    let left = CancellationToken::new();
+    let mut leaves = pin!(leaves(&left, &conn.activity));
     let (mut is_closing, mut is_troubled) = (false, false);
     loop {
         tokio::select! {
@@ -308,8 +314,10 @@ where
             // answer GOAWAY has its last chance with the ping's timeout.
             () = idle.as_mut(), if !is_closing => {
                 is_closing = true;
+                left.cancel();
                 connection.as_mut().graceful_shutdown();
             }
+            () = leaves.as_mut() => return,
         }
     }
 }
@@ -318,6 +326,18 @@ where
 async fn last_words(trouble: &CancellationToken) {
     trouble.cancelled().await;
     tokio::time::sleep(LAST_WORDS).await;
+}
+
+/// Ends some time after an idle connection was told to go, with nothing under way: a visitor that opens no
+/// window for the last bytes of an answer would keep it for good.
+async fn leaves(left: &CancellationToken, activity: &Activity) {
+    left.cancelled().await;
+    loop {
+        tokio::time::sleep(LEAVES_WITHIN).await;
+        if !activity.is_busy() {
+            return;
+        }
+    }
 }
 
 /// Ends when nothing was under way for the idle time, or up to half of it more.

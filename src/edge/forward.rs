@@ -13,7 +13,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::debug;
 
-use super::body::{EdgeBody, Ends, VisitBody};
+use super::body::{EdgeBody, Ends, Held, VisitBody};
 use super::connection::{Conn, Patience};
 use super::front::Visitor;
 use super::incoming::RequestBody;
@@ -401,10 +401,12 @@ impl<S: Admit + OpenStream> Errand<'_, S> {
         }
         let is_patient = is_event_stream(&fields);
         let throttle = self.throttle(&pass, Way::Down);
-        let ends = Ends {
-            throttle,
+        let held = Held {
             pass,
             upload: undone.disarm(),
+        };
+        let ends = Ends {
+            throttle,
             board: Arc::clone(&self.conn.edge.stalls),
             outlet: Some(Outlet {
                 activity: Arc::clone(&self.conn.activity),
@@ -417,7 +419,8 @@ impl<S: Admit + OpenStream> Errand<'_, S> {
             log: self.log.clone(),
             status,
         };
-        let mut response = Response::new(EdgeBody::visit(VisitBody::new(body, expected, ends)));
+        let body = VisitBody::new(body, expected, held, ends);
+        let mut response = Response::new(EdgeBody::visit(body));
         *response.status_mut() = status;
         *response.headers_mut() = fields;
         Ok(response)

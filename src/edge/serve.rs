@@ -55,7 +55,7 @@ pub(super) async fn answer<S: Admit + Attach + OpenStream>(
     });
     log.answered(response.status(), response.body().own_size());
     turn.settle(response.status() == StatusCode::SWITCHING_PROTOCOLS);
-    response.map(|body| body.in_turn(turn))
+    response.map(|body| body.in_turn(turn, conn))
 }
 
 /// Answers a head that was refused before it was a request.

@@ -1,6 +1,6 @@
 //! Visitors that stand still in the middle of a response hold flow-control window of their link. Each
 //! link has a budget of them; over it the one that stood longest is cut, and whoever takes less than the
-//! minimum rate is cut anyway. Not a throttle. Where the socket itself is blocked, `outflow` judges.
+//! minimum rate is cut anyway, of our own answers too. Not a throttle. Where the socket itself is blocked, `outflow` judges.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -32,7 +32,7 @@ pub(super) trait Reader: Send + Sync {
     fn moves(&self) -> (u64, bool);
     /// How many bytes it gave in all.
     fn given(&self) -> u64;
-    /// Gives its stream back to the link.
+    /// Gives everything back that it holds: its stream to the link, its place among the visits.
     fn give_up(&self, code: StreamCode);
 }
 
@@ -48,7 +48,8 @@ pub(super) struct Outlet {
 }
 
 struct Seat {
-    link: LinkId,
+    /// Whose window it holds; an answer of ours holds nobody's.
+    link: Option<LinkId>,
     reader: Arc<dyn Reader>,
     /// Fires when the visit must end; a body that nobody polls cannot notice by itself.
     cut: CancellationToken,
@@ -106,7 +107,7 @@ impl StallBoard {
 
     pub(super) fn enter(
         self: &Arc<Self>,
-        link: LinkId,
+        link: Option<LinkId>,
         reader: Arc<dyn Reader>,
         cut: CancellationToken,
         outlet: Outlet,
@@ -150,8 +151,11 @@ impl StallBoard {
         let mut stalled: HashMap<LinkId, Vec<(u32, u64)>> = HashMap::new();
         for (number, seat) in seats.iter_mut() {
             let still = seat.look();
-            if still >= STALLED && !seat.given_up {
-                stalled.entry(seat.link).or_default().push((still, *number));
+            if let Some(link) = seat.link
+                && still >= STALLED
+                && !seat.given_up
+            {
+                stalled.entry(link).or_default().push((still, *number));
             }
         }
         for (link, mut of_link) in stalled {
@@ -189,7 +193,7 @@ impl Seat {
             if self.cut.is_cancelled() {
                 self.give_up(StreamCode::TunnelEnded);
             } else if self.is_too_slow() {
-                debug!(link = %self.link, "cutting a visitor that takes too little");
+                debug!(link = ?self.link, "cutting a visitor that takes too little");
                 self.give_up(StreamCode::TooSlow);
             }
         }
@@ -280,7 +284,7 @@ mod tests {
         outlet: Outlet,
     ) -> (Arc<Fake>, Place) {
         let reader = Arc::new(Fake::default());
-        let place = board.enter(at, Arc::clone(&reader) as _, cut, outlet);
+        let place = board.enter(Some(at), Arc::clone(&reader) as _, cut, outlet);
         (reader, place)
     }
 

@@ -23,7 +23,7 @@ use crate::edge::connection::{Busy, Conn, H2_HEADER_LIST};
 use crate::edge::incoming::RequestBody;
 use crate::edge::{Admit, Attach, OpenStream, serve};
 use crate::http::HeadError;
-use crate::http::limits::{FIELDS_MAX, HEAD_TIMEOUT, RESET_COST};
+use crate::http::limits::{FIELDS_MAX, HEAD_TIMEOUT, RATE_MIN, RATE_WINDOW, RESET_COST};
 use crate::times::Clock;
 use crate::wire::RecvChunks;
 
@@ -56,7 +56,14 @@ impl Outgoing {
         lines: impl Iterator<Item = (&'a [u8], &'a [u8])>,
     ) -> Result<(), Trouble> {
         let block = qpack::encode(lines).freeze();
-        self.frame(HEADERS, block).await
+        self.judged(HEADERS, block).await
+    }
+
+    /// A frame that nothing else judges: taken at the minimum rate, or the answer is given up.
+    async fn judged(&mut self, kind: u64, payload: Bytes) -> Result<(), Trouble> {
+        let within = RATE_WINDOW + Duration::from_secs(payload.len() as u64 / RATE_MIN);
+        let written = timeout(within, self.frame(kind, payload)).await;
+        written.unwrap_or(Err(Trouble::Stream(Code::REQUEST_CANCELLED)))
     }
 
     async fn frame(&mut self, kind: u64, payload: Bytes) -> Result<(), Trouble> {
@@ -247,8 +254,15 @@ async fn answer<S, R: RecvChunks>(
 ) -> Ended {
     let (mut parts, body) = response.into_parts();
     date(&mut parts.headers);
+    let given_up = body.given_up();
     let mut body = pin!(body);
-    match write(out, &parts, body.as_mut()).await {
+    let written = tokio::select! {
+        biased;
+        // The stall board judges, and whoever waits for the visitor does not ask the body.
+        () = given_up.cancelled() => Err(Trouble::Stream(Code::REQUEST_CANCELLED)),
+        written = write(out, &parts, body.as_mut()) => written,
+    };
+    match written {
         // Before the body and its turn go.
         Ok(()) => Ended::Whole(Busy::new(&conn.activity)),
         Err(trouble) => trouble.into(),
@@ -263,11 +277,13 @@ async fn write<R: RecvChunks>(
     let first = (&b":status"[..], head.status.as_str().as_bytes());
     out.section(std::iter::once(first).chain(head::lines(&head.headers)))
         .await?;
+    let is_own = body.own_size().is_some();
     while let Some(frame) = next_frame(body.as_mut()).await {
         // Half an answer must not look like a whole one.
         let frame = frame.map_err(|_| Trouble::Stream(Code::INTERNAL))?;
         match frame.into_data() {
             Ok(data) if data.is_empty() => {}
+            Ok(data) if is_own => out.judged(DATA, data).await?,
             Ok(data) => out.frame(DATA, data).await?,
             Err(frame) => {
                 if let Ok(trailers) = frame.into_trailers() {

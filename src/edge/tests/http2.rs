@@ -436,3 +436,78 @@ async fn a_visitor_that_opens_no_window_counts_as_standing_still() {
         world.is_empty().await;
     }
 }
+
+/// A visit whose answer has begun, and whose visitor takes nothing of it.
+async fn untaken(
+    world: &mut World,
+    browser: &mut SendRequest<Out>,
+) -> (Response<Incoming>, MemorySend) {
+    let (response, sending) =
+        tokio::join!(browser.send_request(get("https://app.t.example/")), async {
+            let mut stream = world.stream().await;
+            send_head(&mut stream.response, 200, &[]).await;
+            let piece = &mut [crate::wire::data_header(4), Bytes::from("half")];
+            crate::wire::send_all(&mut stream.response, piece)
+                .await
+                .unwrap();
+            stream.response
+        });
+    (response.unwrap(), sending)
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_of_ours_that_nobody_took_kept_its_connection_for_good() {
+    let mut world = World::new();
+    let mut browser = browser_with_window(&world, 0).await;
+    let ours = browser
+        .send_request(get("https://other.t.example/"))
+        .await
+        .unwrap();
+    assert_eq!(ours.status(), 421);
+    let visit = untaken(&mut world, &mut browser).await;
+    let ended = async {
+        while browser.ready().await.is_ok() {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    };
+    let ended = tokio::time::timeout(Duration::from_secs(50), ended).await;
+    assert!(
+        ended.is_ok(),
+        "a connection with nothing but what is given up"
+    );
+    drop((ours, visit));
+    world.is_empty().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_visit_that_was_given_up_kept_its_place_while_another_went_on() {
+    let mut world = World::with(|settings| settings.visits_max = 2);
+    let mut browser = browser_with_window(&world, 0).await;
+    let given_up = untaken(&mut world, &mut browser).await;
+    world.change(|shared| shared.holds = true);
+    let asking = browser.send_request(get("https://app.t.example/"));
+    let held = world.tasks.spawn("test-held", asking);
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert_eq!(world.visits(), 0, "the engine counts it still");
+    assert_eq!(world.edge.inner.visits_free.available_permits(), 1);
+    assert!(!held.is_finished());
+    drop(given_up);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_bytes_of_an_answer_kept_an_idle_connection_for_good() {
+    let world = World::new();
+    let alone = Arc::strong_count(&world.edge.inner);
+    // One byte of window, and h2 takes all of a short answer.
+    let mut browser = browser_with_window(&world, 1).await;
+    let ours = browser.send_request(get("https://other.t.example/"));
+    let ours = ours.await.unwrap();
+    let ended = async {
+        while Arc::strong_count(&world.edge.inner) > alone {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    };
+    let ended = tokio::time::timeout(Duration::from_secs(600), ended).await;
+    assert!(ended.is_ok(), "nothing but an answer that is not taken");
+    drop(ours);
+}
