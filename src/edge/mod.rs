@@ -326,14 +326,9 @@ impl<S: Admit + Attach + OpenStream> Edge<S> {
         listener::spawn(&self.inner, listener, Speaks::Tls(tls.into()));
     }
 
-    /// Whether this address may shake hands once more; asked of addresses that are proved, and counted.
-    pub fn may_shake_hands(&self, peer: SocketAddr) -> bool {
-        self.inner.inside.may_shake_hands(peer)
-    }
-
-    /// Serves a visitor over HTTP/3, whose QUIC handshake is done.
-    pub fn serve_quic(&self, connection: quinn::Connection) {
-        h3::spawn(&self.inner, connection);
+    /// Serves a visitor over HTTP/3, whose QUIC handshake is done, and was done with this address.
+    pub fn serve_quic(&self, connection: quinn::Connection, peer: SocketAddr) {
+        h3::spawn(&self.inner, connection, peer);
     }
 
     /// Serves redirects to HTTPS on an already bound socket.

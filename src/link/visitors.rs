@@ -142,12 +142,13 @@ pub struct Knocking {
 }
 
 impl Knocking {
-    /// Where it says that it is.
+    /// Where it is: proved by the handshake, which cannot be finished from elsewhere. The connection's own
+    /// word is that of its last packet, which anybody may write.
     pub fn peer(&self) -> Option<SocketAddr> {
         self.incoming.as_ref().map(Incoming::remote_address)
     }
 
-    /// Whether it has shown that it receives what is sent there.
+    /// Whether the address is proved before the handshake.
     pub fn is_proved(&self) -> bool {
         (self.incoming.as_ref()).is_some_and(Incoming::remote_address_validated)
     }

@@ -1,11 +1,15 @@
-//! Visitors over QUIC: from the links' port, where they arrive, to the edge.
+//! Visitors over QUIC: from the links' port, where they arrive, to the edge. Their handshakes count like
+//! those of the other versions.
 
 use std::net::SocketAddr;
 
 use tokio::sync::mpsc;
+use tracing::debug;
 
+use super::desk::Desk;
 use super::visits::Inside;
 use crate::edge::Edge;
+use crate::engine::limits::Act;
 use crate::http::limits::HANDSHAKE_TIMEOUT;
 use crate::link::Knocking;
 use crate::tasks::Tasks;
@@ -14,6 +18,7 @@ use crate::tasks::Tasks;
 pub(super) async fn serve(
     mut knocking: mpsc::Receiver<Knocking>,
     edge: Edge<Inside>,
+    desk: Desk,
     tasks: Tasks,
 ) {
     let stop = tasks.stopped();
@@ -24,24 +29,16 @@ pub(super) async fn serve(
             visitor = knocking.recv() => visitor,
         };
         let Some(visitor) = visitor else { break };
-        let peer = visitor.peer().map(canonical);
-        // Who is not proved yet is asked about when the handshake has done it: an address that somebody else
-        // writes on packets must not use up what its owner may.
-        let is_asked = visitor.is_proved();
-        if is_asked && !peer.is_some_and(|peer| edge.may_shake_hands(peer)) {
-            continue;
-        }
-        let (edge, stop) = (edge.clone(), stop.clone());
+        let Some(peer) = visitor.peer() else { continue };
+        let (edge, desk, stop) = (edge.clone(), desk.clone(), stop.clone());
         tasks.spawn("edge-quic", async move {
             let established = tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
-                established = visitor.establish(HANDSHAKE_TIMEOUT) => established,
+                established = establish(visitor, peer, &desk) => established,
             };
-            if let Some(connection) = established
-                && (is_asked || edge.may_shake_hands(canonical(connection.remote_address())))
-            {
-                edge.serve_quic(connection);
+            if let Some(connection) = established {
+                edge.serve_quic(connection, peer);
             }
         });
     }
@@ -49,7 +46,23 @@ pub(super) async fn serve(
     stop.cancelled().await;
 }
 
-/// IPv4 visitors by their IPv4 address, whatever the socket is.
-fn canonical(peer: SocketAddr) -> SocketAddr {
-    SocketAddr::new(peer.ip().to_canonical(), peer.port())
+/// The handshake, if its source may have one more.
+async fn establish(visitor: Knocking, peer: SocketAddr, desk: &Desk) -> Option<quinn::Connection> {
+    // Only who is really there is counted: else anybody could keep somebody out by writing their address
+    // on datagrams.
+    let (source, is_proved) = (peer.ip().to_canonical().into(), visitor.is_proved());
+    let room = if is_proved {
+        desk.source_may(Act::Handshake, source)
+    } else {
+        desk.source_has_room(Act::Handshake, source)
+    };
+    if room.is_err() {
+        debug!(%peer, "too many handshakes, visitor refused");
+        return None;
+    }
+    let connection = visitor.establish(HANDSHAKE_TIMEOUT).await?;
+    if !is_proved {
+        let _ = desk.source_may(Act::Handshake, source);
+    }
+    Some(connection)
 }

@@ -120,7 +120,7 @@ impl Server {
         if config.http3 {
             let (crypto, transport) = crate::edge::h3::quic(certificates.resolver())?;
             let knocking = listener.open_to_visitors(crypto, transport);
-            let serving = http3::serve(knocking, edge.clone(), tasks.clone());
+            let serving = http3::serve(knocking, edge.clone(), desk.clone(), tasks.clone());
             tasks.spawn_critical("edge-quic", serving);
         }
         if let Some(http) = http {

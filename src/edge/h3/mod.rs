@@ -2,6 +2,12 @@
 //! dynamic table, no push, no extended CONNECT, and every limit held before anything is kept. What a
 //! request means is `serve`'s, as for every version.
 //!
+//! A visitor may move to another network and goes on with what is under way. Whatever is judged by its
+//! address is judged by the one that the handshake has proved, for as long as the connection lives, and
+//! that is what origins are told: QUIC says where the last packet came from before it knows that somebody
+//! receives there, and anybody can write that. Nobody gains by moving; who moves to where it would not be
+//! let in keeps what it came with.
+//!
 //! ```text
 //! mod      a connection: its streams, idleness, the goodbye
 //! control  streams of one direction: settings, and QPACK's two
@@ -114,8 +120,12 @@ pub(super) fn advertise<S, B>(conn: &Conn<S>, response: &mut Response<B>) {
 }
 
 /// Serves a connection in a task of its own.
-pub(super) fn spawn<S: Admit + Attach + OpenStream>(edge: &Arc<Inner<S>>, quic: quinn::Connection) {
-    let Some(session) = Session::new(edge, quic) else {
+pub(super) fn spawn<S: Admit + Attach + OpenStream>(
+    edge: &Arc<Inner<S>>,
+    quic: quinn::Connection,
+    peer: SocketAddr,
+) {
+    let Some(session) = Session::new(edge, quic, canonical(peer)) else {
         return;
     };
     edge.connections
@@ -132,8 +142,7 @@ struct Session<S> {
 }
 
 impl<S: Admit + Attach + OpenStream> Session<S> {
-    fn new(edge: &Arc<Inner<S>>, quic: quinn::Connection) -> Option<Self> {
-        let peer = canonical(quic.remote_address());
+    fn new(edge: &Arc<Inner<S>>, quic: quinn::Connection, peer: SocketAddr) -> Option<Self> {
         let Ok(slot) = Arc::clone(&edge.slots).try_acquire_owned() else {
             debug!(%peer, "too many connections, closed");
             quic.close(Code::EXCESSIVE_LOAD.wire(), b"");
@@ -238,22 +247,6 @@ impl<S: Admit + Attach + OpenStream> Session<S> {
 
     fn request(&mut self, streams: (SendStream, RecvStream)) {
         self.next = streams.0.id().index() * 4 + 4;
-        let peer = canonical(self.line.quic.remote_address());
-        if peer != self.conn.facts.peer {
-            // It has moved; what is under way came from where it was.
-            debug!(from = %self.conn.facts.peer, to = %peer, "visitor moved");
-            let conn = &self.conn;
-            self.conn = Arc::new(Conn {
-                edge: Arc::clone(&conn.edge),
-                facts: Facts {
-                    peer,
-                    ..conn.facts.clone()
-                },
-                ledger: None,
-                activity: Arc::clone(&conn.activity),
-                abort: conn.abort.clone(),
-            });
-        }
         let (conn, line) = (Arc::clone(&self.conn), Arc::clone(&self.line));
         // A task of its own: a panic in one costs one stream.
         self.group()

@@ -18,11 +18,19 @@ struct Visiting {
     visitor: Connection,
     /// One that ends would end the connection.
     _control: SendStream,
-    _ends: (Endpoint, Endpoint, tempfile::TempDir),
+    ends: (Endpoint, Endpoint, tempfile::TempDir),
 }
 
 async fn visiting() -> Visiting {
-    let world = World::new();
+    visiting_as(|_| {}, |_| {}).await
+}
+
+/// With a server and a visitor that are as a test wants them.
+async fn visiting_as(
+    settings: impl FnOnce(&mut EdgeSettings),
+    transport_of: impl FnOnce(&mut quinn::TransportConfig),
+) -> Visiting {
+    let world = World::with(settings);
     let dir = tempfile::tempdir().unwrap();
     let key =
         super::super::tls::self_signed(&dir.path().join("edge.pem"), &host("t.example")).unwrap();
@@ -34,11 +42,19 @@ async fn visiting() -> Visiting {
     let loopback = "127.0.0.1:0".parse().unwrap();
     let server = Endpoint::server(config, loopback).unwrap();
     let mut client = Endpoint::client(loopback).unwrap();
-    client.set_default_client_config(trusting(roots));
+    let mut visiting = trusting(roots);
+    let mut wanted = quinn::TransportConfig::default();
+    transport_of(&mut wanted);
+    visiting.transport_config(Arc::new(wanted));
+    client.set_default_client_config(visiting);
     let connecting = client.connect(server.local_addr().unwrap(), "app.t.example");
-    let accepting = async { server.accept().await.unwrap().await.unwrap() };
-    let (visitor, accepted) = tokio::join!(connecting.unwrap(), accepting);
-    world.edge.serve_quic(accepted);
+    let accepting = async {
+        let incoming = server.accept().await.unwrap();
+        let peer = incoming.remote_address();
+        (incoming.await.unwrap(), peer)
+    };
+    let (visitor, (accepted, peer)) = tokio::join!(connecting.unwrap(), accepting);
+    world.edge.serve_quic(accepted, peer);
     let visitor = visitor.unwrap();
     let mut control = visitor.open_uni().await.unwrap();
     control.write_all(&[0, 4, 0]).await.unwrap();
@@ -46,7 +62,7 @@ async fn visiting() -> Visiting {
         world,
         visitor,
         _control: control,
-        _ends: (server, client, dir),
+        ends: (server, client, dir),
     }
 }
 
@@ -293,4 +309,24 @@ async fn a_panic_in_the_midst_of_an_answer_costs_its_stream_and_nothing_else() {
     let bytes = request("GET", &[]);
     let (answer, ()) = tokio::join!(visiting.ask(&bytes), client);
     assert!(has(&answer.unwrap(), b"fine"));
+}
+
+#[tokio::test]
+async fn a_visitor_that_moves_came_from_an_address_that_nothing_proves() {
+    let mut visiting = visiting().await;
+    let home = visiting.ends.1.local_addr().unwrap();
+    let away = std::net::UdpSocket::bind("127.0.0.2:0").unwrap();
+    visiting.ends.1.rebind(away).unwrap();
+    let mut streams = std::mem::replace(&mut visiting.world.streams, mpsc::unbounded_channel().1);
+    for _ in 0..2 {
+        let client = async {
+            let stream = streams.recv().await.unwrap();
+            assert_eq!(stream.field("x-forwarded-for"), Some("127.0.0.1"));
+            assert_eq!(stream.head.peer, home);
+            stream.answer(200, &[], "moved").await;
+        };
+        let bytes = request("GET", &[]);
+        let (answer, ()) = tokio::join!(visiting.ask(&bytes), client);
+        assert!(has(&answer.unwrap(), b"moved"));
+    }
 }
