@@ -145,7 +145,7 @@ impl StallBoard {
         }
     }
 
-    fn sweep(&self) {
+    pub(super) fn sweep(&self) {
         let budget = self.budget.load(Ordering::Relaxed);
         let mut seats = self.seats();
         let mut stalled: HashMap<LinkId, Vec<(u32, u64)>> = HashMap::new();

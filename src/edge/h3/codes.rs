@@ -9,6 +9,7 @@ pub(in crate::edge) struct Code(u32);
 
 impl Code {
     pub(super) const NO_ERROR: Self = Self(0x100);
+    pub(super) const GENERAL_PROTOCOL: Self = Self(0x101);
     pub(super) const INTERNAL: Self = Self(0x102);
     pub(super) const STREAM_CREATION: Self = Self(0x103);
     pub(super) const CLOSED_CRITICAL_STREAM: Self = Self(0x104);

@@ -36,6 +36,7 @@ use http::{HeaderValue, Response, StatusCode, header};
 use quinn::crypto::rustls::{HandshakeData, QuicServerConfig};
 use quinn::{IdleTimeout, RecvStream, SendStream, TransportConfig, VarInt};
 use rustls::server::ResolvesServerCert;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
@@ -46,6 +47,7 @@ use super::connection::{Conn, Facts, H2_CONNECTION_WINDOW, H2_STREAM_WINDOW, H2_
 use super::tls::TlsError;
 use super::{Admit, Attach, Inner, OpenStream};
 use crate::http::Scheme;
+use crate::http::limits::HANDSHAKE_TIMEOUT;
 use crate::names::Hostname;
 use crate::tasks::Tasks;
 
@@ -175,11 +177,28 @@ impl<S: Admit + Attach + OpenStream> Session<S> {
     }
 
     async fn run(mut self) {
-        let Some(mut control) = control::open(&self.line).await else {
-            return;
+        let code = match self.begin().await {
+            Ok(mut control) => self.serve(&mut control).await,
+            Err(code) => code,
         };
-        let code = self.serve(&mut control).await;
         self.line.quic.close(code.wire(), b"");
+    }
+
+    /// Our control stream; a visitor that allows none, or no byte on it, is not waited for long.
+    async fn begin(&self) -> Result<SendStream, Code> {
+        let edge = &self.conn.edge;
+        let stop = edge.connections.stopped();
+        let opened = tokio::select! {
+            biased;
+            () = stop.cancelled() => return Err(Code::NO_ERROR),
+            // Nothing was taken yet, so nothing is lost.
+            () = edge.draining.cancelled() => return Err(Code::NO_ERROR),
+            opened = timeout(HANDSHAKE_TIMEOUT, control::open(&self.line)) => opened,
+        };
+        match opened {
+            Ok(opened) => opened.ok_or(Code::NO_ERROR),
+            Err(_) => Err(Code::GENERAL_PROTOCOL),
+        }
     }
 
     /// Takes streams until the connection ends or has to; what it is closed with.
@@ -207,7 +226,12 @@ impl<S: Admit + Attach + OpenStream> Session<S> {
                 () = idle.as_mut() => break,
             }
         }
-        control::say_goodbye(control, self.next).await;
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return Code::NO_ERROR,
+            // Who has no room for it hears it when the connection closes.
+            _ = timeout(LAST_WORDS, control::say_goodbye(control, self.next)) => {}
+        }
         self.finish(&stop, &abort).await
     }
 

@@ -330,3 +330,65 @@ async fn a_visitor_that_moves_came_from_an_address_that_nothing_proves() {
         assert!(has(&answer.unwrap(), b"moved"));
     }
 }
+
+#[tokio::test]
+async fn a_visitor_that_allows_no_control_stream_kept_its_place_even_over_a_drain() {
+    let visiting = visiting_as(
+        |_| {},
+        |transport| {
+            transport.max_concurrent_uni_streams(0u32.into());
+        },
+    )
+    .await;
+    let edge = &visiting.world.edge;
+    assert_eq!(edge.connections(), 1);
+    assert!(edge.drain(Duration::from_secs(5)).await);
+    assert_eq!(edge.connections(), 0);
+}
+
+#[tokio::test]
+async fn a_visitor_with_no_room_for_the_goodbye_kept_its_place_over_a_drain() {
+    // The settings fit, and not a byte more.
+    let visiting = visiting_as(
+        |_| {},
+        |transport| {
+            transport.stream_receive_window(8u32.into());
+        },
+    )
+    .await;
+    let _unread = visiting.visitor.accept_uni().await.unwrap();
+    let edge = &visiting.world.edge;
+    assert!(edge.drain(Duration::from_secs(5)).await);
+    assert_eq!(edge.connections(), 0);
+}
+
+#[tokio::test]
+async fn an_answer_of_ours_that_nobody_took_stayed_for_good_over_http3() {
+    let visiting = visiting_as(
+        |_| {},
+        |transport| {
+            transport.stream_receive_window(64u32.into());
+        },
+    )
+    .await;
+    visiting.world.change(|shared| shared.holds = true);
+    let _held = visiting.send(&request("GET", &[])).await;
+    let head = [
+        (":method", "GET"),
+        (":scheme", "https"),
+        (":authority", "other.t.example"),
+        (":path", "/"),
+    ];
+    let (mut send, mut recv) = visiting.send(&frame(1, &section(&head))).await;
+    send.finish().unwrap();
+    recv.read_exact(&mut [0]).await.unwrap();
+    while visiting.world.shared.lock().unwrap().admitted.is_empty() {
+        tokio::task::yield_now().await;
+    }
+    for _ in 0..30 {
+        visiting.world.edge.inner.stalls.sweep();
+    }
+    let over = recv.received_reset().await.unwrap();
+    assert_eq!(over, Some(VarInt::from_u32(CANCELLED)));
+    assert!(visiting.visitor.close_reason().is_none(), "another goes on");
+}
