@@ -15,7 +15,6 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
@@ -24,6 +23,7 @@ use super::guard::Guard;
 use super::incoming::RequestBody;
 use super::ledger::Ledger;
 use super::outflow::{Outflow, Outgoing};
+use super::slots::Slot;
 use super::{Admit, Attach, Inner, OpenStream, h3, serve};
 use crate::http::limits::{FIELDS_MAX, HEAD_MAX, IDLE_TIMEOUT, RATE_MIN};
 use crate::http::{HeadError, Scheme};
@@ -76,7 +76,7 @@ pub(super) struct Facts {
     /// Whether something of the operator's stands in between: a visitor cannot come to us past it.
     pub(super) is_behind: bool,
     /// Its place among the connections; kept by what outlives the HTTP on it.
-    pub(super) slot: Option<Arc<OwnedSemaphorePermit>>,
+    pub(super) slot: Option<Arc<Slot>>,
 }
 
 /// A connection, as its requests see it.

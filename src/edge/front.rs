@@ -17,6 +17,7 @@ use tracing::debug;
 use super::Inner;
 use super::connection::Facts;
 use super::raw::canonical;
+use super::slots::Slot;
 use crate::engine::policy::Cidr;
 use crate::http::Scheme;
 use crate::http::limits::HANDSHAKE_TIMEOUT;
@@ -156,6 +157,7 @@ pub(super) async fn open<S>(
     edge: &Inner<S>,
     tcp: &mut TcpStream,
     peer: SocketAddr,
+    slot: &mut Slot,
 ) -> Option<Opened> {
     if !edge.settings.load().front.introduces(peer.ip()) {
         return Some(Opened {
@@ -163,7 +165,13 @@ pub(super) async fn open<S>(
             first: Bytes::new(),
         });
     }
-    in_time(edge, peer, introduced(tcp, peer)).await
+    let opened = in_time(edge, peer, introduced(tcp, peer)).await?;
+    let front = &edge.settings.load().front;
+    if !slot.introduce(front, opened.peer) {
+        debug!(%peer, introduced = %opened.peer, "too many connections, closed");
+        return None;
+    }
+    Some(opened)
 }
 
 /// Whether a connection without TLS begins as HTTP/2.

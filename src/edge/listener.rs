@@ -13,7 +13,6 @@ use nix::sys::resource::{Resource, getrlimit};
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -24,6 +23,7 @@ use super::front::{self, Opened};
 use super::hello::{self, Seen};
 use super::raw::{self, Arrival};
 use super::rewound::Rewound;
+use super::slots::Slot;
 use super::{Admit, Attach, Inner, OpenStream, tls};
 use crate::http::Scheme;
 use crate::http::limits::HANDSHAKE_TIMEOUT;
@@ -155,7 +155,7 @@ fn start<S: Admit + Attach + OpenStream>(
 ) {
     // A dual-stack socket shows IPv4 visitors as ::ffff:…; origins know them by their IPv4 address.
     let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-    let Ok(permit) = Arc::clone(&edge.slots).try_acquire_owned() else {
+    let Some(slot) = edge.slots.enter(&edge.settings.load().front, peer) else {
         debug!(%peer, "too many connections, closed");
         return;
     };
@@ -168,7 +168,7 @@ fn start<S: Admit + Attach + OpenStream>(
     }
     let owner = Arc::clone(edge);
     edge.connections.spawn("edge-connection", async move {
-        serve(owner, tcp, peer, speaks, permit).await;
+        serve(owner, tcp, peer, speaks, slot).await;
     });
 }
 
@@ -177,12 +177,12 @@ async fn serve<S: Admit + Attach + OpenStream>(
     mut tcp: TcpStream,
     peer: SocketAddr,
     speaks: Speaks,
-    permit: OwnedSemaphorePermit,
+    mut slot: Slot,
 ) {
-    let slot = Some(Arc::new(permit));
-    let Some(opened) = front::open(&edge, &mut tcp, peer).await else {
+    let Some(opened) = front::open(&edge, &mut tcp, peer, &mut slot).await else {
         return;
     };
+    let slot = Some(Arc::new(slot));
     let Speaks::Tls(acceptor) = speaks else {
         let is_plain = matches!(speaks, Speaks::Plain);
         return serve_bare(edge, tcp, opened, is_plain, slot).await;
@@ -240,7 +240,7 @@ async fn serve_bare<S: Admit + Attach + OpenStream>(
     mut tcp: TcpStream,
     opened: Opened,
     is_plain: bool,
-    slot: Option<Arc<OwnedSemaphorePermit>>,
+    slot: Option<Arc<Slot>>,
 ) {
     let looked = match is_plain {
         true => front::is_h2(&edge, &mut tcp, opened).await,

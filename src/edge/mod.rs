@@ -47,6 +47,7 @@ mod respond;
 mod rewound;
 mod serve;
 mod shape;
+mod slots;
 mod stall;
 mod tally;
 #[cfg(test)]
@@ -78,6 +79,7 @@ use self::listener::Speaks;
 pub use self::proof::ShowProofs;
 use self::raw::RawBoard;
 use self::shape::Shaper;
+use self::slots::Slots;
 use self::stall::StallBoard;
 pub use self::tally::Tally;
 pub use self::udp::OpenFlow;
@@ -204,7 +206,8 @@ pub struct EdgeSettings {
     pub http3: bool,
     /// How long an origin may take to the first byte of an answer; zero is for ever.
     pub origin_timeout: Duration,
-    /// The most connections at once, over all listeners; read once, at the start.
+    /// The most connections at once, over all listeners; read once, at the start. One source may have an
+    /// eighth of them.
     pub connections_max: usize,
     /// The most visits under way at once, over all connections; read once, at the start. Over it: 503.
     pub visits_max: usize,
@@ -270,8 +273,7 @@ struct Inner<S> {
     /// Connections and what they start; stopped alone when a drain is over.
     connections: Tasks,
     draining: CancellationToken,
-    slots: Arc<Semaphore>,
-    slots_max: usize,
+    slots: Arc<Slots>,
     visits_free: Arc<Semaphore>,
     stalls: Arc<StallBoard>,
     raw: RawBoard,
@@ -301,8 +303,7 @@ impl<S: Admit + Attach + OpenStream> Edge<S> {
         });
         Self {
             inner: Arc::new(Inner {
-                slots: Arc::new(Semaphore::new(settings.connections_max)),
-                slots_max: settings.connections_max,
+                slots: Slots::new(settings.connections_max),
                 visits_free: Arc::new(Semaphore::new(settings.visits_max)),
                 settings: ArcSwap::from_pointee(settings),
                 inside,
@@ -380,11 +381,11 @@ impl<S: Admit + Attach + OpenStream> Edge<S> {
 
     /// The most connections at once.
     pub fn connections_max(&self) -> usize {
-        self.inner.slots_max
+        self.inner.slots.max()
     }
 
     /// Connections now.
     pub fn connections(&self) -> usize {
-        self.inner.slots_max - self.inner.slots.available_permits()
+        self.inner.slots.taken()
     }
 }

@@ -15,7 +15,6 @@ use bytes::{Bytes, BytesMut};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::Interest;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
@@ -27,6 +26,7 @@ use super::listener::{ACCEPT_PAUSE, Failures, is_of_the_peer};
 use super::outflow::Outgoing as _;
 use super::respond::{Failure, outside_of};
 use super::shape::{self, Throttle, Way};
+use super::slots::Slot;
 use super::{Admit, Edge, Inner, OpenError, OpenStream, Pass, held};
 use crate::codes::Code;
 use crate::engine::{Refusal, Visit};
@@ -68,7 +68,7 @@ pub(super) struct Arrival {
     pub(super) sni: Option<String>,
     /// What was read already.
     pub(super) first: Bytes,
-    pub(super) slot: Option<Arc<OwnedSemaphorePermit>>,
+    pub(super) slot: Option<Arc<Slot>>,
 }
 
 impl<S: Admit + OpenStream> Edge<S> {
@@ -124,14 +124,15 @@ fn start<S: Admit + OpenStream>(
     tunnel: TunnelId,
 ) {
     let peer = canonical(peer);
-    let Ok(permit) = Arc::clone(&edge.slots).try_acquire_owned() else {
+    let Some(mut slot) = edge.slots.enter(&edge.settings.load().front, peer) else {
         debug!(%peer, "too many connections, closed");
         return;
     };
     let owner = Arc::clone(edge);
     edge.connections.spawn("edge-tcp", async move {
         let mut tcp = tcp;
-        let Some(Opened { peer, first }) = front::open(&owner, &mut tcp, peer).await else {
+        let Some(Opened { peer, first }) = front::open(&owner, &mut tcp, peer, &mut slot).await
+        else {
             return;
         };
         let arrival = Arrival {
@@ -141,7 +142,7 @@ fn start<S: Admit + OpenStream>(
             label: tunnel.to_string(),
             sni: None,
             first,
-            slot: Some(Arc::new(permit)),
+            slot: Some(Arc::new(slot)),
         };
         visit(&owner, arrival).await;
     });

@@ -145,7 +145,7 @@ struct Session<S> {
 
 impl<S: Admit + Attach + OpenStream> Session<S> {
     fn new(edge: &Arc<Inner<S>>, quic: quinn::Connection, peer: SocketAddr) -> Option<Self> {
-        let Ok(slot) = Arc::clone(&edge.slots).try_acquire_owned() else {
+        let Some(slot) = edge.slots.enter(&edge.settings.load().front, peer) else {
             debug!(%peer, "too many connections, closed");
             quic.close(Code::EXCESSIVE_LOAD.wire(), b"");
             return None;

@@ -159,10 +159,11 @@ async fn a_drain_does_not_wait_for_the_door_and_the_end_ends_it() {
 #[tokio::test]
 async fn a_connection_through_the_door_counts_until_it_ends() {
     let world = World::with(|s| s.connections_max = 1);
-    let permit = Arc::clone(&world.edge.inner.slots).try_acquire_owned();
+    let slots = &world.edge.inner.slots;
+    let slot = slots.enter(&Front::default(), World::facts(false).peer);
     let mut visitor = world.connect(Facts {
         sni: None,
-        slot: Some(Arc::new(permit.unwrap())),
+        slot: Some(Arc::new(slot.unwrap())),
         ..World::facts(false)
     });
     visitor.send(at("t.example", OPEN, WORD).as_bytes()).await;

@@ -186,9 +186,10 @@ async fn what_the_origin_said_before_it_broke_off_is_heard() {
 #[tokio::test(start_paused = true)]
 async fn an_upgraded_connection_counts_until_it_ends() {
     let mut world = World::with(|s| s.connections_max = 1);
-    let permit = Arc::clone(&world.edge.inner.slots).try_acquire_owned();
+    let slots = &world.edge.inner.slots;
+    let slot = slots.enter(&Front::default(), World::facts(false).peer);
     let mut visitor = world.connect(Facts {
-        slot: Some(Arc::new(permit.unwrap())),
+        slot: Some(Arc::new(slot.unwrap())),
         ..World::facts(false)
     });
     ask(&mut visitor, b"").await;
