@@ -14,7 +14,7 @@ const TRACKED: usize = 4096;
 pub enum Act {
     /// A join token that does not work.
     FailedJoin,
-    /// A handshake of a link.
+    /// A handshake of a link or a visitor.
     Handshake,
     /// A visit to a name that nothing answers.
     UnknownHost,
@@ -44,7 +44,7 @@ impl From<IpAddr> for Source {
 pub struct SourceRates {
     /// Join tokens that do not work.
     pub failed_joins: Rate,
-    /// Handshakes of links.
+    /// Handshakes of links and visitors.
     pub handshakes: Rate,
     /// Visits to names that nothing answers.
     pub unknown_hosts: Rate,
