@@ -6,8 +6,8 @@
 //!   daemon are looked at when the first visit comes, before any byte of it goes on. What is found then
 //!   does not close the tunnel: it is withheld. Visits are refused with 403, `show` and `status` say why,
 //!   and the origin is looked at again as visits come, so that mending it is enough.
-//! - An origin that does not answer in the time of a look is let through: it may be slow, and the guard
-//!   is there for accidents.
+//! - An origin that does not answer in the time of a look is let through, and looked at again later: it
+//!   may be slow. What was withheld stays withheld until it is known to be harmless.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -24,6 +24,9 @@ use crate::wire::StreamCode;
 
 /// How long what was found stands before the origin is looked at again.
 const STANDS: Duration = Duration::from_secs(5);
+
+/// One that never answers all that is asked is looked at less and less often, down to this.
+const STANDS_LONGEST: Duration = Duration::from_secs(300);
 
 /// Whether a tunnel has to be looked at: nothing else stands between strangers and its origin, and
 /// nobody has said that this is meant.
@@ -67,6 +70,8 @@ struct State {
 enum Standing {
     /// Not looked at yet, or nobody was there.
     Unseen,
+    /// Nothing was found, and not all was answered: passes until the next look.
+    Unclear { stands: Duration, seen: Instant },
     /// Nothing was found, or nothing has to be looked for.
     Passed,
     /// Kept back.
@@ -149,6 +154,11 @@ impl Guard {
         let state = self.lock();
         match &state.standing {
             Standing::Passed => Ok(Ok(())),
+            Standing::Unclear { stands, seen }
+                if Clock.now().monotonic.saturating_duration_since(*seen) < *stands =>
+            {
+                Ok(Ok(()))
+            }
             Standing::Withheld { seen, .. }
                 if Clock.now().monotonic.saturating_duration_since(*seen) < STANDS =>
             {
@@ -165,9 +175,27 @@ impl Guard {
         let before = std::mem::replace(&mut state.standing, Standing::Passed);
         state.latest = match (before, sight) {
             (Standing::Passed, _) => Ok(()),
-            (Standing::Unseen, Sight::Harmless) => Ok(()),
+            (Standing::Unseen | Standing::Unclear { .. }, Sight::Harmless) => Ok(()),
             (Standing::Withheld { .. }, Sight::Harmless) => {
                 info!(slug = %tunnel.slug, "origin is harmless now, tunnel is no longer withheld");
+                Ok(())
+            }
+            (Standing::Withheld { exposure, .. }, Sight::Unclear) => {
+                state.standing = Standing::Withheld {
+                    exposure,
+                    seen: Clock.now().monotonic,
+                };
+                Err(StreamCode::Exposed)
+            }
+            (before, Sight::Unclear) => {
+                let stands = match before {
+                    Standing::Unclear { stands, .. } => (stands * 2).min(STANDS_LONGEST),
+                    _ => STANDS,
+                };
+                state.standing = Standing::Unclear {
+                    stands,
+                    seen: Clock.now().monotonic,
+                };
                 Ok(())
             }
             (before, Sight::Unreachable(error)) => {
@@ -175,7 +203,7 @@ impl Guard {
                 Err(error.code())
             }
             (before, Sight::Exposed(exposure)) => {
-                if matches!(before, Standing::Unseen) {
+                if !matches!(before, Standing::Withheld { .. }) {
                     warn!(slug = %tunnel.slug, %exposure, "origin should not be public, tunnel is withheld");
                 }
                 state.standing = Standing::Withheld {
@@ -335,5 +363,41 @@ mod tests {
         let looks = world.guard.lock().looks;
         assert_eq!(world.admit().await, Ok(()));
         assert_eq!(world.guard.lock().looks, looks, "known");
+    }
+
+    #[tokio::test]
+    async fn an_origin_that_was_slow_once_was_never_looked_at_again() {
+        let world = World::new(1);
+        let learn = |sight| world.guard.learn(sight, &world.tunnel);
+        assert_eq!(learn(Sight::Unclear), Ok(()));
+        assert_eq!(world.guard.known(), Ok(Ok(())), "not a look for each visit");
+        let stands = |guard: &Guard| match &mut guard.lock().standing {
+            Standing::Unclear { stands, seen } => {
+                *seen = seen.checked_sub(*stands).unwrap();
+                *stands
+            }
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(stands(&world.guard), STANDS);
+        assert!(world.guard.known().is_err(), "time for another look");
+        for _ in 0..9 {
+            assert_eq!(learn(Sight::Unclear), Ok(()));
+        }
+        assert_eq!(stands(&world.guard), STANDS_LONGEST);
+        assert_eq!(learn(Sight::Harmless), Ok(()));
+        assert_eq!(world.guard.known(), Ok(Ok(())));
+    }
+
+    #[tokio::test]
+    async fn a_withheld_tunnel_came_open_when_its_origin_was_slow() {
+        let (listener, port) = listener().await;
+        let world = World::new(port);
+        world.answer(listener, b"+PONG\r\n");
+        assert_eq!(world.admit().await, Err(StreamCode::Exposed));
+        let learn = |sight| world.guard.learn(sight, &world.tunnel);
+        assert_eq!(learn(Sight::Unclear), Err(StreamCode::Exposed));
+        assert!(world.guard.exposure().is_some());
+        assert_eq!(learn(Sight::Harmless), Ok(()));
+        assert!(world.guard.exposure().is_none());
     }
 }

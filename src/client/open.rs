@@ -149,14 +149,14 @@ impl Client {
         Ok((self.with_findings(&row).await, true))
     }
 
-    /// Refuses an origin that should not be public; whether it was there to be looked at.
+    /// Refuses an origin that should not be public; whether it was there and let itself be looked at.
     async fn guard(&self, row: &BookRow) -> Result<bool, ApiError> {
         if !needs_guard(row) {
             return Ok(true);
         }
         match self.sight(row).await {
             Sight::Harmless => Ok(true),
-            Sight::Unreachable(_) => Ok(false),
+            Sight::Unclear | Sight::Unreachable(_) => Ok(false),
             Sight::Exposed(exposure) => Err(guard::refusal(&exposure)),
         }
     }
@@ -169,7 +169,7 @@ impl Client {
         };
         match self.origins.sight(&live.origin).await {
             Sight::Harmless => live.guard.pass(),
-            Sight::Unreachable(_) => {}
+            Sight::Unclear | Sight::Unreachable(_) => {}
             Sight::Exposed(exposure) => {
                 live.guard.withhold(exposure.clone());
                 return Err(guard::refusal(&exposure));

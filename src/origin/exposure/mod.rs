@@ -3,13 +3,14 @@
 //!
 //! Everything asked is harmless and could be asked twice: GETs, and the words by which a few databases
 //! say who they are. No password is guessed, little is read, and all of it takes two seconds at most; what
-//! has not answered by then is not found.
+//! has not answered by then makes the look unclear, which is not the same as harmless.
 //!
 //! - HTTP (`web`): a table of paths, and what only such a thing answers there.
 //! - Bytes (`bytes`), where no HTTP is spoken, and in `tcp://`: a table of words and replies.
 //! - Files (`directory`): what a `file:` target would serve.
 //!
-//! `tls://` is looked at through TLS as HTTP. What speaks nothing but HTTP/2 is not looked at, nor is `udp://`.
+//! `tls://` is looked at through TLS as HTTP. What speaks nothing but HTTP/2 stays unclear; `udp://` is not
+//! looked at.
 
 mod bytes;
 mod danger;
@@ -19,6 +20,7 @@ mod tests;
 mod web;
 
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ::http::header::{ACCEPT, CONNECTION, HOST, USER_AGENT};
@@ -53,8 +55,10 @@ const REPLY: usize = 4096;
 /// What a look at an origin told the guard.
 #[derive(Debug)]
 pub enum Sight {
-    /// Nothing that should not be public, as far as it answered in time.
+    /// It answered, and nothing was found that should not be public.
     Harmless,
+    /// Nothing was found, and not all was answered, or not in time: something may be there.
+    Unclear,
     /// Something that should not.
     Exposed(Exposure),
     /// Nobody is there, or it may not be dialled: there was nothing to look at.
@@ -62,6 +66,9 @@ pub enum Sight {
 }
 
 type Found = Vec<&'static Danger>;
+
+/// What was found, and whether all was answered.
+type Seen = (Found, bool);
 
 /// Looks, for at most two seconds.
 pub(super) async fn look(pool: &Pool, tunnel: &OriginTunnel) -> Sight {
@@ -73,18 +80,20 @@ pub(super) async fn look(pool: &Pool, tunnel: &OriginTunnel) -> Sight {
             let dir = dir.clone();
             let looked = blocking(move || directory::look(&dir));
             let by = Instant::now() + WITHIN;
-            Ok(timeout_at(by, looked).await.unwrap_or_default())
+            let found = timeout_at(by, looked).await;
+            Ok(found.map_or_else(|_| (Found::new(), false), |found| (found, true)))
         }
         Target::Stream {
             kind: Kind::Udp, ..
-        } => Ok(Vec::new()),
+        } => Ok((Found::new(), true)),
         _ => Looker::new(pool, tunnel).look().await,
     };
     match found {
         Err(error) => Sight::Unreachable(error),
-        Ok(dangers) => match Exposure::of(tunnel.target.to_string(), dangers) {
+        Ok((dangers, is_all)) => match Exposure::of(tunnel.target.to_string(), dangers) {
             Some(exposure) => Sight::Exposed(exposure),
-            None => Sight::Harmless,
+            None if is_all => Sight::Harmless,
+            None => Sight::Unclear,
         },
     }
 }
@@ -110,6 +119,8 @@ struct Looker<'a> {
     web: Target,
     host: HeaderValue,
     by: Instant,
+    /// Something was asked and not answered.
+    missed: AtomicBool,
 }
 
 impl<'a> Looker<'a> {
@@ -139,10 +150,11 @@ impl<'a> Looker<'a> {
                 .unwrap_or_else(|_| HeaderValue::from_static("localhost")),
             web,
             by: Instant::now() + WITHIN,
+            missed: AtomicBool::new(false),
         }
     }
 
-    async fn look(&self) -> Result<Found, DialError> {
+    async fn look(&self) -> Result<Seen, DialError> {
         let is_stream = matches!(self.tunnel.target, Target::Stream { .. });
         let mut found = if is_stream && self.is_in_clear() {
             self.stream().await
@@ -158,7 +170,7 @@ impl<'a> Looker<'a> {
             found.retain(|danger| danger.in_bytes_too);
         }
         match found {
-            Ok(found) => Ok(found),
+            Ok(found) => Ok((found, !self.missed.load(Ordering::Relaxed))),
             // It is there and does not let itself be looked at, such as one that speaks nothing but HTTP/2.
             Err(
                 Miss::Dial(
@@ -166,7 +178,7 @@ impl<'a> Looker<'a> {
                 )
                 | Miss::NotHttp
                 | Miss::Late,
-            ) => Ok(Vec::new()),
+            ) => Ok((Found::new(), false)),
             Err(Miss::Dial(error)) => Err(error),
         }
     }
@@ -189,7 +201,7 @@ impl<'a> Looker<'a> {
         let (start, unknown) = tokio::join!(self.ask("/"), self.ask(&nowhere));
         let (start, unknown) = match (start, unknown) {
             (Err(miss), Err(_)) => return Err(miss),
-            (start, unknown) => (start.ok(), unknown.ok()),
+            (start, unknown) => (self.or_missed(start), self.or_missed(unknown)),
         };
         let of_page = |ask, answer: &Option<Answer>| {
             let judged = answer.as_ref().map(|answer| web::judge(ask, answer, None));
@@ -198,14 +210,34 @@ impl<'a> Looker<'a> {
         let mut found = of_page(Ask::Start, &start);
         found.extend(of_page(Ask::Unknown, &unknown));
         let unknown = unknown.as_ref();
-        let elsewhere = each(web::paths(), |path| async move {
-            match self.ask(path).await {
-                Ok(answer) => web::judge(Ask::Path(path), &answer, unknown),
-                Err(_) => Vec::new(),
+        let again = Mutex::new(Vec::new());
+        let elsewhere = each(web::paths(), |path| {
+            let again = &again;
+            async move {
+                match self.ask(path).await {
+                    Ok(answer) => web::judge(Ask::Path(path), &answer, unknown),
+                    Err(_) => {
+                        again.lock().expect("a push does not panic").push(path);
+                        Found::new()
+                    }
+                }
             }
         });
         found.extend(elsewhere.await);
+        // One that cannot answer several at a time may answer them one by one.
+        for path in again.into_inner().expect("a push does not panic") {
+            let answer = self.or_missed(self.ask(path).await);
+            let judged = answer.map(|answer| web::judge(Ask::Path(path), &answer, unknown));
+            found.extend(judged.unwrap_or_default());
+        }
         Ok(found)
+    }
+
+    fn or_missed<T>(&self, heard: Result<T, Miss>) -> Option<T> {
+        if heard.is_err() {
+            self.missed.store(true, Ordering::Relaxed);
+        }
+        heard.ok()
     }
 
     async fn ask(&self, path: &str) -> Result<Answer, Miss> {
@@ -252,8 +284,8 @@ impl<'a> Looker<'a> {
             Heard::Nothing => {}
         }
         let found = each(bytes::PROBES, |probe| async move {
-            match self.hear(probe, REPLY_WITHIN).await {
-                Ok(Heard::Danger(danger)) => vec![danger],
+            match self.or_missed(self.hear(probe, REPLY_WITHIN).await) {
+                Some(Heard::Danger(danger)) => vec![danger],
                 _ => Vec::new(),
             }
         });

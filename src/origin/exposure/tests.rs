@@ -277,6 +277,7 @@ async fn sight(target: &str) -> Result<Vec<&'static str>, String> {
     let tunnel = tunnel_to(target, HostMode::Auto);
     match world.origins.sight(&tunnel).await {
         Sight::Harmless => Ok(Vec::new()),
+        Sight::Unclear => Ok(vec!["unclear"]),
         Sight::Exposed(exposure) => Ok(exposure.names().collect()),
         Sight::Unreachable(error) => Err(error.to_string()),
     }
@@ -347,7 +348,7 @@ async fn what_lets_nobody_look_is_not_taken_for_away() {
     let plain = Server::repeating("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
     for scheme in ["https+insecure", "tls"] {
         let target = plain.target().replacen("http", scheme, 1);
-        assert!(sight(&target).await.unwrap().is_empty(), "{target}");
+        assert_eq!(sight(&target).await.unwrap(), ["unclear"], "{target}");
     }
 }
 
@@ -364,10 +365,12 @@ async fn a_look_never_takes_more_than_two_seconds() {
         }
     })
     .await;
-    for server in [silent, endless] {
+    for (server, is_silent) in [(silent, true), (endless, false)] {
         for target in [server.target(), server.target().replace("http", "tcp")] {
             let began = Instant::now();
-            assert!(sight(&target).await.unwrap().is_empty());
+            let seen = sight(&target).await.unwrap();
+            // What goes on for ever is judged by its beginning.
+            assert!(seen == ["unclear"] || seen.is_empty() && !is_silent, "{target}");
             let took = began.elapsed();
             assert!(
                 took < WITHIN + Duration::from_millis(100),
@@ -375,4 +378,25 @@ async fn a_look_never_takes_more_than_two_seconds() {
             );
         }
     }
+}
+
+#[tokio::test]
+async fn a_path_that_was_not_answered_counted_as_harmless() {
+    let picky = |refused: &'static str| {
+        Server::new(move |mut stream, _| async move {
+            let Some(head) = read_head(&mut stream).await else {
+                return;
+            };
+            if !head.contains(refused) {
+                let answer =
+                    "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+                let _ = stream.write_all(answer.as_bytes()).await;
+            }
+        })
+    };
+    let path = web::paths()[0];
+    let server = picky(path).await;
+    assert_eq!(sight(&server.target()).await.unwrap(), ["unclear"]);
+    let server = picky("no such words").await;
+    assert!(sight(&server.target()).await.unwrap().is_empty());
 }
