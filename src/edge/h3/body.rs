@@ -78,7 +78,7 @@ impl H3Body {
 
     fn give_up(&mut self, trouble: Trouble) {
         match trouble {
-            Trouble::Connection(code) => self.line.fail(code),
+            Trouble::Connection(code) => return self.line.fail(code),
             Trouble::Stream(code) => {
                 self.signals.malformed.cancel();
                 self.frames.stop(code);
@@ -89,6 +89,7 @@ impl H3Body {
             }
             Trouble::Gone => {}
         }
+        self.line.charge_reset();
     }
 }
 

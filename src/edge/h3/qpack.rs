@@ -26,7 +26,7 @@ pub(super) enum Problem {
 
 /// Reads a section of at most so many lines, and bytes as the RFC counts them.
 pub(super) fn decode(block: &[u8], lines: usize, bytes: usize) -> Result<Vec<Line>, Problem> {
-    let mut reader = Reader(block);
+    let mut reader = Reader(block, bytes);
     // Required Insert Count and Base: of a section that refers to nothing, nothing.
     let (_, required) = reader.number(8)?;
     let (sign, _) = reader.number(7)?;
@@ -114,7 +114,8 @@ pub(super) fn number(bytes: &[u8], prefix: u32) -> Result<Option<(u8, u64, usize
     Ok(None)
 }
 
-struct Reader<'a>(&'a [u8]);
+/// What is left of a section, and the longest string that is looked at.
+struct Reader<'a>(&'a [u8], usize);
 
 impl Reader<'_> {
     fn number(&mut self, prefix: u32) -> Result<(u8, u64), Problem> {
@@ -148,6 +149,9 @@ impl Reader<'_> {
         let length = usize::try_from(length).map_err(|_| Problem::Malformed)?;
         let (text, rest) = self.0.split_at_checked(length).ok_or(Problem::Malformed)?;
         self.0 = rest;
+        if length > self.1 {
+            return Err(Problem::TooLarge);
+        }
         if flags & 1 << prefix == 0 {
             return Ok(text.to_vec());
         }
@@ -207,6 +211,21 @@ mod tests {
         let (name, value) = (b"x".as_slice(), vec![b'v'; 33 * 1024]);
         let large = encode([(name, value.as_slice())].into_iter());
         assert_eq!(read(&large), Err(Problem::TooLarge));
+    }
+
+    #[test]
+    fn a_coded_string_over_the_limit_was_decoded_first() {
+        // No code: all ones are the end of a string, which must not occur.
+        let mut block = vec![0, 0, 0x51, 0xff];
+        let length: usize = 40_000;
+        let mut rest = length - 127;
+        while rest >= 128 {
+            block.push(low(rest & 127) | 128);
+            rest >>= 7;
+        }
+        block.push(low(rest));
+        block.resize(block.len() + length, 0xff);
+        assert_eq!(read(&block), Err(Problem::TooLarge));
     }
 
     proptest! {

@@ -23,7 +23,7 @@ use crate::edge::connection::{Busy, Conn, H2_HEADER_LIST};
 use crate::edge::incoming::RequestBody;
 use crate::edge::{Admit, Attach, OpenStream, serve};
 use crate::http::HeadError;
-use crate::http::limits::{FIELDS_MAX, HEAD_TIMEOUT, RATE_MIN, RATE_WINDOW, RESET_COST};
+use crate::http::limits::{FIELDS_MAX, HEAD_TIMEOUT, RATE_MIN, RATE_WINDOW};
 use crate::times::Clock;
 use crate::wire::RecvChunks;
 
@@ -126,10 +126,7 @@ pub(super) async fn run<S: Admit + Attach + OpenStream>(
         Ended::Reset(code) => out.reset(code),
         Ended::Cancelled => {
             out.reset(Code::REQUEST_CANCELLED);
-            // It may have cost a visit to the origin.
-            if let Err(Trouble::Connection(code)) = line.charge(RESET_COST) {
-                line.fail(code);
-            }
+            line.charge_reset();
         }
         Ended::Fatal(code) => line.fail(code),
     }
@@ -183,11 +180,15 @@ async fn exchange<S: Admit + Attach + OpenStream>(
         Ok(read) => read,
         Err(Trouble::TooLarge) => {
             frames.stop(Code::EXCESSIVE_LOAD);
+            line.charge_reset();
             let refusal = serve::refuse(conn, HeadError::HeadTooLarge);
             return answer(conn, out, refusal).await;
         }
         Err(trouble) => {
             frames.stop(Code::MESSAGE);
+            if matches!(trouble, Trouble::Stream(_)) {
+                line.charge_reset();
+            }
             return trouble.into();
         }
     };

@@ -9,6 +9,7 @@ use crate::edge::h3;
 const MESSAGE_ERROR: u32 = 0x10e;
 const CANCELLED: u32 = 0x10c;
 const INTERNAL_ERROR: u32 = 0x102;
+const EXCESSIVE_LOAD: u32 = 0x107;
 
 /// `:status: 200` is the 25th line of the static table.
 const OK: &[u8] = &[0, 0, 0xc0 | 25];
@@ -391,4 +392,87 @@ async fn an_answer_of_ours_that_nobody_took_stayed_for_good_over_http3() {
     let over = recv.received_reset().await.unwrap();
     assert_eq!(over, Some(VarInt::from_u32(CANCELLED)));
     assert!(visiting.visitor.close_reason().is_none(), "another goes on");
+}
+
+/// Asks again and again, many at a time, until the connection ends for it; about how often.
+async fn until_it_ends(visiting: &Visiting, bytes: &[u8]) -> usize {
+    let mut asked = 0;
+    while asked < 20_000 && visiting.visitor.close_reason().is_none() {
+        let mut under_way = Vec::new();
+        while under_way.len() < 100
+            && let Ok((mut send, recv)) = visiting.visitor.open_bi().await
+        {
+            let _ = send.write_all(bytes).await;
+            let _ = send.finish();
+            under_way.push(recv);
+        }
+        asked += under_way.len();
+        for mut recv in under_way {
+            let _ = recv.read_to_end(64 * 1024).await;
+        }
+    }
+    asked
+}
+
+#[tokio::test]
+async fn b22_what_is_malformed_cost_a_visitor_nothing() {
+    for bytes in [
+        request("GET", &[("connection", "close")]),
+        // A head of 70 000 bytes, with hardly one of them there.
+        [&[1, 0x80, 1, 0x11, 0x70][..], &[0; 8]].concat(),
+    ] {
+        let visiting = visiting().await;
+        let asked = until_it_ends(&visiting, &bytes).await;
+        assert!((400..20_000).contains(&asked), "{asked}");
+        let load = quinn::ApplicationClose {
+            error_code: VarInt::from_u32(EXCESSIVE_LOAD),
+            reason: Bytes::new(),
+        };
+        let ended = visiting.visitor.closed().await;
+        assert_eq!(ended, quinn::ConnectionError::ApplicationClosed(load));
+    }
+}
+
+#[tokio::test]
+async fn b22_bodies_that_break_their_word_cost_a_visitor_nothing() {
+    let mut visiting = visiting().await;
+    let mut streams = std::mem::replace(&mut visiting.world.streams, mpsc::unbounded_channel().1);
+    let bytes = [
+        request("POST", &[("content-length", "1")]),
+        frame(0, b"two"),
+    ]
+    .concat();
+    let origin = async {
+        while let Some(stream) = streams.recv().await {
+            drop(stream);
+        }
+    };
+    let asked = tokio::select! {
+        asked = until_it_ends(&visiting, &bytes) => asked,
+        () = origin => unreachable!("the world lives"),
+    };
+    assert!((400..20_000).contains(&asked), "{asked}");
+}
+
+#[tokio::test]
+async fn b22_heads_that_never_end_filled_a_connections_window() {
+    let visiting = visiting().await;
+    // A head of 36 000 bytes, but for the last.
+    let part = [&[1, 0x80, 0, 0x8c, 0xa0][..], &[0; 35_999]].concat();
+    let mut unfinished = Vec::new();
+    for _ in 0..9 {
+        let Ok((mut send, recv)) = visiting.visitor.open_bi().await else {
+            break;
+        };
+        if send.write_all(&part).await.is_err() {
+            break;
+        }
+        unfinished.push((send, recv));
+    }
+    let ended = tokio::time::timeout(Duration::from_secs(5), visiting.visitor.closed());
+    let load = quinn::ApplicationClose {
+        error_code: VarInt::from_u32(EXCESSIVE_LOAD),
+        reason: Bytes::new(),
+    };
+    assert_eq!(ended.await.unwrap(), quinn::ConnectionError::ApplicationClosed(load));
 }
