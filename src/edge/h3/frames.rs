@@ -11,6 +11,7 @@ use tokio_util::io::poll_read_buf;
 
 use super::codes::{Code, Trouble};
 use super::line::Line;
+use crate::edge::connection::H2_HEADER_LIST;
 
 pub(super) const DATA: u64 = 0x0;
 pub(super) const HEADERS: u64 = 0x1;
@@ -20,10 +21,11 @@ pub(super) const PUSH_PROMISE: u64 = 0x5;
 pub(super) const GOAWAY: u64 = 0x7;
 pub(super) const MAX_PUSH_ID: u64 = 0xd;
 
-/// The largest field section that is taken in, as coded: twice what a head may have.
-pub(super) const BLOCK_MAX: u64 = 64 * 1024;
+/// The largest field section that is taken in, as coded: what a head may have.
+const BLOCK_MAX: u64 = H2_HEADER_LIST as u64;
 
-/// What is read at once.
+/// What is read at once: of a head, most of which are small, and of a body.
+const READ_HEAD: usize = 2 * 1024;
 const READ: usize = 16 * 1024;
 
 /// Frames that HTTP/2 has and HTTP/3 must not (RFC 9114 section 7.2.8).
@@ -92,6 +94,8 @@ pub(super) struct Frames {
     data: u64,
     skip: u64,
     sections: u8,
+    /// Bytes of a field section that is not whole, as the line knows.
+    held: usize,
     /// The peer has said all.
     has_ended: bool,
 }
@@ -105,6 +109,7 @@ impl Frames {
             data: 0,
             skip: 0,
             sections: 0,
+            held: 0,
             has_ended: false,
         }
     }
@@ -187,8 +192,10 @@ impl Frames {
                 }
                 let end = taken + least(length, usize::MAX);
                 if self.buffer.len() < end {
+                    self.hold(self.buffer.len())?;
                     return Ok(Begun::NotYet);
                 }
+                self.hold(0)?;
                 self.sections += 1;
                 let frame = self.buffer.split_to(end).freeze();
                 Ok(Begun::Section(frame.slice(taken..)))
@@ -207,8 +214,16 @@ impl Frames {
         }
     }
 
+    fn hold(&mut self, bytes: usize) -> Result<(), Trouble> {
+        let before = std::mem::replace(&mut self.held, bytes);
+        self.line.hold(before, bytes)
+    }
+
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Trouble>> {
-        self.buffer.reserve(READ);
+        self.buffer.reserve(match self.sections {
+            0 => READ_HEAD,
+            _ => READ,
+        });
         let read = ready!(poll_read_buf(
             Pin::new(&mut self.recv),
             cx,
@@ -218,6 +233,13 @@ impl Frames {
         let read = read.map_err(|_| Trouble::Gone)?;
         self.has_ended = read == 0;
         Poll::Ready(Ok(()))
+    }
+}
+
+impl Drop for Frames {
+    fn drop(&mut self) {
+        // Less is never too much.
+        let _ = self.hold(0);
     }
 }
 
