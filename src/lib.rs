@@ -12,6 +12,7 @@
 //! |---|---|
 //! | [`names`], [`times`], [`codes`], [`secret`] | values checked once on the way in; the one table of error codes |
 //! | [`engine`] | DECIDES: routes, lifecycle, leases, holds, policies, limits. No I/O, no clock, no randomness |
+//! | `dns` | DNS messages: bytes <-> values |
 //! | [`http`] | what an acceptable request head is; pure, shared by every HTTP version |
 //! | [`wire`] | the tunnel protocol: bytes <-> values; also the PROXY header, and the paths that are ours |
 //! | [`link`] | QUIC endpoints, TLS identity, dialling; streams that carry wire; what the system tells of the network; visitors' QUIC at the same port |
@@ -29,7 +30,7 @@
 //!
 //! Imports point one way:
 //! **bin → `daemon` → roles (`dev` over client and server) → `supervise`, adapters (link edge origin store acme admin)
-//! → engine, http, wire → names, times, codes, secret.**
+//! → engine, http, dns, wire → names, times, codes, secret.**
 //! `tasks` and `telemetry` serve adapters, roles and bins. Adapters never import each other: the
 //! consumer owns the trait, the role implements it. Only bins, `daemon` and roles read
 //! `config`, which uses the engine's words.
@@ -48,6 +49,7 @@ pub mod names;
 pub mod secret;
 pub mod times;
 
+mod dns;
 pub mod engine;
 pub mod http;
 pub mod wire;

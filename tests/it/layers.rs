@@ -10,7 +10,7 @@ mod paths;
 use paths::{Found, moved_in, paths_in};
 
 const VALUES: &[&str] = &["codes", "names", "secret", "times"];
-const PURE: &[&str] = &["engine", "http", "wire"];
+const PURE: &[&str] = &["dns", "engine", "http", "wire"];
 const ADAPTERS: &[&str] = &["acme", "admin", "edge", "link", "origin", "store"];
 const ROLES: &[&str] = &["client", "ctl", "dev", "server"];
 const SERVICES: &[&str] = &["tasks", "telemetry"];

@@ -2,7 +2,6 @@
 //! the zone, or a small name server of ours that the name is delegated to. Which one is the operator's.
 
 pub(super) mod hook;
-mod message;
 pub(super) mod responder;
 pub(super) mod tsig;
 pub(super) mod update;
@@ -11,11 +10,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub(super) use message::Name;
-
 use self::hook::HookError;
 use self::update::{Change, UpdateError, Updater};
 use super::challenges::{Challenges, Showing};
+pub(super) use crate::dns::Name;
 use crate::names::Hostname;
 
 /// The label in front of every name that is proven by DNS.

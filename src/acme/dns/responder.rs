@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout};
 use tracing::debug;
 
 use super::super::challenges::Challenges;
-use super::message::{
+use crate::dns::{
     CLASS_ANY, CLASS_IN, HEADER, Header, Name, OPCODE_MASK, Reader, TYPE_ANY, TYPE_NS, TYPE_OPT,
     TYPE_SOA, TYPE_TXT, put_record, txt,
 };

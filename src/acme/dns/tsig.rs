@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use aws_lc_rs::hmac;
 use data_encoding::BASE64;
 
-use super::message::{CLASS_ANY, Header, Name, Reader, TYPE_TSIG, put_record};
+use crate::dns::{CLASS_ANY, Header, Name, Reader, TYPE_TSIG, put_record};
 use crate::times::WallTime;
 
 /// How far the clocks of both ends may differ, in seconds.

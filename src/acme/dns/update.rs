@@ -8,10 +8,10 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::message::{
+use super::tsig::{Key, KeyError, SignatureError};
+use crate::dns::{
     CLASS_IN, CLASS_NONE, Header, Name, OPCODE_UPDATE, Reader, TYPE_SOA, TYPE_TXT, put_record, txt,
 };
-use super::tsig::{Key, KeyError, SignatureError};
 use crate::times::Clock;
 
 /// For one update, from the connection to the answer.
@@ -221,10 +221,7 @@ mod tests {
         assert_eq!(reader.u16(), Some(CLASS_IN));
         let record = reader.record().unwrap();
         assert_eq!((record.kind, record.data), (TYPE_TXT, &b"\x05value"[..]));
-        assert_eq!(
-            reader.record().unwrap().kind,
-            super::super::message::TYPE_TSIG
-        );
+        assert_eq!(reader.record().unwrap().kind, crate::dns::TYPE_TSIG);
         assert_eq!(reader.at(), asked.len());
     }
 

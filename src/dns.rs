@@ -3,29 +3,29 @@
 
 use crate::names::Hostname;
 
-pub(super) const TYPE_NS: u16 = 2;
-pub(super) const TYPE_SOA: u16 = 6;
-pub(super) const TYPE_TXT: u16 = 16;
-pub(super) const TYPE_OPT: u16 = 41;
-pub(super) const TYPE_TSIG: u16 = 250;
-pub(super) const TYPE_ANY: u16 = 255;
-pub(super) const CLASS_IN: u16 = 1;
-pub(super) const CLASS_NONE: u16 = 254;
-pub(super) const CLASS_ANY: u16 = 255;
-pub(super) const OPCODE_UPDATE: u16 = 5 << 11;
-pub(super) const OPCODE_MASK: u16 = 0xf << 11;
-pub(super) const HEADER: usize = 12;
+pub(crate) const TYPE_NS: u16 = 2;
+pub(crate) const TYPE_SOA: u16 = 6;
+pub(crate) const TYPE_TXT: u16 = 16;
+pub(crate) const TYPE_OPT: u16 = 41;
+pub(crate) const TYPE_TSIG: u16 = 250;
+pub(crate) const TYPE_ANY: u16 = 255;
+pub(crate) const CLASS_IN: u16 = 1;
+pub(crate) const CLASS_NONE: u16 = 254;
+pub(crate) const CLASS_ANY: u16 = 255;
+pub(crate) const OPCODE_UPDATE: u16 = 5 << 11;
+pub(crate) const OPCODE_MASK: u16 = 0xf << 11;
+pub(crate) const HEADER: usize = 12;
 
 /// The longest name on the wire (RFC 1035, section 2.3.4).
 const NAME_MAX: usize = 255;
 
 /// A name as labels on the wire, lower case, with its closing zero.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::acme) struct Name(Vec<u8>);
+pub(crate) struct Name(Vec<u8>);
 
 impl Name {
     /// A host name below labels of DNS's own, such as `_acme-challenge`.
-    pub(in crate::acme) fn new(labels: &[&str], host: Option<&Hostname>) -> Self {
+    pub(crate) fn new(labels: &[&str], host: Option<&Hostname>) -> Self {
         let host = host.map(Hostname::as_str).unwrap_or_default();
         let labels = labels.iter().copied().chain(host.split('.'));
         let mut wire = Vec::new();
@@ -39,7 +39,7 @@ impl Name {
     }
 
     /// A name as people write it: labels of letters, digits, `-` and `_`; a dot at its end is left away.
-    pub(in crate::acme) fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         let text = text.strip_suffix('.').unwrap_or(text);
         let fits = |label: &str| {
             let chars = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
@@ -50,18 +50,18 @@ impl Name {
         (labels.iter().all(|label| fits(label)) && name.0.len() <= NAME_MAX).then_some(name)
     }
 
-    pub(super) fn wire(&self) -> &[u8] {
+    pub(crate) fn wire(&self) -> &[u8] {
         &self.0
     }
 
     /// Whether this is `zone` or a name below it.
     #[cfg(test)]
-    pub(super) fn is_within(&self, zone: &Self) -> bool {
+    pub(crate) fn is_within(&self, zone: &Self) -> bool {
         self.offset_of(zone).is_some()
     }
 
     /// Where `parent` begins in this name, in bytes.
-    pub(super) fn offset_of(&self, parent: &Self) -> Option<usize> {
+    pub(crate) fn offset_of(&self, parent: &Self) -> Option<usize> {
         let mut at = 0;
         loop {
             if self.0[at..] == parent.0[..] {
@@ -77,37 +77,37 @@ impl Name {
 }
 
 /// Reads a message front to back.
-pub(super) struct Reader<'a> {
+pub(crate) struct Reader<'a> {
     bytes: &'a [u8],
     at: usize,
 }
 
 impl<'a> Reader<'a> {
-    pub(super) const fn new(bytes: &'a [u8]) -> Self {
+    pub(crate) const fn new(bytes: &'a [u8]) -> Self {
         Self { bytes, at: 0 }
     }
 
-    pub(super) const fn at(&self) -> usize {
+    pub(crate) const fn at(&self) -> usize {
         self.at
     }
 
-    pub(super) fn take(&mut self, length: usize) -> Option<&'a [u8]> {
+    pub(crate) fn take(&mut self, length: usize) -> Option<&'a [u8]> {
         let taken = self.bytes.get(self.at..self.at.checked_add(length)?)?;
         self.at += length;
         Some(taken)
     }
 
-    pub(super) fn u16(&mut self) -> Option<u16> {
+    pub(crate) fn u16(&mut self) -> Option<u16> {
         let bytes = self.take(2)?;
         Some(u16::from_be_bytes([bytes[0], bytes[1]]))
     }
 
-    pub(super) fn u32(&mut self) -> Option<u32> {
+    pub(crate) fn u32(&mut self) -> Option<u32> {
         Some(u32::from(self.u16()?) << 16 | u32::from(self.u16()?))
     }
 
     /// A name that is written out; one that points elsewhere is none (no question needs that).
-    pub(super) fn name(&mut self) -> Option<Name> {
+    pub(crate) fn name(&mut self) -> Option<Name> {
         let mut wire = Vec::new();
         loop {
             let length = self.take(1)?[0];
@@ -127,7 +127,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Passes over a name, written out or pointing elsewhere.
-    pub(super) fn skip_name(&mut self) -> Option<()> {
+    pub(crate) fn skip_name(&mut self) -> Option<()> {
         let begin = self.at;
         loop {
             let length = self.take(1)?[0];
@@ -144,7 +144,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Passes over a record; its type and where its data stands.
-    pub(super) fn record(&mut self) -> Option<Record<'a>> {
+    pub(crate) fn record(&mut self) -> Option<Record<'a>> {
         let start = self.at;
         self.skip_name()?;
         let kind = self.u16()?;
@@ -162,25 +162,25 @@ impl<'a> Reader<'a> {
 }
 
 /// A record of a message.
-pub(super) struct Record<'a> {
+pub(crate) struct Record<'a> {
     /// Where it begins.
-    pub(super) start: usize,
-    pub(super) kind: u16,
-    pub(super) class: u16,
-    pub(super) data: &'a [u8],
+    pub(crate) start: usize,
+    pub(crate) kind: u16,
+    pub(crate) class: u16,
+    pub(crate) data: &'a [u8],
 }
 
 /// Twelve bytes in front of every message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Header {
-    pub(super) id: u16,
-    pub(super) flags: u16,
+pub(crate) struct Header {
+    pub(crate) id: u16,
+    pub(crate) flags: u16,
     /// Questions, answers, authorities, additions; for an update: zones, conditions, changes, additions.
-    pub(super) counts: [u16; 4],
+    pub(crate) counts: [u16; 4],
 }
 
 impl Header {
-    pub(super) fn read(reader: &mut Reader<'_>) -> Option<Self> {
+    pub(crate) fn read(reader: &mut Reader<'_>) -> Option<Self> {
         Some(Self {
             id: reader.u16()?,
             flags: reader.u16()?,
@@ -188,7 +188,7 @@ impl Header {
         })
     }
 
-    pub(super) fn write(&self, to: &mut Vec<u8>) {
+    pub(crate) fn write(&self, to: &mut Vec<u8>) {
         for word in [self.id, self.flags].into_iter().chain(self.counts) {
             to.extend(word.to_be_bytes());
         }
@@ -196,7 +196,7 @@ impl Header {
 }
 
 /// Appends a record; `name` is already as on the wire, a pointer too.
-pub(super) fn put_record(
+pub(crate) fn put_record(
     to: &mut Vec<u8>,
     name: &[u8],
     (kind, class): (u16, u16),
@@ -213,7 +213,7 @@ pub(super) fn put_record(
 }
 
 /// A TXT record's data: one string of at most 255 bytes.
-pub(super) fn txt(value: &str) -> Vec<u8> {
+pub(crate) fn txt(value: &str) -> Vec<u8> {
     let value = &value.as_bytes()[..value.len().min(255)];
     let mut data = vec![u8::try_from(value.len()).unwrap_or(255)];
     data.extend(value);
