@@ -91,6 +91,8 @@ codes! {
     PortTaken = 65, "port_taken", 409, 6, "The public port is taken.", "Choose another port, or leave it out to get one.";
     PortNotAllowed = 66, "port_not_allowed", 403, 4, "That is no public port of this server.", "Choose one of the range that the answer names, or leave it out to get one.";
     BadConfiguration = 63, "bad_configuration", 422, 78, "The configuration is not valid.", "Mend the lines named; the old configuration stays in force.";
+    BadDomain = 70, "bad_domain", 400, 2, "That is no domain of one's own.", "Write a name of the public DNS that is not the server's, such as app.example.org or *.app.example.org.";
+    DomainTaken = 71, "domain_taken", 409, 6, "The domain leads to another tunnel already.", "Take it from that tunnel first; if it is yours and another user's tunnel has it, place the record that the answer names, and ask again.";
     ExposedOrigin = 64, "exposed_origin", 403, 4, "What stands behind this tunnel should not be public, so it is kept back.", "Mend what the message names, or open it all the same with `--yes-expose` (`yes_expose = true` under [[tunnel]] and in the API).";
 
     // How a link or a stream ends.

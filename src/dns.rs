@@ -4,6 +4,7 @@
 use crate::names::Hostname;
 
 pub(crate) const TYPE_NS: u16 = 2;
+pub(crate) const TYPE_CNAME: u16 = 5;
 pub(crate) const TYPE_SOA: u16 = 6;
 pub(crate) const TYPE_TXT: u16 = 16;
 pub(crate) const TYPE_OPT: u16 = 41;
@@ -87,7 +88,12 @@ impl<'a> Reader<'a> {
         Self { bytes, at: 0 }
     }
 
-    pub(crate) const fn at(&self) -> usize {
+    /// A reader somewhere inside a message.
+    pub(crate) const fn at(bytes: &'a [u8], at: usize) -> Self {
+        Self { bytes, at }
+    }
+
+    pub(crate) const fn position(&self) -> usize {
         self.at
     }
 
@@ -122,6 +128,37 @@ impl<'a> Reader<'a> {
             }
             if length == 0 {
                 return Some(Name(wire));
+            }
+        }
+    }
+
+    /// A name that may point elsewhere. It points only back, so there is no circle.
+    pub(crate) fn name_anywhere(mut self) -> Option<Name> {
+        let mut wire = Vec::new();
+        let mut earliest = self.at;
+        loop {
+            let length = self.take(1)?[0];
+            match length {
+                0xc0.. => {
+                    let low = self.take(1)?[0];
+                    let target = usize::from(length & 0x3f) << 8 | usize::from(low);
+                    if target >= earliest {
+                        return None;
+                    }
+                    (earliest, self.at) = (target, target);
+                }
+                64.. => return None,
+                length => {
+                    let label = self.take(usize::from(length))?;
+                    wire.push(length);
+                    wire.extend(label.to_ascii_lowercase());
+                    if wire.len() > NAME_MAX {
+                        return None;
+                    }
+                    if length == 0 {
+                        return Some(Name(wire));
+                    }
+                }
             }
         }
     }
@@ -242,6 +279,17 @@ mod tests {
         for bad in ["", ".", "a..b", "a b", &"x".repeat(64), &"abc.".repeat(70)] {
             assert_eq!(Name::parse(bad), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn a_name_is_followed_back_and_never_in_a_circle() {
+        let message = b"\x01t\x07Example\x00\x03app\xc0\x00\xc0\x0b\xc0\x13\xc0\x16";
+        let at = |at| Reader::at(message, at).name_anywhere();
+        assert_eq!(at(0), Name::parse("t.example"));
+        assert_eq!(at(11), Name::parse("app.t.example"));
+        assert_eq!(at(17), Name::parse("app.t.example"));
+        // To itself, forward, and to the end.
+        assert_eq!((at(19), at(21), at(23)), (None, None, None));
     }
 
     #[test]

@@ -1,11 +1,13 @@
 //! Names and addresses, checked once on the way in; past this border they cannot be wrong.
 //! Not resolution: no DNS here, and no decision about who may use a name.
 
+mod domain;
 mod hostname;
 mod ids;
 mod slug;
 mod target;
 
+pub use domain::{Domain, DomainError};
 pub use hostname::{Hostname, HostnameError};
 pub use ids::{
     DeviceId, Generation, IdError, InviteId, LinkId, Pin, ShareId, TunnelId, UserId, VisitId,

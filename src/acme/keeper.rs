@@ -234,6 +234,12 @@ impl Keeper {
         })
     }
 
+    /// Whether there is a certificate for a name on disk.
+    pub(super) fn is_kept(&self, name: &Hostname) -> bool {
+        let kept = self.issuer.folder.certificate(&name.to_string());
+        matches!(kept, Ok(Some(_)))
+    }
+
     /// The name is nobody's any more: its certificate is not served and not renewed.
     pub(super) fn forget(&self, name: &Hostname) {
         let id = name.to_string();

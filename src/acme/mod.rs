@@ -228,6 +228,11 @@ impl Certificates {
         self.keeper.ask(name)
     }
 
+    /// Whether there is one for a name on disk, from before: asking for it costs the CA nothing.
+    pub fn is_kept(&self, name: &Hostname) -> bool {
+        self.keeper.is_kept(name)
+    }
+
     /// A name that was asked for is not to be served or renewed any more.
     pub fn forget(&self, name: &Hostname) {
         self.keeper.forget(name);

@@ -13,6 +13,7 @@ mod backup;
 pub mod call;
 pub mod certificates;
 pub mod checks;
+pub mod domains;
 pub mod drain;
 mod event_log;
 mod events;
@@ -135,6 +136,13 @@ pub trait ClientBackend: CommonBackend {
         caller: Caller,
         key: String,
         ask: PolicyAsk,
+    ) -> impl Future<Output = Reply<TunnelJson>> + Send;
+    /// Adds domains to a tunnel and takes others away, by id or slug.
+    fn set_domains(
+        &self,
+        caller: Caller,
+        key: String,
+        ask: domains::DomainsAsk,
     ) -> impl Future<Output = Reply<TunnelJson>> + Send;
     /// Makes a share link for a tunnel, by id or slug.
     fn share(

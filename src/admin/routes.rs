@@ -5,12 +5,13 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::State;
 use axum::response::Response;
-use axum::routing::{delete, get, post};
+use axum::routing::{delete, get, patch, post};
 use http::{HeaderMap, StatusCode, Uri};
 use serde::{Deserialize, Serialize};
 
 use super::ask::{AuditAsk, Json, Key, ListParams, Params, VisitParams, page_size, usage};
 use super::checks::DoctorJson;
+use super::domains::DomainsAsk;
 use super::events::Watchers;
 use super::types::{
     AuditJson, ClientStatusJson, DeviceJson, InviteAsk, InviteJson, JoinAsk, JoinJson, OpenAsk,
@@ -70,6 +71,7 @@ pub(super) fn client<B: ClientBackend>(hub: Hub<B>) -> Router {
             "/v1/tunnels/{key}/shares",
             get(shares::<B>).post(share::<B>),
         )
+        .route("/v1/tunnels/{key}/domains", patch(set_domains::<B>))
         .route("/v1/shares/{key}", delete(unshare::<B>))
         .route("/v1/status", get(client_status::<B>))
         .route("/v1/doctor", get(doctor::<B>).post(doctor::<B>))
@@ -223,6 +225,18 @@ async fn set<B: ClientBackend>(
     Json(ask): Json<PolicyAsk>,
 ) -> Answer<TunnelJson> {
     hub.backend.set(caller, key, ask).await.map(axum::Json)
+}
+
+async fn set_domains<B: ClientBackend>(
+    State(hub): State<Hub<B>>,
+    caller: Caller,
+    Key(key): Key,
+    Json(ask): Json<DomainsAsk>,
+) -> Answer<TunnelJson> {
+    hub.backend
+        .set_domains(caller, key, ask)
+        .await
+        .map(axum::Json)
 }
 
 async fn share<B: ClientBackend>(

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::broadcast;
 
 use super::checks::{CheckJson, DoctorJson};
+use super::domains::DomainsAsk;
 use super::drain::{DrainAsk, DrainJson};
 use super::figures::{LinkFiguresJson, LinkPage};
 use super::health::PartJson;
@@ -62,6 +63,7 @@ pub(crate) fn tunnel(number: u8, slug: &str) -> TunnelJson {
         public_port: None,
         proxy_protocol: None,
         policy: None,
+        domains: Vec::new(),
         device: None,
         user: None,
         probe: None,
@@ -337,6 +339,17 @@ impl ClientBackend for Fake {
         self.called(format!("set {key} {:?}", ask.parts), Some(caller))
             .await?;
         self.state().set.push(ask);
+        self.find(&key)
+    }
+
+    async fn set_domains(
+        &self,
+        caller: Caller,
+        key: String,
+        ask: DomainsAsk,
+    ) -> Result<TunnelJson, ApiError> {
+        let called = format!("domains {key} +{:?} -{:?}", ask.add, ask.remove);
+        self.called(called, Some(caller)).await?;
         self.find(&key)
     }
 

@@ -69,6 +69,9 @@ pub struct TunnelJson {
     /// What it lets through, as the policy's document, without its secrets.
     #[serde(default)]
     pub policy: Option<serde_json::Value>,
+    /// Domains of one's own that lead to it, or shall.
+    #[serde(default)]
+    pub domains: Vec<super::domains::DomainJson>,
     /// `dev_…`; server only.
     #[serde(default)]
     pub device: Option<DeviceId>,
@@ -134,6 +137,9 @@ pub struct OpenAsk {
     /// What it lets through; everything when absent.
     #[serde(default)]
     pub policy: Option<Policy>,
+    /// Domains of one's own that shall lead to it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub domains: Vec<String>,
 }
 
 /// `PATCH /v1/tunnels/{key}`.

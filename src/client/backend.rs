@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::admin::checks::DoctorJson;
+use crate::admin::domains::DomainsAsk;
 use crate::admin::drain::{DrainAsk, DrainJson, not_by_itself};
 use crate::admin::health::PartJson;
 use crate::admin::log_level::{LogLevelAsk, LogLevelJson};
@@ -208,6 +209,18 @@ impl ClientBackend for Backend {
         let client = Arc::clone(&self.client);
         let set = self.run("set", client.set(key, ask)).await?;
         tracing::info!(uid = caller.uid, tunnel = %set.id, slug = set.slug, "policy set");
+        Ok(set)
+    }
+
+    async fn set_domains(
+        &self,
+        caller: Caller,
+        key: String,
+        ask: DomainsAsk,
+    ) -> Result<TunnelJson, ApiError> {
+        let client = Arc::clone(&self.client);
+        let set = self.run("set", client.set_domains(key, ask)).await?;
+        tracing::info!(uid = caller.uid, tunnel = %set.id, slug = set.slug, "domains set");
         Ok(set)
     }
 

@@ -18,8 +18,9 @@ use crate::names::{Slug, TunnelId};
 use crate::origin::OriginTunnel;
 use crate::store::ClientStore;
 use crate::times::{Clock, Now, WallTime};
-use crate::wire::{Bound, Standing};
+use crate::wire::{Bound, DomainNews, Standing};
 
+use super::domains;
 use super::ends::{self, Ahead, Seen, Terms};
 
 use super::guard::Guard;
@@ -105,6 +106,8 @@ struct State {
     live: HashMap<TunnelId, Arc<Live>>,
     /// What the server said is in force.
     terms: HashMap<TunnelId, Terms>,
+    /// What it said of their domains.
+    domains: HashMap<TunnelId, DomainNews>,
     /// Whether the link is there.
     up: bool,
     /// Since when it is not; none before it ever was.
@@ -296,6 +299,18 @@ impl Book {
         }
     }
 
+    /// The server says how the domains of a tunnel stand.
+    pub(super) fn hear_domains(&self, news: DomainNews) {
+        let mut state = self.lock();
+        if state
+            .rows
+            .get(&news.tunnel)
+            .is_some_and(|r| r.state.is_live())
+        {
+            state.domains.insert(news.tunnel, news);
+        }
+    }
+
     /// The link is there, or is not.
     pub(super) fn link(&self, up: bool, now: WallTime) {
         let mut state = self.lock();
@@ -402,6 +417,7 @@ impl Book {
                 .proxy_protocol
                 .map(|version| version.as_str().to_owned()),
             policy: Some(row.policy.shown()),
+            domains: domains::shown(row, state.domains.get(&row.id)),
             device: None,
             user: None,
             probe: live.and_then(|l| l.probe()),
@@ -554,6 +570,7 @@ mod tests {
             yes_expose: false,
             proxy_protocol: None,
             policy: Arc::default(),
+            domains: Vec::new(),
             created_at: Clock.now().wall,
             ended_at: None,
         }

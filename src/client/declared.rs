@@ -80,7 +80,13 @@ impl Client {
             _ => None,
         };
         match step {
-            Step::Nothing => ruled,
+            Step::Nothing => {
+                let row = self.book.row(there?.id)?;
+                match row.domains == entry.domains {
+                    true => ruled,
+                    false => Some(self.redirect(row, entry).await),
+                }
+            }
             Step::Expired => Some(format!(
                 "{name} has expired; change its entry to open it again"
             )),
@@ -98,7 +104,12 @@ impl Client {
                     proxy_protocol: entry.proxy_protocol,
                     ..self.book.row(there?.id)?
                 };
-                self.put_declared(row, false).await;
+                let other_domains = row.domains != entry.domains;
+                let row = BookRow {
+                    domains: entry.domains.clone(),
+                    ..row
+                };
+                self.put_declared(row, other_domains).await;
                 Some(format!("{name} leads to {} now", entry.target))
             }
             Step::Reopen => {
@@ -133,6 +144,19 @@ impl Client {
             "{} has new rules for visitors",
             super::name_of(row)
         ))
+    }
+
+    /// Makes other domains lead to a tunnel: the server hears of all of them whenever it hears of the tunnel.
+    async fn redirect(self: &Arc<Self>, row: BookRow, entry: &DeclaredTunnel) -> String {
+        let row = BookRow {
+            domains: entry.domains.clone(),
+            ..row
+        };
+        if let Err(err) = self.book.put(row.clone()).await {
+            warn!(tunnel = %row.id, %err, "declared domains not stored");
+        }
+        self.tell_server(row.id);
+        format!("{} has other domains", entry.name)
     }
 
     async fn put_declared(self: &Arc<Self>, row: BookRow, bind: bool) {
@@ -186,6 +210,7 @@ fn row_of(entry: &DeclaredTunnel) -> BookRow {
         yes_expose: entry.yes_expose,
         proxy_protocol: entry.proxy_protocol,
         policy: Arc::default(),
+        domains: entry.domains.clone(),
         created_at: now,
         ended_at: None,
     }
@@ -244,6 +269,7 @@ mod tests {
             yes_expose: false,
             proxy_protocol: None,
             rules: crate::config::DeclaredRules::default(),
+            domains: Vec::new(),
         }
     }
 

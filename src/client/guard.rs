@@ -233,6 +233,7 @@ mod tests {
     fn row(port: u16) -> BookRow {
         BookRow {
             policy: Arc::default(),
+            domains: Vec::new(),
             proxy_protocol: None,
             id: TunnelId::random(),
             name: Slug::parse("app").ok(),

@@ -6,6 +6,7 @@ mod backlog;
 mod book;
 mod declared;
 mod doctor;
+mod domains;
 mod ends;
 mod guard;
 mod handed;
@@ -387,6 +388,9 @@ impl Client {
     fn ask_bind(&self, row: &BookRow) -> Result<tokio::sync::oneshot::Receiver<Answer>, ApiError> {
         if !row.policy.is_empty() {
             self.needs_policies()?;
+        }
+        if !row.domains.is_empty() {
+            self.needs_domains()?;
         }
         let (request, answer) = self.requests.ask(Question::Bind(row.id));
         self.ask(

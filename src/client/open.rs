@@ -18,6 +18,7 @@ use crate::times::{Clock, parse_duration};
 use crate::wire::Capabilities;
 
 use super::book::host_mode;
+use super::domains;
 use super::guard::{self, needs_guard};
 use super::requests::Answer;
 use super::{Client, name_of};
@@ -88,6 +89,7 @@ impl Wish {
         if proxy_protocol.is_some() && !matches!(target.kind(), Kind::Tcp | Kind::Tls) {
             return Err(usage("proxy_protocol is for tcp and tls targets".into()));
         }
+        let domains = domains::read(&ask.domains)?;
         let row = BookRow {
             id: TunnelId::random(),
             name,
@@ -105,6 +107,7 @@ impl Wish {
             yes_expose: ask.yes_expose,
             proxy_protocol,
             policy: Arc::new(ask.policy.clone().unwrap_or_default()),
+            domains,
             created_at: now,
             ended_at: None,
         };
@@ -227,6 +230,12 @@ impl Client {
         // The server may know it from an earlier try, with another policy.
         if let Some(policy) = policy.filter(|policy| **policy != *there.policy) {
             there = self.put_policy(there, policy, Vec::new()).await?;
+        }
+        // Asking again is also a way to have a record looked for at once.
+        if !wish.domains.is_empty() {
+            let all = there.domains.iter().chain(&wish.domains).cloned();
+            let all = all.collect();
+            there = self.put_domains(there, all).await?;
         }
         self.look_again(&there).await?;
         let row = there;

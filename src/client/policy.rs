@@ -198,7 +198,7 @@ impl Client {
     }
 
     /// A tunnel that the server knows, over a link to a server that knows policies.
-    async fn living(&self, key: &str) -> Result<BookRow, ApiError> {
+    pub(super) async fn living(&self, key: &str) -> Result<BookRow, ApiError> {
         let none = || ApiError::new(Code::NotFound, format!("there is no tunnel {key}"));
         let row = self.book.find(key).ok_or_else(none)?;
         match row.state {

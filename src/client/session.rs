@@ -180,6 +180,7 @@ impl Session {
             Control::Bound(bound) => self.bound(client, bound).await,
             Control::Shared(shared) => client.shared(shared),
             Control::ShareList(list) => client.share_list(list),
+            Control::DomainNews(news) => client.domain_news(news),
             Control::Closed(Closed { request }) => self.closed(client, request).await,
             Control::Error(f) => return self.fault(client, f).await,
             Control::Update(update) => client.updated(update).await,
@@ -366,6 +367,7 @@ pub(super) fn bind_message(request: u64, row: &BookRow, now: WallTime) -> Contro
         labels: row.labels.clone(),
         public_port: row.public_port,
         policy: (!row.policy.is_empty()).then(|| row.policy.to_text()),
+        domains: Some(row.domains.iter().map(ToString::to_string).collect()),
     })
 }
 

@@ -182,6 +182,7 @@ async fn a_server_that_reckons_with_more_signs_of_life_gets_them() {
 fn open_row() -> BookRow {
     BookRow {
         policy: Arc::default(),
+        domains: Vec::new(),
         proxy_protocol: None,
         id: TunnelId::random(),
         name: None,
@@ -248,6 +249,7 @@ fn row(n: usize, state: BookState) -> BookRow {
     let name = Slug::parse(&format!("app-{n}")).unwrap();
     BookRow {
         policy: Arc::default(),
+        domains: Vec::new(),
         proxy_protocol: None,
         id: TunnelId::random(),
         slug: (state == BookState::Open).then(|| name.clone()),

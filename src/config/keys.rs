@@ -457,6 +457,37 @@ const SERVER: &[Key] = &[
         "false",
         "Whether every tunnel has to keep strangers out: with credentials or share links (http), or with allowed networks (others).",
     ),
+    bare(
+        "domains.resolver",
+        "Whom to ask for the TXT records that prove domains of people's own, address and port; whom /etc/resolv.conf \
+         names if absent.",
+    ),
+    key(
+        "domains.per_user",
+        "100",
+        "The most domains of their own that one user may have; 0 for none.",
+    ),
+    key(
+        "domains.recheck",
+        "\"6h\"",
+        "How often a record that was seen is looked at again, more or less.",
+    ),
+    key(
+        "domains.lost_after",
+        "\"24h\"",
+        "How long a record may be gone, over several looks, before its domain leads nowhere. It is lost at once to \
+         another user who proves it.",
+    ),
+    key(
+        "domains.orders",
+        "\"100/h burst 50\"",
+        "With acme: the most certificates that are asked for on behalf of such domains.",
+    ),
+    key(
+        "domains.orders_per_user",
+        "\"20/h burst 10\"",
+        "The same for the domains of one user.",
+    ),
     KEEP_ALIVE,
     IDLE_TIMEOUT,
     FORMAT,
@@ -538,6 +569,11 @@ const CLIENT: &[Key] = &[
     bare(
         "tunnel.labels",
         "For people, such as { team = \"web\" }; 16 at most.",
+    ),
+    bare(
+        "tunnel.domains",
+        "Domains of one's own that lead to it as well, such as [\"app.example.org\", \"*.app.example.org\"], once \
+         their TXT records are there; http and tls targets only. wormkeyctl show tells which records.",
     ),
     bare(
         "tunnel.public_port",

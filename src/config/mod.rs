@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::engine::limits::LimitSettings;
-use crate::names::{Hostname, Slug, Target};
+use crate::names::{Domain, Hostname, Slug, Target};
 
 mod acme;
+mod domains;
 mod file;
 mod front;
 mod keys;
@@ -25,6 +26,7 @@ mod sizes;
 mod values;
 
 pub use acme::{AcmeConfig, AcmeDns, SingleProof};
+pub use domains::DomainsConfig;
 pub use front::FrontConfig;
 pub use keys::Key;
 pub use problem::{ConfigError, Problem};
@@ -67,6 +69,8 @@ pub struct ServerConfig {
     pub dormant: DormantConfig,
     /// `[limits]`.
     pub limits: LimitSettings,
+    /// `[domains]`.
+    pub domains: DomainsConfig,
     /// `[link]`.
     pub link: LinkConfig,
     /// `[log]`.
@@ -362,4 +366,6 @@ pub struct DeclaredTunnel {
     pub proxy_protocol: Option<crate::engine::book::ProxyVersion>,
     /// Who may visit.
     pub rules: DeclaredRules,
+    /// Domains of one's own that lead to it.
+    pub domains: Vec<Domain>,
 }

@@ -20,6 +20,7 @@ impl ServerConfig {
                 self.front.plain_http != new.front.plain_http,
             ),
             ("listen.tcp_ports", self.tcp_ports != new.tcp_ports),
+            ("domains", self.domains.needs_restart(&new.domains)),
             // Other files are read again; another source of certificates is another set-up.
             ("tls.mode", !is_same_mode(&self.tls, &new.tls)),
             (
@@ -71,6 +72,7 @@ impl ServerConfig {
             tunnels: new.tunnels.clone(),
             dormant: new.dormant.clone(),
             limits: new.limits.clone(),
+            domains: self.domains.reloaded(&new.domains),
             link: self.link.clone(),
             log: LogConfig {
                 access: new.log.access,

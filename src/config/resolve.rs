@@ -43,6 +43,7 @@ pub(super) fn server(document: Document, findings: &Findings) -> Result<ServerCo
     let tunnels = tunnels(top.section("tunnels"));
     let dormant = sizes::dormant(top.section("dormant"));
     let limits = super::limits::limits(top.section("limits"));
+    let domains = super::domains::domains(top.section("domains"));
     let link = link(top.section("link"));
     let log = server_log(top.section("log"));
     let metrics = metrics(top.section("metrics"));
@@ -63,6 +64,7 @@ pub(super) fn server(document: Document, findings: &Findings) -> Result<ServerCo
         tunnels,
         dormant,
         limits,
+        domains,
         link,
         log,
         metrics,

@@ -148,6 +148,7 @@ fn tunnel(section: &mut Section<'_>, name: Option<Slug>) -> Option<DeclaredTunne
             "is for tcp:// and tls:// targets; leave it out",
         );
     }
+    let domains = super::domains::of_tunnel(section, kind);
     let rules = super::rules::rules(section, kind);
     Some(DeclaredTunnel {
         name: name?,
@@ -161,6 +162,7 @@ fn tunnel(section: &mut Section<'_>, name: Option<Slug>) -> Option<DeclaredTunne
         yes_expose: yes_expose.unwrap_or_default(),
         proxy_protocol,
         rules,
+        domains,
     })
 }
 

@@ -9,7 +9,7 @@ use clap_complete::ArgValueCandidates as Candidates;
 
 use super::complete;
 use super::policy_args::{PolicyFlags, SetArgs};
-use crate::names::{Generation, ShareId, Slug, TunnelId};
+use crate::names::{Domain, Generation, ShareId, Slug, TunnelId};
 use crate::times::{WallTime, parse_duration};
 
 /// Shown under `--help` and in the man page.
@@ -466,6 +466,10 @@ pub struct OpenFlags {
     /// The public port wished for, of tcp and udp; one is chosen if absent
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub public_port: Option<u16>,
+    /// A domain of your own that shall lead to it, such as app.example.org or *.app.example.org; may be given
+    /// several times. The TXT record that proves it is shown, and looked for until it is there
+    #[arg(long = "domain", value_name = "DOMAIN", value_parser = domain)]
+    pub domains: Vec<String>,
     /// Open it even if it should not be public, such as a database without a password
     #[arg(long)]
     pub yes_expose: bool,
@@ -486,6 +490,12 @@ pub struct OpenFlags {
 fn slug(text: &str) -> Result<String, String> {
     Slug::parse(text)
         .map(|slug| slug.to_string())
+        .map_err(|err| err.to_string())
+}
+
+pub(super) fn domain(text: &str) -> Result<String, String> {
+    Domain::parse(text)
+        .map(|domain| domain.to_string())
         .map_err(|err| err.to_string())
 }
 

@@ -36,6 +36,7 @@ pub(super) fn open_ask(
         yes_expose: flags.yes_expose,
         proxy_protocol: flags.proxy_protocol.clone(),
         policy: None,
+        domains: flags.domains.clone(),
     })
 }
 

@@ -19,6 +19,7 @@ mod ask;
 mod backup;
 pub mod complete;
 mod doctor;
+mod domains;
 mod drain;
 mod error;
 mod figures;

@@ -10,7 +10,7 @@ use super::error::CtlError;
 use super::io::Signals;
 use super::policy::{Compiled, Credentials};
 use super::text::{ClosedBy, opened};
-use super::{Cli, policy, qr, watch};
+use super::{Cli, domains, policy, qr, watch};
 use crate::admin::types::{OpenAsk, TunnelJson};
 use crate::names::Target;
 use crate::times::parse_duration;
@@ -137,5 +137,8 @@ pub(super) fn announce(
     }
     let lines = opened(tunnel, &cli.times(), by);
     cli.lines(&lines)?;
+    for line in domains::lines(&tunnel.domains, &cli.times()) {
+        cli.line(&format!("  {line}"))?;
+    }
     policy::tell_made(cli, made)
 }

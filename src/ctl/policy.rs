@@ -6,10 +6,10 @@ use std::io::Read as _;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::Cli;
 use super::error::CtlError;
 use super::policy_args::{PolicyFlags, SetArgs};
 use super::text::clean;
+use super::{Cli, domains};
 use crate::admin::ApiClient;
 use crate::admin::types::{PolicyAsk, TunnelJson};
 use crate::engine::policy::{
@@ -256,10 +256,15 @@ pub(super) async fn set(cli: &mut Cli, args: SetArgs) -> Result<(), CtlError> {
     let whole = args.without.no_policy || args.policy.policy.is_some();
     let mut parts = compiled.parts;
     let gone = args.without.parts();
+    let moves = !args.domains.is_empty() || !args.remove_domains.is_empty();
     if compiled.policy.is_none() && gone.is_empty() && !whole {
+        if moves {
+            let set = domains::set(cli, &args.tunnel, args.domains, args.remove_domains).await?;
+            return tell_set(cli, &set, None);
+        }
         return Err(CtlError::usage(
             "there is nothing to change",
-            "give a flag, such as --auth, --allow 203.0.113.0/24 or --no-share",
+            "give a flag, such as --auth, --allow 203.0.113.0/24, --no-share or --domain app.example.org",
         ));
     }
     if whole && !gone.is_empty() {
@@ -285,18 +290,32 @@ pub(super) async fn set(cli: &mut Cli, args: SetArgs) -> Result<(), CtlError> {
         policy: compiled.policy.unwrap_or_default(),
         parts: parts.into_iter().map(str::to_owned).collect(),
     };
+    if moves {
+        domains::set(cli, &args.tunnel, args.domains, args.remove_domains).await?;
+    }
     let path = ApiClient::path("/v1/tunnels/", &args.tunnel);
     let tunnel: TunnelJson = cli
         .api
         .patch(&path, &ask)
         .await
         .map_err(|err| cli.failed(err))?;
+    tell_set(cli, &tunnel, compiled.made.as_ref())
+}
+
+fn tell_set(
+    cli: &mut Cli,
+    tunnel: &TunnelJson,
+    made: Option<&Credentials>,
+) -> Result<(), CtlError> {
     if cli.json {
-        return cli.document(&document(&tunnel, compiled.made.as_ref())?);
+        return cli.document(&document(tunnel, made)?);
     }
     let name = tunnel.slug.clone().unwrap_or_else(|| tunnel.id.to_string());
     cli.line(&format!("changed {}", clean(&name)))?;
-    tell_made(cli, compiled.made.as_ref())
+    for line in domains::lines(&tunnel.domains, &cli.times()) {
+        cli.line(&format!("  {line}"))?;
+    }
+    tell_made(cli, made)
 }
 
 /// What was made up, this once.

@@ -112,6 +112,12 @@ pub struct SetArgs {
     /// Its name or id
     #[arg(value_name = "SLUG", value_parser = super::args::tunnel_key)]
     pub tunnel: String,
+    /// A domain of your own that shall lead to it, too; may be given several times
+    #[arg(long = "domain", value_name = "DOMAIN", value_parser = super::args::domain)]
+    pub domains: Vec<String>,
+    /// A domain of your own that shall not lead to it any more; may be given several times
+    #[arg(long = "remove-domain", value_name = "DOMAIN", value_parser = super::args::domain)]
+    pub remove_domains: Vec<String>,
     /// What to put in force.
     #[command(flatten)]
     pub policy: PolicyFlags,

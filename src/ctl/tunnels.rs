@@ -93,7 +93,7 @@ fn row(tunnel: &TunnelJson, role: Role, times: &Times) -> Vec<String> {
         shown(second),
         tunnel.state.clone(),
         ends(tunnel, times),
-        shown(&tunnel.url),
+        super::domains::beside(&shown(&tunnel.url), &tunnel.domains),
     ]
 }
 
@@ -140,6 +140,10 @@ pub(super) async fn show(cli: &mut Cli, key: &str) -> Result<(), CtlError> {
     let rules = rules.map(|(name, text)| (name, Some(text)));
     let last = described.len() - 1;
     described.splice(last..last, rules);
+    let domains = super::domains::lines(&tunnel.domains, &cli.times());
+    let named = domains.into_iter().enumerate();
+    let named = named.map(|(i, line)| (if i == 0 { "domains" } else { "" }, Some(line)));
+    described.splice(1..1, named);
     let lines = facts(&described, "  ", cli.style);
     cli.lines(&lines)?;
     for warning in &tunnel.warnings {

@@ -10,13 +10,13 @@ use super::body::EdgeBody;
 use super::connection::{Conn, Patience};
 use super::front::Visitor;
 use super::respond::Failure;
-use super::{Attach, EdgeSettings, OpenStream, upgrade};
+use super::{Admit, Attach, EdgeSettings, OpenStream, own, upgrade};
 use crate::http::{Host, Scheme, head};
 
 /// Answers a request for the door; `None` for one that is not for it. On the base domain the door's
 /// path is the door's alone. On a name that is no tunnel's, and on an address, only what the door
 /// would open to is for it: everybody else hears what they always hear there.
-pub(super) fn knock<S: Attach + OpenStream>(
+pub(super) fn knock<S: Admit + Attach + OpenStream>(
     conn: &Conn<S>,
     settings: &EdgeSettings,
     visitor: &Visitor,
@@ -45,7 +45,7 @@ pub(super) fn knock<S: Attach + OpenStream>(
 
 /// Whether it is for the base domain, or else for nobody in particular; `None` for what is a tunnel's
 /// or not acceptable.
-fn is_home<S>(
+fn is_home<S: Admit>(
     conn: &Conn<S>,
     settings: &EdgeSettings,
     visitor: &Visitor,
@@ -60,7 +60,8 @@ fn is_home<S>(
     if other_sni && !visitor.is_brought {
         return None;
     }
-    if name.is_some_and(|name| name.label_under(&settings.domain).is_some()) {
+    let inside = &conn.edge.inside;
+    if name.is_some_and(|name| own::place(inside, settings, name).is_some()) {
         return None;
     }
     Some(name == Some(&settings.domain))

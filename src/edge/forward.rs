@@ -29,7 +29,7 @@ use crate::engine::{HttpAsk, Visit};
 use crate::http::HeadError;
 use crate::http::head::Head;
 use crate::http::response::{self, Body as Expected};
-use crate::names::{Kind, LinkId, TunnelId, VisitId};
+use crate::names::{Hostname, Kind, LinkId, TunnelId, VisitId};
 use crate::wire::{
     FrameDecoder, HttpHead, RecvChunks, ResponseHead, SendChunks, StreamHead, WireBody,
     read_response_head,
@@ -46,6 +46,8 @@ pub(super) struct Visiting {
     pub(super) id: VisitId,
     pub(super) visitor: Visitor,
     pub(super) label: String,
+    /// Cookies for this name, or for one above it, are not the tunnel's to set.
+    pub(super) wall: Hostname,
     pub(super) head: Head,
     /// What its share cookie says.
     pub(super) proofs: Vec<String>,
@@ -57,7 +59,7 @@ pub(super) struct Visiting {
 /// What stays the same when a visit is tried twice.
 struct Errand<'a, S> {
     conn: &'a Arc<Conn<S>>,
-    settings: &'a EdgeSettings,
+    wall: Hostname,
     head: StreamHead,
     /// Whose script asks.
     origin: Option<HeaderValue>,
@@ -93,7 +95,7 @@ pub(super) async fn run<S: Admit + OpenStream>(
     let has_body = head.protocol.is_none() && !body.is_end_stream();
     let mut errand = Errand {
         conn,
-        settings,
+        wall: visiting.wall,
         origin: head.fields.get(header::ORIGIN).cloned(),
         method: head.method.clone(),
         protocol: head.protocol.clone(),
@@ -171,7 +173,7 @@ pub(super) async fn once<S: Admit + OpenStream>(
     let head = visiting.head;
     let mut errand = Errand {
         conn,
-        settings,
+        wall: visiting.wall,
         origin: None,
         method: head.method.clone(),
         protocol: None,
@@ -321,7 +323,7 @@ impl<S: Admit + OpenStream> Errand<'_, S> {
 
     /// A response's fields as the policy wants them.
     fn dress_answer(&self, pass: &Pass, fields: &mut HeaderMap) {
-        let (policy, domain) = (&pass.route.policy, &self.settings.domain);
+        let (policy, domain) = (&pass.route.policy, &self.wall);
         dress::response(policy, domain, self.origin.as_ref(), fields);
     }
 

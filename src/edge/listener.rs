@@ -24,7 +24,7 @@ use super::hello::{self, Seen};
 use super::raw::{self, Arrival};
 use super::rewound::Rewound;
 use super::slots::Slot;
-use super::{Admit, Attach, Inner, OpenStream, tls};
+use super::{Admit, Attach, Inner, OpenStream, own, tls};
 use crate::http::Scheme;
 use crate::http::limits::HANDSHAKE_TIMEOUT;
 use crate::names::{Hostname, Kind};
@@ -316,6 +316,12 @@ async fn greet<S: Admit>(
 fn passed_label<S: Admit>(edge: &Inner<S>, sni: &str) -> Option<String> {
     let host = Hostname::parse(sni).ok()?;
     let settings = edge.settings.load();
-    let label = host.label_under(&settings.domain)?;
-    edge.inside.passes_tls(label).then(|| label.to_owned())
+    let place = own::place(&edge.inside, &settings, &host)?;
+    if edge.inside.passes_tls(&place.label) {
+        return Some(place.label);
+    }
+    if !place.is_ours {
+        edge.inside.greeted(&host);
+    }
+    None
 }

@@ -37,6 +37,7 @@ mod interstitial;
 mod ledger;
 mod listener;
 mod outflow;
+mod own;
 mod pace;
 mod pages;
 mod proof;
@@ -103,6 +104,15 @@ pub trait Admit: Clone + Send + Sync + 'static {
     fn passes_tls(&self, _label: &str) -> bool {
         false
     }
+
+    /// Whether a name that is not below our domain leads to a tunnel, and the registered name that it is at
+    /// or below. The tunnel's label is then the whole name.
+    fn own_domain(&self, _host: &Hostname) -> Option<Hostname> {
+        None
+    }
+
+    /// A visitor wants TLS of ours for such a name; told before the handshake.
+    fn greeted(&self, _host: &Hostname) {}
 
     /// Whether one more TLS handshake of an address is taken; counts it. The address is its own: TCP has
     /// proved it.

@@ -6,17 +6,19 @@
 use http::header::{self, HeaderValue};
 use http::{Response, StatusCode};
 
-use super::EdgeSettings;
 use super::body::EdgeBody;
 use super::respond::Failure;
+use super::{Admit, EdgeSettings, own};
 use crate::http::head::Head;
 use crate::wire::RecvChunks;
 
-pub(super) fn to_https<R: RecvChunks>(
+pub(super) fn to_https<S: Admit, R: RecvChunks>(
+    inside: &S,
     settings: &EdgeSettings,
     head: &Head,
 ) -> Result<Response<EdgeBody<R>>, Failure> {
-    let is_ours = head.host == settings.domain || head.host.label_under(&settings.domain).is_some();
+    let is_ours =
+        head.host == settings.domain || own::place(inside, settings, &head.host).is_some();
     if !is_ours {
         return Err(Failure::UnknownHost);
     }

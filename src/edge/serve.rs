@@ -22,7 +22,7 @@ use super::front::Visitor;
 use super::incoming::RequestBody;
 use super::respond::{Asker, Failure, respond};
 use super::{
-    Admit, Attach, EdgeSettings, OpenStream, cors, door, forward, home, interstitial, proof,
+    Admit, Attach, EdgeSettings, OpenStream, cors, door, forward, home, interstitial, own, proof,
     redirect, reserved,
 };
 use crate::http::head;
@@ -109,7 +109,7 @@ async fn visit<S: Admit + Attach + OpenStream>(
         if let Some(answer) = proof::answer(&conn.edge, &head) {
             return Ok(answer);
         }
-        return redirect::to_https(settings, &head);
+        return redirect::to_https(&conn.edge.inside, settings, &head);
     }
     // One certificate covers all tunnels, so browsers share connections between them (RFC 9113
     // section 9.1.1); a 421 makes them open another.
@@ -120,9 +120,12 @@ async fn visit<S: Admit + Attach + OpenStream>(
     if let Some(answer) = home::answer(settings, id, &head) {
         return Ok(answer);
     }
-    let Some(label) = head.host.label_under(&settings.domain) else {
+    // The operator speaks for names below the domain, and for nobody else's.
+    let is_below = head.host.label_under(&settings.domain).is_some();
+    let Some(place) = own::place(&conn.edge.inside, settings, &head.host) else {
         return Err(Failure::UnknownHost);
     };
+    let (label, wall) = (place.label, place.wall);
     // Each visit may fill buffers of a known size, so this bounds memory too.
     let place = Arc::clone(&conn.edge.visits_free)
         .try_acquire_owned()
@@ -130,7 +133,8 @@ async fn visit<S: Admit + Attach + OpenStream>(
     let mut visiting = forward::Visiting {
         id,
         visitor,
-        label: label.to_owned(),
+        label,
+        wall,
         head,
         proofs,
         log: log.clone(),
@@ -151,6 +155,7 @@ async fn visit<S: Admit + Attach + OpenStream>(
         return Ok(answer);
     }
     if is_new
+        && is_below
         && interstitial::is_for(&visiting.head)
         && conn
             .edge
@@ -163,6 +168,8 @@ async fn visit<S: Admit + Attach + OpenStream>(
         return Ok(answer);
     }
     let mut answer = forward::run(conn, settings, visiting, body, upgrade).await?;
-    home::unindexed(settings, &mut answer);
+    if is_below {
+        home::unindexed(settings, &mut answer);
+    }
     Ok(answer)
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::policy::Policy;
-use crate::names::{DeviceId, Hostname, Kind, Pin, Slug, Target, TunnelId};
+use crate::names::{DeviceId, Domain, Hostname, Kind, Pin, Slug, Target, TunnelId};
 use crate::times::WallTime;
 
 /// How the Host header reaches the origin (`--host`).
@@ -117,6 +117,8 @@ pub struct BookRow {
     pub yes_expose: bool,
     /// The header before each connection (tcp, tls).
     pub proxy_protocol: Option<ProxyVersion>,
+    /// The domains of one's own that shall lead to it.
+    pub domains: Vec<Domain>,
     /// What it lets through, as asked, then as the server has it.
     pub policy: Arc<Policy>,
     /// When it was asked for, then when the server opened it.

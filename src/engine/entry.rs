@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::Instant;
 
+use super::domains::Domains;
 use super::dormant::Sleepers;
 use super::gate::{Owned, Owner, Stay};
 use super::hold::Held;
@@ -65,6 +66,8 @@ pub struct Engine {
     pub(super) sources: Sources,
     /// Share links of open tunnels.
     pub(super) shares: BTreeMap<ShareId, ShareRow>,
+    /// Own domains of open tunnels.
+    pub(super) domains: Domains,
     pub(super) visits_total: u64,
     pub(super) draining: bool,
     /// Before this nobody is given up for gone: clients get time to find a restarted server.
@@ -112,6 +115,7 @@ impl Engine {
             owned: HashMap::new(),
             sources: Sources::default(),
             shares: BTreeMap::new(),
+            domains: Domains::default(),
             visits_total: 0,
             draining: false,
             settled_at: now.wall.plus(super::lifecycle::SETTLING),
@@ -148,6 +152,7 @@ impl Engine {
         for share in snapshot.shares {
             self.remember_share(share);
         }
+        self.load_domains(now, snapshot.domains);
     }
 
     /// Decides about a visit. Counts it as going on when it passes, as waiting when it is held.
@@ -204,6 +209,15 @@ impl Engine {
                 let asked = self.set(now, from, &ask);
                 self.answer(from, asked);
             }
+            Event::DomainsAsked {
+                from,
+                tunnel,
+                domains,
+            } => {
+                let asked = self.wish_domains(now, from, tunnel, domains);
+                self.answer(from, asked);
+            }
+            Event::LookedUp { domain, found } => self.looked_up(now, &domain, found),
             Event::ShareAsked { from, ask } => {
                 let asked = self.share(now, from, ask);
                 self.answer(from, asked);
@@ -291,6 +305,7 @@ impl Engine {
                 Timer::Idle(tunnel) => self.look_at_idleness(now, at, tunnel),
                 Timer::Silence(device) => self.look_at_silence(now, device),
                 Timer::Share(share) => self.share_is_over(now, share),
+                Timer::Domain(number) => self.look_at_domain(now, number),
                 Timer::Seen => self.write_seen(now),
                 Timer::Retry => self.retry_now(),
             }

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::codes::Code;
 use crate::names::{
-    DeviceId, InviteId, Kind, LinkId, Pin, ShareId, Slug, TunnelId, UserId, VisitId,
+    DeviceId, Domain, InviteId, Kind, LinkId, Pin, ShareId, Slug, TunnelId, UserId, VisitId,
 };
 use crate::times::WallTime;
 
@@ -121,6 +121,8 @@ pub struct BindAsk {
     pub public_port: Option<u16>,
     /// What it lets through.
     pub policy: Policy,
+    /// The own domains that shall lead to it; None = whatever does.
+    pub domains: Option<Vec<Domain>>,
 }
 
 /// What happened.
@@ -205,6 +207,23 @@ pub enum Event {
         from: Requester,
         /// What for.
         ask: SetAsk,
+    },
+    /// A client says which own domains shall lead to its tunnel: all of them. Those that are not among them
+    /// lead there no more.
+    DomainsAsked {
+        /// Who waits. A link may only change its own device's.
+        from: Requester,
+        /// The tunnel.
+        tunnel: TunnelId,
+        /// The domains.
+        domains: Vec<Domain>,
+    },
+    /// The answer to an [`Action::LookUp`].
+    LookedUp {
+        /// Which.
+        domain: Domain,
+        /// Those of the users asked about whose proof is there; or why nothing can be said.
+        found: Result<Vec<UserId>, String>,
     },
     /// A client or the operator makes a share link.
     ShareAsked {
@@ -388,6 +407,35 @@ pub enum AskError {
         /// The ceiling.
         max: Duration,
     },
+    /// The domain is the server's own, or below it.
+    #[error("{domain} is this server's own; its names are given as tunnel names")]
+    DomainOfOurs {
+        /// The domain.
+        domain: Domain,
+    },
+    /// Another tunnel of the same user has it.
+    #[error("{domain} is {slug}'s already")]
+    DomainInUse {
+        /// The domain.
+        domain: Domain,
+        /// The other tunnel.
+        slug: Slug,
+    },
+    /// Another user's proof stands, as far as is known; it is being looked at again.
+    #[error(
+        "{domain} is proven to be another user's; if it is yours, place your own record at {}, take theirs away, and ask again in a minute",
+        .domain.challenge()
+    )]
+    DomainTaken {
+        /// The domain.
+        domain: Domain,
+    },
+    /// Domains lead to what has a name in TLS or HTTP.
+    #[error("a {kind} tunnel has a port, and no domain; use http or tls")]
+    NoDomains {
+        /// The tunnel's.
+        kind: Kind,
+    },
     /// The server does not carry this kind.
     #[error("{kind} tunnels are not served here")]
     Kind {
@@ -540,6 +588,9 @@ impl AskError {
                 Code::NameTaken
             }
             Self::NameReserved { .. } => Code::NameReserved,
+            Self::DomainOfOurs { .. } => Code::BadDomain,
+            Self::DomainInUse { .. } | Self::DomainTaken { .. } => Code::DomainTaken,
+            Self::NoDomains { .. } => Code::Usage,
             Self::NotYours | Self::Ambiguous { .. } => Code::Conflict,
             Self::Ended { expired: true } => Code::TunnelExpired,
             Self::Ended { expired: false } => Code::TunnelClosed,
@@ -647,6 +698,19 @@ pub enum Action {
         tunnel: TunnelId,
         /// `TunnelExpired`, `TunnelClosed`, `Suspended`; `Done`: open again.
         code: Code,
+    },
+    /// Look whether the proofs of these users stand at a domain, and come back with [`Event::LookedUp`].
+    LookUp {
+        /// Which.
+        domain: Domain,
+        /// About whom.
+        users: Vec<UserId>,
+    },
+    /// The own domains of a tunnel stand otherwise than before: its client is to be told, and whoever keeps
+    /// certificates.
+    TellDomains {
+        /// Which tunnel.
+        tunnel: TunnelId,
     },
     /// Tell a client how the clocks of its open tunnel stand. It may be lost.
     Stand {

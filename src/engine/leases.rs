@@ -5,13 +5,14 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::domains::Claimant;
 use super::entry::{Asked, Engine, audit};
 use super::limits::Ceiling;
 use super::persist::Work;
 use super::setting::over;
 use super::state::{Device, Tunnel};
 use super::{Answer, AskError, BindAsk, Change, Requester, TunnelRow, TunnelState};
-use crate::names::{DeviceId, Slug, UserId};
+use crate::names::{DeviceId, Domain, Slug, UserId};
 use crate::times::Now;
 
 /// Labels of one tunnel, and bytes of a label's name or value.
@@ -34,17 +35,22 @@ impl Engine {
             return Err(AskError::Suspended);
         }
         if let Some(tunnel) = self.tunnels.get(&ask.tunnel) {
-            return take_back(tunnel, device, &ask)
-                .map(|()| Some(Answer::Bound(Box::new(self.view(tunnel)))));
+            take_back(tunnel, device, &ask)?;
+            if let Some(domains) = ask.domains {
+                return Ok(self.keep_to_domains(now, from, ask.tunnel, domains));
+            }
+            return Ok(Some(Answer::Bound(Box::new(self.view(tunnel)))));
         }
         if self.opening.contains_key(&ask.tunnel) {
             return self.join_opening(from, device, &ask).map(|()| None);
         }
         let wished = ask.public_port.is_some();
+        let domains = super::domains::each_once(ask.domains.clone().unwrap_or_default());
         let row = self.judge(now, device, ask, proposals)?;
+        self.may_claim(now, Claimant::of(&row), &domains, 0)?;
         match row.public_port {
             Some(port) => self.seek_port(from, row, port, wished),
-            None => self.open(now, from, row),
+            None => self.open_with(now, from, row, domains),
         }
         Ok(None)
     }
@@ -59,7 +65,9 @@ impl Engine {
         let ticket = self.opening.get(&ask.tunnel);
         let pending = ticket.and_then(|ticket| self.pending.get_mut(ticket));
         match pending.map(|pending| &mut pending.work) {
-            Some(Work::Open { row, waiting }) if row.device == device && row.kind == ask.kind => {
+            Some(Work::Open { row, waiting, .. })
+                if row.device == device && row.kind == ask.kind =>
+            {
                 super::persist::wait_in(waiting, from)
             }
             _ => Err(AskError::NotYours),
@@ -204,6 +212,10 @@ impl Engine {
 
     /// Reserves the name and asks for the commit.
     pub(super) fn open(&mut self, now: Now, from: Requester, row: TunnelRow) {
+        self.open_with(now, from, row, Vec::new());
+    }
+
+    fn open_with(&mut self, now: Now, from: Requester, row: TunnelRow, domains: Vec<Domain>) {
         // On disk a name has one owner, and so has a port: the end of the last one has to get there first.
         let mut due = Vec::new();
         let port = super::ports::port_of(&row);
@@ -229,20 +241,31 @@ impl Engine {
             row.slug.as_str(),
         );
         let id = row.id;
-        let changes = vec![Change::Tunnel(row.clone())];
+        let mut changes = vec![Change::Tunnel(row.clone())];
+        if !domains.is_empty() {
+            changes.push(super::domains::first_claims(now, id, &domains));
+        }
         let work = Work::Open {
             row,
             waiting: vec![from],
+            domains,
         };
         let ticket = self.persist(changes, vec![line], work);
         self.opening.insert(id, ticket);
     }
 
     /// The promise is on disk.
-    pub(super) fn opened(&mut self, now: Now, row: TunnelRow, waiting: Vec<Requester>) {
+    pub(super) fn opened(
+        &mut self,
+        now: Now,
+        row: TunnelRow,
+        waiting: Vec<Requester>,
+        domains: Vec<Domain>,
+    ) {
         self.end_opening(&row);
         let id = row.id;
         let outcome = self.install_tunnel(now, row).map(|()| {
+            self.claim_at_opening(now, id, domains);
             let tunnel = self.tunnels.get(&id).expect("it was installed above");
             Answer::Bound(Box::new(self.view(tunnel)))
         });

@@ -108,6 +108,7 @@ impl Engine {
         self.give_back_port(&row);
         self.stop_timers(id);
         self.forget_shares(id);
+        self.forget_domains(now, id);
         self.refuse_held(id, &refusal);
         self.act(Action::CutVisits { tunnel: id });
         if let Some(device) = self.devices.get_mut(&device) {

@@ -12,6 +12,7 @@
 //! | `links` | which link of a device is the live one, and whether it sleeps |
 //! | `dormant` | what links that sleep may cost |
 //! | `leases`, `ports` | who gets which name, and which public port |
+//! | [`domains`] | whose domain leads where, and when its proof is looked at |
 //! | `lifecycle`, `idle`, `ends` | when a tunnel ends, and what that means; what would end it next |
 //! | `enrol` | users, join tokens, devices |
 //! | `persist` | what waits for the disk, and what is tried again |
@@ -24,6 +25,7 @@
 mod asks;
 mod backoff;
 pub mod book;
+pub mod domains;
 mod dormant;
 mod ends;
 mod enrol;

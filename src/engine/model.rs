@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::DormantCaps;
+use super::domains::{DomainRow, DomainSettings, DomainView};
 use super::limits::LimitSettings;
 use super::policy::Policy;
 use super::policy::share::ShareRow;
@@ -142,6 +143,8 @@ pub struct Snapshot {
     pub tunnels: Vec<TunnelRow>,
     /// Share links that may still work, of open tunnels.
     pub shares: Vec<ShareRow>,
+    /// Own domains of open tunnels.
+    pub domains: Vec<DomainRow>,
 }
 
 /// One row put on disk as it is now (insert or replace by id).
@@ -159,6 +162,13 @@ pub enum Change {
     Forget(TunnelId),
     /// A share link.
     Share(ShareRow),
+    /// All own domains of a tunnel: those that are on disk and not among these go.
+    Domains {
+        /// The tunnel.
+        tunnel: TunnelId,
+        /// As they are now.
+        rows: Vec<DomainRow>,
+    },
     /// Only a tunnel's `last_seen_at`, `idle_spent` and `away_since`: no promise changes, no audit.
     Seen(TunnelRow),
 }
@@ -235,6 +245,8 @@ pub struct EngineSettings {
     pub tunnels_per_device: usize,
     /// Limits, ceilings and the like.
     pub limits: LimitSettings,
+    /// What own domains there may be, and how often their proofs are looked at.
+    pub domains: DomainSettings,
 }
 
 impl EngineSettings {
@@ -264,4 +276,6 @@ pub struct TunnelView {
     pub visits: usize,
     /// Visits waiting.
     pub held: usize,
+    /// Its own domains.
+    pub domains: Vec<DomainView>,
 }

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use super::domains::Granted;
 use super::entry::{Asked, Engine};
 use super::policy::share::ShareRow;
 use super::timers::Timer;
@@ -11,7 +12,7 @@ use super::{
     TunnelRow, UserRow,
 };
 use crate::codes::Code;
-use crate::names::{DeviceId, InviteId, ShareId, TunnelId, UserId};
+use crate::names::{DeviceId, Domain, InviteId, ShareId, TunnelId, UserId};
 use crate::times::Now;
 
 /// Grants under way at once, over all devices.
@@ -40,11 +41,14 @@ pub(super) struct Pending {
 /// What is done when a commit is back.
 #[derive(Debug)]
 pub(super) enum Work {
-    /// A tunnel opens.
+    /// A tunnel opens, with these own domains.
     Open {
         row: TunnelRow,
         waiting: Vec<Requester>,
+        domains: Vec<Domain>,
     },
+    /// Own domains are claimed, or begin to lead to a tunnel.
+    Domains(Granted),
     /// A device is enrolled; the use of its token is reserved.
     Enroll {
         row: DeviceRow,
@@ -79,6 +83,8 @@ pub(super) enum RowKey {
     Invite(InviteId),
     User(UserId),
     Share(ShareId),
+    /// The own domains of a tunnel.
+    Domains(TunnelId),
 }
 
 /// A restriction that is in force, and not on disk yet.
@@ -120,6 +126,7 @@ impl Engine {
         match event {
             Event::CloseAsked { tunnel, .. } => self.opening.get(tunnel),
             Event::SetAsked { ask, .. } => self.opening.get(&ask.tunnel),
+            Event::DomainsAsked { tunnel, .. } => self.opening.get(tunnel),
             Event::ShareAsked { ask, .. } => self.opening.get(&ask.tunnel),
             Event::EnrollAsked { pin, .. } => self.enrolling.get(pin),
             Event::InviteAsked { user, .. } => self.founding.get(user),
@@ -137,6 +144,7 @@ impl Engine {
             pending.parked.push(event);
         } else if let Event::CloseAsked { from, .. }
         | Event::SetAsked { from, .. }
+        | Event::DomainsAsked { from, .. }
         | Event::ShareAsked { from, .. }
         | Event::EnrollAsked { from, .. }
         | Event::InviteAsked { from, .. } = event
@@ -152,8 +160,17 @@ impl Engine {
         };
         let result = result.map_err(|code| AskError::Store { code });
         match (pending.work, result) {
-            (Work::Open { row, waiting }, Ok(())) => self.opened(now, row, waiting),
-            (Work::Open { row, waiting }, Err(e)) => self.not_opened(&row, waiting, &e),
+            (
+                Work::Open {
+                    row,
+                    waiting,
+                    domains,
+                },
+                Ok(()),
+            ) => self.opened(now, row, waiting, domains),
+            (Work::Open { row, waiting, .. }, Err(e)) => self.not_opened(&row, waiting, &e),
+            (Work::Domains(granted), Ok(())) => self.domains_granted(now, granted),
+            (Work::Domains(granted), Err(e)) => self.domains_not_granted(now, granted, &e),
             (Work::Enroll { row, from, .. }, Ok(())) => self.enrolled(now, row, from),
             (Work::Enroll { row, invite, from }, Err(e)) => {
                 self.not_enrolled(&row, invite, from, e);
@@ -257,6 +274,8 @@ impl Engine {
             RowKey::Invite(id) => self.invites.get(&id).map(|i| Change::Invite(i.row.clone())),
             RowKey::User(id) => self.users.get(&id).map(|u| Change::User(u.clone())),
             RowKey::Share(id) => self.shares.get(&id).map(|s| Change::Share(s.clone())),
+            // Those of a tunnel that is over go with its own row.
+            RowKey::Domains(id) => self.has_open(id).then(|| self.domains_change(id)),
         }
     }
 
@@ -302,7 +321,7 @@ impl Engine {
             RowKey::Tunnel(id) => self.tunnels.get_mut(&id).map(|t| &mut t.unsaved),
             RowKey::Device(id) => self.devices.get_mut(&id).map(|d| &mut d.unsaved),
             RowKey::Invite(id) => self.invites.get_mut(&id).map(|i| &mut i.unsaved),
-            RowKey::User(_) | RowKey::Share(_) => None,
+            RowKey::User(_) | RowKey::Share(_) | RowKey::Domains(_) => None,
         };
         if let Some(slot) = slot {
             *slot = unsaved;
@@ -315,7 +334,7 @@ impl Engine {
             RowKey::Tunnel(id) => self.tunnels.get(&id)?.unsaved,
             RowKey::Device(id) => self.devices.get(&id)?.unsaved,
             RowKey::Invite(id) => self.invites.get(&id)?.unsaved,
-            RowKey::User(_) | RowKey::Share(_) => {
+            RowKey::User(_) | RowKey::Share(_) | RowKey::Domains(_) => {
                 let mut all = self.restrictions.iter().rev();
                 all.find(|(_, r)| r.rows.contains(&row)).map(|(id, _)| *id)
             }
@@ -334,7 +353,7 @@ impl Engine {
             }
             RowKey::Device(id) if self.devices.get(&id).is_some_and(|d| !d.is_revoked()) => {}
             RowKey::Device(id) => self.dismiss(id),
-            RowKey::User(_) | RowKey::Share(_) => {}
+            RowKey::User(_) | RowKey::Share(_) | RowKey::Domains(_) => {}
             RowKey::Invite(id) => self.remember_invite_for_a_while(id),
         }
     }

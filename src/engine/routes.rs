@@ -56,7 +56,11 @@ impl Engine {
 
     /// The open tunnel of a name, of whatever kind.
     pub(super) fn open_of_name(&self, label: &str) -> Option<TunnelId> {
-        let id = *self.names.get(label)?;
+        // No slug has a dot, and no own domain is without one.
+        let id = match label.contains('.') {
+            true => self.domains.leads(label)?,
+            false => *self.names.get(label)?,
+        };
         self.tunnels.get(&id).filter(|t| t.is_open()).map(|_| id)
     }
 

@@ -31,6 +31,8 @@ pub(super) enum Timer {
     Port(TunnelId),
     /// A share link works no longer for those who are in. Wall.
     Share(ShareId),
+    /// The proof of an own domain, by its number, is to be looked at. Monotonic.
+    Domain(u64),
     /// What visits changed is to be written. Monotonic.
     Seen,
     /// What could not be written is to be tried again. Monotonic.

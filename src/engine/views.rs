@@ -152,6 +152,7 @@ impl Engine {
             link,
             visits: tunnel.visits,
             held: tunnel.held.len(),
+            domains: self.domain_views(row.id),
             row: row.clone(),
         }
     }

@@ -207,9 +207,9 @@ impl Backend {
 
     fn tunnel_json(&self, view: &TunnelView) -> TunnelJson {
         let now = self.parts.desk.now();
-        self.parts
-            .desk
-            .read(|engine| tunnel_json(engine, view, now))
+        let mut json = (self.parts.desk).read(|engine| tunnel_json(engine, view, now));
+        json.domains = self.parts.desk.own().json(view);
+        json
     }
 }
 
@@ -365,7 +365,11 @@ impl ServerBackend for Backend {
             engine
                 .tunnels()
                 .filter(wanted)
-                .map(|view| tunnel_json(engine, &view, now))
+                .map(|view| {
+                    let mut json = tunnel_json(engine, &view, now);
+                    json.domains = self.parts.desk.own().json(&view);
+                    json
+                })
                 .collect()
         }))
     }
@@ -546,6 +550,7 @@ pub(super) fn tunnel_json(engine: &Engine, view: &TunnelView, now: Now) -> Tunne
         device: Some(row.device),
         user: engine.user_name(row.user).map(str::to_owned),
         probe: None,
+        domains: Vec::new(),
         warnings: Vec::new(),
     }
 }

@@ -77,6 +77,14 @@ impl Certificates {
         }
     }
 
+    /// Who gets certificates for own domains; none where nobody does.
+    pub(super) fn authority(&self) -> Option<acme::Certificates> {
+        match self {
+            Self::Acme(acme) => Some(acme.clone()),
+            Self::Own(_) | Self::Kept(_) | Self::Files(_) => None,
+        }
+    }
+
     /// Where our own name server listens.
     pub(super) const fn dns_addr(&self) -> Option<SocketAddr> {
         match self {

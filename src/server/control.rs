@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::codes::Code;
 use crate::engine::{Answer, AskError, BindAsk, Standing, TunnelView};
-use crate::names::{Kind, Slug, TunnelId};
+use crate::names::{Domain, Kind, Slug, TunnelId};
 use crate::times::{Now, WallTime};
 use crate::wire::{self, Bind, Bound, Capabilities, Closed, Control, Enrolled, Fault, Update};
 
@@ -28,6 +28,9 @@ pub(super) fn bind_ask(bind: Bind, capabilities: Capabilities) -> Result<BindAsk
         return Err(refuse(error.code(), error.to_string()));
     }
     let policy = super::policy::read(request, bind.policy.as_deref())?;
+    let domains = (bind.domains)
+        .map(|domains| read_domains(request, &domains))
+        .transpose()?;
     Ok(BindAsk {
         tunnel: bind.tunnel,
         name,
@@ -42,7 +45,17 @@ pub(super) fn bind_ask(bind: Bind, capabilities: Capabilities) -> Result<BindAsk
         labels: bind.labels,
         public_port: bind.public_port,
         policy,
+        domains,
     })
+}
+
+/// What a client's SetDomains asks for, or the refusal that it gets at once.
+pub(super) fn read_domains(request: u64, domains: &[String]) -> Result<Vec<Domain>, Box<Control>> {
+    let read = |text: &String| {
+        Domain::parse(text)
+            .map_err(|e| Box::new(fault(Some(request), Code::BadDomain, e.to_string())))
+    };
+    domains.iter().map(read).collect()
 }
 
 /// The message that answers a client's request.

@@ -20,7 +20,9 @@ use crate::admin::types::EventJson;
 use crate::codes::Code;
 use crate::engine::limits::{Act, Source};
 use crate::engine::policy::share::{self, ShareRow};
-use crate::engine::{Action, Answer, AskError, Change, Engine, Event, Requester, Ticket};
+use crate::engine::{
+    Action, Answer, AskError, Change, Engine, Event, Requester, Ticket, TunnelState,
+};
 use crate::link::Link;
 use crate::names::{DeviceId, Generation, LinkId, ShareId, TunnelId, VisitId};
 use crate::store::ServerStore;
@@ -30,6 +32,7 @@ use crate::wire::{Control, Shared};
 use super::asks::Asks;
 use super::backend::tunnel_json;
 use super::control;
+use super::domains::Own;
 use super::passwords::Passwords;
 use super::ports::Ports;
 use figures::Figures;
@@ -51,6 +54,7 @@ struct Inner {
     /// Signs share links.
     share_key: [u8; 32],
     passwords: Passwords,
+    own: Own,
     next: AtomicU64,
     /// Deadlines may have moved.
     moved: Notify,
@@ -102,6 +106,7 @@ impl Desk {
         boot: u64,
         ports: Ports,
         share_key: [u8; 32],
+        own: Own,
     ) -> Self {
         let state = State {
             engine,
@@ -120,6 +125,7 @@ impl Desk {
             boot,
             share_key,
             passwords: Passwords::new(),
+            own,
             next: AtomicU64::new(1),
             moved: Notify::new(),
             state: Mutex::new(state),
@@ -339,6 +345,12 @@ impl Desk {
                     to: Requester::Link { link, request },
                     outcome,
                 } => {
+                    if let Ok(Answer::Bound(view)) = &outcome
+                        && !view.domains.is_empty()
+                    {
+                        // First, so that who waits for the answer finds it told.
+                        state.post(link, self.0.own.news(view));
+                    }
                     let message = match outcome {
                         Ok(Answer::Shared(row)) => self.shared(&state.engine, request, &row),
                         outcome => control::reply(request, outcome),
@@ -373,8 +385,43 @@ impl Desk {
                     state.post(link, control::update(tunnel, code))
                 }
                 Action::Stand { link, tunnel } => state.stand(now, link, tunnel),
+                Action::LookUp { domain, users } => {
+                    if !self.0.own.look_up(domain.clone(), users) {
+                        let found = Err("too many look-ups wait".to_owned());
+                        let event = Event::LookedUp { domain, found };
+                        state.engine.handle(now, event);
+                    }
+                }
+                Action::TellDomains { tunnel } => {
+                    self.0.own.moved();
+                    self.news(state, tunnel);
+                }
             }
         }
+    }
+
+    /// What own domains are known by.
+    pub(super) fn own(&self) -> &Own {
+        &self.0.own
+    }
+
+    /// Tells a client, and whoever watches, how the own domains of its tunnel stand.
+    pub(super) fn tell_domains(&self, tunnel: TunnelId) {
+        self.news(&mut self.lock(), tunnel);
+    }
+
+    fn news(&self, state: &mut State, tunnel: TunnelId) {
+        let Some(view) = state.engine.tunnel(&tunnel.to_string()) else {
+            return;
+        };
+        if view.row.state != TunnelState::Open {
+            return;
+        }
+        let device = state.engine.device(view.row.device);
+        if let Some(link) = device.and_then(|device| device.link) {
+            state.post(link, self.0.own.news(&view));
+        }
+        self.tell_tunnel(&state.engine, tunnel);
     }
 
     /// The message that carries a new share link.
@@ -417,7 +464,8 @@ impl Desk {
         let Some(view) = engine.tunnel(&id.to_string()) else {
             return false;
         };
-        let json = tunnel_json(engine, &view, self.now());
+        let mut json = tunnel_json(engine, &view, self.now());
+        json.domains = self.0.own.json(&view);
         self.0.events.tell(EventJson::Tunnel(Box::new(json)));
         true
     }

@@ -20,7 +20,7 @@ use crate::wire::{
 };
 
 use super::asks::Asks;
-use super::control::{bind_ask, fault};
+use super::control::{self, bind_ask, fault};
 use super::desk::figures::{Figures, LOOK, why};
 use super::desk::{Desk, Entry, Post};
 use super::pace::Pace;
@@ -367,6 +367,17 @@ impl Session {
                     Err(refusal) => self.say(&refusal).await?,
                 }
             }
+            Control::SetDomains(set) => {
+                let request = set.request;
+                match control::read_domains(request, &set.domains) {
+                    Ok(domains) => self.desk.handle(Event::DomainsAsked {
+                        from: from(request),
+                        tunnel: set.tunnel,
+                        domains,
+                    }),
+                    Err(refusal) => self.say(&refusal).await?,
+                }
+            }
             Control::Share(share) => {
                 let request = share.request;
                 match super::policy::share_ask(share) {
@@ -416,6 +427,7 @@ impl Session {
             | Control::Bound(_)
             | Control::Shared(_)
             | Control::ShareList(_)
+            | Control::DomainNews(_)
             | Control::Closed(_)
             | Control::Update(_)
             | Control::GoAway(_) => {

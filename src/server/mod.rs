@@ -9,6 +9,7 @@ mod certificates;
 mod control;
 mod desk;
 mod doctor;
+mod domains;
 mod http3;
 mod links;
 mod metrics;
@@ -39,6 +40,7 @@ use crate::admin::LogLevels;
 use crate::codes::Code;
 use crate::config::{AccessLines, ServerConfig};
 use crate::edge::{AccessMode, Edge, EdgeSettings, Front, Site};
+use crate::engine::domains::DomainSettings;
 use crate::engine::{DormantCaps, Engine, EngineSettings, Event};
 use crate::link::{Identity, Listener};
 use crate::store::{ServerStore, StateLock};
@@ -49,6 +51,7 @@ use crate::wire::{Control, GoAway};
 
 pub(crate) use certificates::{Certificates, certified_key};
 use desk::Desk;
+use domains::Own;
 pub(crate) use restore::restore;
 use visits::Inside;
 
@@ -99,7 +102,8 @@ impl Server {
         let boot = u64::try_from(now.wall.as_millis()).unwrap_or(0);
         let ports = ports::Ports::new(addr.ip());
         let share_key = identity.derive("share links");
-        let desk = Desk::new(engine, store.clone(), boot, ports.clone(), share_key);
+        let own = Own::new(&identity.derive("domain proofs"));
+        let desk = Desk::new(engine, store.clone(), boot, ports.clone(), share_key, own);
         desk.settle();
         let tasks = Tasks::new();
         tasks.spawn_critical("store", watch_store(store.clone(), tasks.stopped()));
@@ -143,6 +147,16 @@ impl Server {
         let socket =
             crate::admin::socket::bind(&config.admin.socket, 0o660, config.admin.group.as_deref())?;
         let dns_addr = certificates.dns_addr();
+        let authority = certificates.authority();
+        tasks.spawn_critical(
+            "domains",
+            domains::serve(
+                desk.clone(),
+                authority,
+                config.domains.clone(),
+                tasks.clone(),
+            ),
+        );
         let drains = Drains::new();
         let backend = Arc::new(backend::Backend::new(backend::Parts {
             desk: desk.clone(),
@@ -319,6 +333,11 @@ pub(crate) fn engine_settings(config: &ServerConfig, public_port: u16) -> Engine
         keep_alive: config.link.keep_alive,
         tunnels_per_device: t.per_device,
         limits: config.limits.clone(),
+        domains: DomainSettings {
+            per_user: config.domains.per_user,
+            recheck: config.domains.recheck,
+            lost_after: config.domains.lost_after,
+        },
     }
 }
 

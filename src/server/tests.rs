@@ -110,6 +110,7 @@ impl Device {
 fn bind(request: u64) -> Control {
     Control::Bind(Bind {
         policy: None,
+        domains: None,
         request,
         tunnel: TunnelId::random(),
         name: None,

@@ -16,7 +16,7 @@ use crate::engine::policy::share::{Purpose, ShareRow};
 use crate::engine::{Checked, Refusal, Route, Verification, Visit};
 use crate::link::path::{self, BadUpgrade};
 use crate::link::{LinkFlow, LinkRecv, LinkSend, Listener, OpenFailure};
-use crate::names::{LinkId, ShareId, VisitId};
+use crate::names::{Hostname, LinkId, ShareId, VisitId};
 use crate::secret::Secret;
 use crate::wire::{StreamHead, UdpHead};
 
@@ -75,6 +75,14 @@ impl Admit for Inside {
 
     fn passes_tls(&self, label: &str) -> bool {
         self.desk.read(|engine| engine.passes_tls(label))
+    }
+
+    fn own_domain(&self, host: &Hostname) -> Option<Hostname> {
+        self.desk.read(|engine| engine.own_domain(host))
+    }
+
+    fn greeted(&self, host: &Hostname) {
+        self.desk.own().greeted(host.clone());
     }
 
     fn may_shake_hands(&self, peer: SocketAddr) -> bool {

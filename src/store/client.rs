@@ -22,6 +22,7 @@ pub(super) const SCHEMA: Schema = Schema {
         include_str!("migrations/client/0003_yes_expose.sql"),
         include_str!("migrations/client/0004_proxy_protocol.sql"),
         include_str!("migrations/client/0005_policy.sql"),
+        include_str!("migrations/client/0006_domains.sql"),
     ],
 };
 

@@ -10,9 +10,9 @@ use super::StoreError;
 use super::open::Schema;
 use super::prune::{Old, Pruning};
 use super::readers::Readers;
-use super::tables::{audit, people, shares, tunnels};
+use super::tables::{audit, domains, people, shares, tunnels};
 use super::writer::{Batch, CommitDone, Writer};
-use crate::engine::{AuditRow, Change, Snapshot};
+use crate::engine::{AuditRow, Change, Snapshot, TunnelState};
 use crate::times::{Clock, WallTime};
 
 pub(super) const SCHEMA: Schema = Schema {
@@ -22,6 +22,7 @@ pub(super) const SCHEMA: Schema = Schema {
     migrations: &[
         include_str!("migrations/server/0001_first.sql"),
         include_str!("migrations/server/0002_policy.sql"),
+        include_str!("migrations/server/0003_domains.sql"),
     ],
 };
 
@@ -189,6 +190,7 @@ fn snapshot(conn: &Connection, now: WallTime) -> rusqlite::Result<Snapshot> {
         invites: people::invites(conn, now)?,
         tunnels: tunnels::load(conn, ended_since)?,
         shares: shares::load(conn, now)?,
+        domains: domains::load(conn)?,
     })
 }
 
@@ -216,8 +218,14 @@ impl Batch for ServerBatch {
                 Change::User(row) => people::put_user(conn, row)?,
                 Change::Device(row) => people::put_device(conn, row)?,
                 Change::Invite(row) => people::put_invite(conn, row)?,
-                Change::Tunnel(row) => tunnels::put(conn, row)?,
+                Change::Tunnel(row) => {
+                    tunnels::put(conn, row)?;
+                    if row.state != TunnelState::Open {
+                        domains::free(conn, row.id)?;
+                    }
+                }
                 Change::Share(row) => shares::put(conn, row)?,
+                Change::Domains { tunnel, rows } => domains::put(conn, *tunnel, rows)?,
                 Change::Seen(row) => tunnels::put_seen(conn, row)?,
                 Change::Forget(id) => tunnels::forget(conn, *id)?,
             }

@@ -5,6 +5,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use minicbor::bytes::ByteArray;
 use minicbor::{Decode, Decoder, Encode};
 
+use super::domains::{DomainNews, SetDomains};
 use super::{CONTROL_MAX, Standing, WireError, get_varint, put_varint};
 use crate::names::{DeviceId, Generation, Kind, Pin, TunnelId};
 
@@ -23,8 +24,10 @@ impl Capabilities {
     pub const UDP: Self = Self(2);
     /// Keeps to policies: `Bind.policy`, Set, Share.
     pub const POLICY: Self = Self(4);
+    /// Knows own domains: `Bind.domains`, SetDomains, DomainNews.
+    pub const DOMAINS: Self = Self(8);
     /// All that this build can do.
-    pub const OURS: Self = Self(Self::BYTES.0 | Self::UDP.0 | Self::POLICY.0);
+    pub const OURS: Self = Self(Self::BYTES.0 | Self::UDP.0 | Self::POLICY.0 | Self::DOMAINS.0);
 
     /// What both ends need for tunnels of a kind.
     pub const fn needed_for(kind: Kind) -> Self {
@@ -113,6 +116,12 @@ pub enum Control {
     /// Client: withdraw a share link; answered with a Closed.
     #[n(23)]
     Unshare(#[n(0)] Unshare),
+    /// Client: these own domains shall lead to a tunnel; answered with a Bound.
+    #[n(28)]
+    SetDomains(#[n(0)] SetDomains),
+    /// Server: how the own domains of a tunnel stand.
+    #[n(29)]
+    DomainNews(#[n(0)] DomainNews),
 }
 
 /// The client's first message.
@@ -260,6 +269,10 @@ pub struct Bind {
     /// [`Capabilities::POLICY`]: another one would open the tunnel to everybody.
     #[n(16)]
     pub policy: Option<String>,
+    /// The own domains that shall lead to it: all of them; absent = whatever does. Only to a server with
+    /// [`Capabilities::DOMAINS`].
+    #[n(28)]
+    pub domains: Option<Vec<String>>,
 }
 
 /// Changes a tunnel's policy, or parts of it.

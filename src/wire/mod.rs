@@ -11,6 +11,7 @@
 
 mod body;
 mod control;
+mod domains;
 mod fields;
 mod frame;
 mod head;
@@ -33,6 +34,7 @@ pub use control::{
     GoAway, Hello, LinkTerms, Ping, Set, Share, ShareList, ShareNote, Shared, Shares, TimeNote,
     Unshare, Update, VERSION, Welcome, encode_control,
 };
+pub use domains::{DomainNews, DomainNote, SetDomains};
 pub use frame::{Frame, FrameDecoder, data_header, encode_frame};
 pub use head::{
     BytesHead, HttpHead, ResponseHead, StreamHead, UdpHead, decode_stream_head, encode_stream_head,

@@ -224,7 +224,7 @@ impl Question {
         let (Some(kind), Some(class)) = (reader.u16(), reader.u16()) else {
             return bad;
         };
-        let end = reader.at();
+        let end = reader.position();
         let others = header.counts[1..].iter().map(|n| usize::from(*n)).sum();
         let takes = (0..others)
             .map_while(|_| reader.record())

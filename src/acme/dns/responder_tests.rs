@@ -51,7 +51,7 @@ fn read(answer: &[u8]) -> (u16, bool, Vec<u16>, Vec<u16>) {
     };
     let (answers, authorities) = (kinds(header.counts[1]), kinds(header.counts[2]));
     kinds(header.counts[3]);
-    assert_eq!(reader.at(), answer.len(), "nothing stands behind it");
+    assert_eq!(reader.position(), answer.len(), "nothing stands behind it");
     let flags = header.flags;
     (flags & 0xf, flags & TRUNCATED != 0, answers, authorities)
 }

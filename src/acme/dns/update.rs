@@ -222,7 +222,7 @@ mod tests {
         let record = reader.record().unwrap();
         assert_eq!((record.kind, record.data), (TYPE_TXT, &b"\x05value"[..]));
         assert_eq!(reader.record().unwrap().kind, crate::dns::TYPE_TSIG);
-        assert_eq!(reader.at(), asked.len());
+        assert_eq!(reader.position(), asked.len());
     }
 
     #[tokio::test]

@@ -517,7 +517,7 @@ fn unknown_keys_are_guessed() {
         ),
         (
             "[origins]\nallow = []",
-            "line 2: origins: is no key; here stand domain, listen, site, tls, acme, state, admin, tunnels, dormant, limits, link, log, metrics",
+            "line 2: origins: is no key; here stand domain, listen, site, tls, acme, state, admin, tunnels, dormant, limits, domains, link, log, metrics",
         ),
         (
             "listen = 443",

@@ -474,5 +474,8 @@ async fn b22_heads_that_never_end_filled_a_connections_window() {
         error_code: VarInt::from_u32(EXCESSIVE_LOAD),
         reason: Bytes::new(),
     };
-    assert_eq!(ended.await.unwrap(), quinn::ConnectionError::ApplicationClosed(load));
+    assert_eq!(
+        ended.await.unwrap(),
+        quinn::ConnectionError::ApplicationClosed(load)
+    );
 }

@@ -70,12 +70,15 @@ pub enum Ceiling {
     Bandwidth,
     /// How long a tunnel may live.
     Expiry,
+    /// Own domains of a user.
+    UserDomains,
 }
 
 impl std::fmt::Display for Ceiling {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::UserTunnels => "tunnels of a user",
+            Self::UserDomains => "domains of a user",
             Self::DeviceTunnels => "tunnels of a device",
             Self::UserLinks => "links of a user",
             Self::Streams => "visits at once",

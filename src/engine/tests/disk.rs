@@ -19,6 +19,7 @@ struct Rows {
     invites: BTreeMap<InviteId, InviteRow>,
     tunnels: BTreeMap<TunnelId, TunnelRow>,
     shares: BTreeMap<crate::names::ShareId, policy::share::ShareRow>,
+    domains: Vec<domains::DomainRow>,
 }
 
 impl Disk {
@@ -55,11 +56,16 @@ impl Disk {
                 .collect(),
             tunnels: rows.tunnels.into_values().collect(),
             shares: rows.shares.into_values().collect(),
+            domains: rows.domains,
         }
     }
 
     pub(super) fn tunnel(&self, id: TunnelId) -> Option<&TunnelRow> {
         self.rows.tunnels.get(&id)
+    }
+
+    pub(super) fn domains(&self) -> &[domains::DomainRow] {
+        &self.rows.domains
     }
 
     pub(super) fn device(&self, id: DeviceId) -> Option<&DeviceRow> {
@@ -116,6 +122,8 @@ fn assert_audited(change: &Change, audit: &[AuditRow]) {
         Change::Share(row) => tells_of(row.id.to_string()),
         // What is over is told; that it is forgotten is not.
         Change::Seen(_) | Change::Forget(_) => true,
+        // A look that finds nothing takes nothing away yet, and is no news.
+        Change::Domains { .. } => true,
     };
     assert!(told, "{change:?} is not in the audit");
 }
@@ -126,7 +134,16 @@ impl Rows {
             Change::User(row) => drop(self.users.insert(row.id, row)),
             Change::Device(row) => drop(self.devices.insert(row.id, row)),
             Change::Invite(row) => drop(self.invites.insert(row.id, row)),
-            Change::Tunnel(row) => drop(self.tunnels.insert(row.id, row)),
+            Change::Tunnel(row) => {
+                if row.state != TunnelState::Open {
+                    self.domains.retain(|of| of.tunnel != row.id);
+                }
+                self.tunnels.insert(row.id, row);
+            }
+            Change::Domains { tunnel, rows } => {
+                self.domains.retain(|of| of.tunnel != tunnel);
+                self.domains.extend(rows);
+            }
             Change::Forget(id) => {
                 let row = self
                     .tunnels
@@ -152,7 +169,13 @@ impl Rows {
         let open = self.tunnels.values();
         let open = open.filter(|row| row.state == TunnelState::Open);
         let enrolled = self.devices.values().filter(|d| d.revoked_at.is_none());
+        let proven = self.domains.iter().filter(|row| row.proven_at.is_some());
         unique(open.map(|row| &row.slug))
+            && unique(proven.map(|row| &row.domain))
+            && self
+                .domains
+                .iter()
+                .all(|row| self.tunnels.contains_key(&row.tunnel))
             && unique(enrolled.map(|row| row.pin))
             && unique(self.users.values().map(|row| &row.name))
             && self

@@ -9,6 +9,7 @@ mod holding;
 mod leasing;
 mod linking;
 mod living;
+mod owning;
 mod policing;
 mod ports;
 mod probing;
@@ -26,7 +27,8 @@ use disk::Disk;
 use super::*;
 use crate::codes::Code;
 use crate::names::{
-    DeviceId, Generation, Hostname, InviteId, Kind, LinkId, Pin, Slug, TunnelId, UserId, VisitId,
+    DeviceId, Domain, Generation, Hostname, InviteId, Kind, LinkId, Pin, Slug, TunnelId, UserId,
+    VisitId,
 };
 use crate::times::{Clock, Now, WallTime};
 
@@ -78,6 +80,12 @@ struct World {
     /// Public sockets that are open, and ports that other programs have.
     sockets: HashMap<TunnelId, (Kind, u16)>,
     strangers: HashSet<(Kind, u16)>,
+    /// Whose records stand at each domain's place; None: its name server does not answer.
+    records: HashMap<String, Option<HashSet<UserId>>>,
+    /// Domains that were looked up.
+    looks: Vec<Domain>,
+    /// Tunnels whose clients were told how their domains stand.
+    told_domains: Vec<TunnelId>,
     /// The latest wall time the engine saw since each tunnel is in force.
     latest_wall: HashMap<TunnelId, WallTime>,
 }
@@ -113,6 +121,7 @@ fn settings() -> EngineSettings {
         keep_alive: secs(5),
         tunnels_per_device: 5,
         limits: unlimited(),
+        domains: domains::DomainSettings::default(),
     }
 }
 
@@ -183,6 +192,9 @@ impl World {
             up: HashSet::new(),
             sockets: HashMap::new(),
             strangers: HashSet::new(),
+            records: HashMap::new(),
+            looks: Vec::new(),
+            told_domains: Vec::new(),
             latest_wall: HashMap::new(),
         }
     }
@@ -275,6 +287,8 @@ impl World {
             Action::Unlisten { tunnel } => {
                 self.sockets.remove(&tunnel);
             }
+            Action::LookUp { domain, users } => self.look_up(domain, &users),
+            Action::TellDomains { tunnel } => self.told_domains.push(tunnel),
             Action::CutSome { visits } => self.cut_alone.extend(visits),
             Action::CutVisits { tunnel } => {
                 self.latest_wall.remove(&tunnel);
@@ -289,6 +303,21 @@ impl World {
                 self.stood.push(tunnel);
             }
         }
+    }
+
+    fn look_up(&mut self, domain: Domain, users: &[UserId]) {
+        self.looks.push(domain.clone());
+        let found = match self.records.get(&domain.challenge()) {
+            None => Ok(Vec::new()),
+            Some(None) => Err("no answer".to_owned()),
+            Some(Some(of)) => Ok(users
+                .iter()
+                .copied()
+                .filter(|user| of.contains(user))
+                .collect()),
+        };
+        self.engine
+            .handle(self.now, Event::LookedUp { domain, found });
     }
 
     /// The system opens a socket, unless somebody has the port.
@@ -465,6 +494,7 @@ impl World {
             labels: Vec::new(),
             public_port: None,
             policy: policy::Policy::default(),
+            domains: None,
         }
     }
 
@@ -644,6 +674,18 @@ impl World {
                 assert_eq!(view.held, 0, "held with a live link");
             }
         }
+        for (domain, _) in self.engine.domains_served() {
+            let tunnel = self.engine.domain_tunnel(domain);
+            let proven =
+                |row: &&domains::DomainRow| row.domain == *domain && row.proven_at.is_some();
+            let on_disk = self
+                .disk
+                .domains()
+                .iter()
+                .find(proven)
+                .map(|row| row.tunnel);
+            assert_eq!(tunnel, on_disk, "{domain} leads elsewhere on disk");
+        }
         let counts = self.engine.counts();
         assert_eq!(counts.visits, self.going_on.len());
         let waiting: usize = self.engine.tunnels().map(|view| view.held).sum();
@@ -749,6 +791,7 @@ impl Engine {
                 "invites",
                 self.invites.is_empty() && self.secrets.is_empty(),
             ),
+            ("domains", self.domains.is_empty()),
             ("pending", self.pending.is_empty()),
             ("opening", self.opening.is_empty()),
             ("enrolling", self.enrolling.is_empty()),

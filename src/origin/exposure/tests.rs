@@ -370,7 +370,10 @@ async fn a_look_never_takes_more_than_two_seconds() {
             let began = Instant::now();
             let seen = sight(&target).await.unwrap();
             // What goes on for ever is judged by its beginning.
-            assert!(seen == ["unclear"] || seen.is_empty() && !is_silent, "{target}");
+            assert!(
+                seen == ["unclear"] || seen.is_empty() && !is_silent,
+                "{target}"
+            );
             let took = began.elapsed();
             assert!(
                 took < WITHIN + Duration::from_millis(100),

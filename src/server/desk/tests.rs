@@ -61,6 +61,7 @@ fn world() -> World {
             suspended_at: None,
         }],
         shares: Vec::new(),
+        domains: Vec::new(),
     };
     let file = dir.path().join("server.toml");
     std::fs::write(&file, "domain = \"t.wormkey.test\"\n").unwrap();
@@ -73,6 +74,7 @@ fn world() -> World {
             1,
             Ports::new("127.0.0.1".parse().unwrap()),
             [9; 32],
+            Own::new(&[8; 32]),
         ),
         device,
         tunnel,

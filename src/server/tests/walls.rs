@@ -9,8 +9,8 @@ use super::*;
 use crate::engine::AskError;
 use crate::names::DeviceId;
 use crate::wire::{
-    Bound, Closed, Enrolled, Fault, GoAway, LinkTerms, ShareList, Shared, Shares, Unshare, Update,
-    Welcome,
+    Bound, Closed, DomainNews, Enrolled, Fault, GoAway, LinkTerms, SetDomains, ShareList, Shared,
+    Shares, Unshare, Update, Welcome,
 };
 
 /// What somebody else gets.
@@ -34,6 +34,7 @@ fn wall(message: &Control) -> Wall {
         Control::Bind(_) => Wall::Refused(AskError::NotYours.code()),
         Control::Close(_)
         | Control::Set(_)
+        | Control::SetDomains(_)
         | Control::Share(_)
         | Control::Shares(_)
         | Control::Unshare(_) => Wall::Refused(Code::NotFound),
@@ -49,7 +50,8 @@ fn wall(message: &Control) -> Wall {
         | Control::Update(_)
         | Control::GoAway(_)
         | Control::Shared(_)
-        | Control::ShareList(_) => Wall::Ends,
+        | Control::ShareList(_)
+        | Control::DomainNews(_) => Wall::Ends,
     }
 }
 
@@ -164,6 +166,16 @@ fn samples(tunnel: TunnelId, share: &str) -> Vec<Control> {
             share: share.to_owned(),
             url: String::new(),
             expires_at: 0,
+        }),
+        Control::SetDomains(SetDomains {
+            request: 1,
+            tunnel,
+            domains: Vec::new(),
+        }),
+        Control::DomainNews(DomainNews {
+            tunnel,
+            proof: String::new(),
+            domains: Vec::new(),
         }),
         Control::ShareList(ShareList {
             request: 1,

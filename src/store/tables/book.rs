@@ -6,7 +6,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OptionalExtension as _, Result, Row, params};
 
 use crate::engine::book::{BookRow, BookState, Enrolment, HostMode, ProxyVersion};
-use crate::names::{Hostname, Pin, TunnelId};
+use crate::names::{Domain, Hostname, Pin, TunnelId};
 use crate::store::columns::{
     bad, list, list_text, millis, pairs_text, parsed, parsed_opt, span_opt, text, time, time_opt,
 };
@@ -66,9 +66,9 @@ pub(in crate::store) fn put_tunnel(conn: &Connection, row: &BookRow) -> Result<(
     conn.prepare_cached(
         "INSERT INTO tunnels (id, name, slug, url, target, host_mode, host_value, state, expires_at,
              idle_ms, idle_never, hold_ms, declared, labels, public_port, created_at, ended_at,
-             yes_expose, proxy_protocol, policy)
+             yes_expose, proxy_protocol, policy, domains)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17,
-             $18, $19, $20)
+             $18, $19, $20, $21)
          ON CONFLICT (id) DO UPDATE SET name = excluded.name, slug = excluded.slug,
              url = excluded.url, target = excluded.target, host_mode = excluded.host_mode,
              host_value = excluded.host_value, state = excluded.state,
@@ -77,7 +77,8 @@ pub(in crate::store) fn put_tunnel(conn: &Connection, row: &BookRow) -> Result<(
              declared = excluded.declared, labels = excluded.labels,
              public_port = excluded.public_port, created_at = excluded.created_at,
              ended_at = excluded.ended_at, yes_expose = excluded.yes_expose,
-             proxy_protocol = excluded.proxy_protocol, policy = excluded.policy",
+             proxy_protocol = excluded.proxy_protocol, policy = excluded.policy,
+             domains = excluded.domains",
     )?
     .execute(params![
         text(row.id),
@@ -100,6 +101,7 @@ pub(in crate::store) fn put_tunnel(conn: &Connection, row: &BookRow) -> Result<(
         i64::from(row.yes_expose),
         row.proxy_protocol.map(ProxyVersion::as_str),
         row.policy.to_text(),
+        list_text(&row.domains.iter().map(text).collect::<Vec<_>>()),
     ])?;
     Ok(())
 }
@@ -136,10 +138,17 @@ fn read(row: &Row<'_>) -> Result<BookRow> {
         public_port: row.get("public_port")?,
         proxy_protocol: proxy_protocol(row)?,
         policy: Arc::new(parsed(row, "policy")?),
+        domains: domains(row)?,
         created_at: time(row, "created_at")?,
         ended_at: time_opt(row, "ended_at")?,
         yes_expose: row.get("yes_expose")?,
     })
+}
+
+fn domains(row: &Row<'_>) -> Result<Vec<Domain>> {
+    let texts: Vec<String> = list(row, "domains")?;
+    let read = |text: String| text.parse().map_err(|_| bad(row, "domains", &text));
+    texts.into_iter().map(read).collect()
 }
 
 fn proxy_protocol(row: &Row<'_>) -> Result<Option<ProxyVersion>> {

@@ -2,6 +2,7 @@
 
 pub(super) mod audit;
 pub(super) mod book;
+pub(super) mod domains;
 pub(super) mod networks;
 pub(super) mod old;
 pub(super) mod people;

@@ -55,7 +55,7 @@ async fn a_database_of_a_newer_release_is_refused() {
             err,
             StoreError::Newer {
                 found: 99,
-                known: 2,
+                known: 3,
                 ..
             }
         ),
@@ -64,7 +64,7 @@ async fn a_database_of_a_newer_release_is_refused() {
     assert_eq!(
         err.to_string(),
         format!(
-            "{} has schema 99, this release knows 2; start the newer release, or restore a backup made with this one",
+            "{} has schema 99, this release knows 3; start the newer release, or restore a backup made with this one",
             path.display()
         )
     );

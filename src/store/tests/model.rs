@@ -53,7 +53,7 @@ impl Model {
                 true
             }
             // Their own test tells of them.
-            Change::Share(_) => true,
+            Change::Share(_) | Change::Domains { .. } => true,
             Change::Seen(row) => {
                 if let Some(kept) = self.tunnels.get_mut(&row.id) {
                     kept.last_seen_at = row.last_seen_at;
@@ -107,6 +107,7 @@ impl Model {
                 .collect(),
             tunnels: self.tunnels.values().filter(kept).cloned().collect(),
             shares: Vec::new(),
+            domains: Vec::new(),
         }
     }
 }

@@ -4,6 +4,7 @@ use super::*;
 use crate::engine::book::{
     BookChange, BookRow, BookSnapshot, BookState, Enrolment, HostMode, ProxyVersion,
 };
+use crate::engine::domains::DomainRow;
 use crate::engine::policy::Policy;
 use crate::engine::policy::share::ShareRow;
 use crate::names::Hostname;
@@ -48,6 +49,30 @@ async fn every_row_of_the_server_comes_back_as_it_was() {
         ..tunnel(1, "full", &again)
     };
     let shares = vec![share(1, &full), share(2, &full)];
+    let domain = |text: &str| DomainRow {
+        domain: text.parse().unwrap(),
+        tunnel: full.id,
+        claimed_at: NOW,
+        proven_at: None,
+        lost_at: None,
+        missing_since: None,
+    };
+    let domains = vec![
+        DomainRow {
+            lost_at: Some(NOW),
+            ..domain("*.lost.example.org")
+        },
+        domain("pending.example.org"),
+        DomainRow {
+            proven_at: Some(NOW),
+            missing_since: Some(NOW),
+            ..domain("proven.example.org")
+        },
+    ];
+    let all_domains = Change::Domains {
+        tunnel: full.id,
+        rows: domains.clone(),
+    };
     let closed = TunnelRow {
         state: TunnelState::Closed,
         ended_at: Some(days_ago(59)),
@@ -71,12 +96,14 @@ async fn every_row_of_the_server_comes_back_as_it_was() {
         invites: vec![invite(1, 1), spent],
         tunnels: vec![full, closed, expired],
         shares,
+        domains,
     };
     let changes = (wanted.users.iter().cloned().map(Change::User))
         .chain(wanted.devices.iter().cloned().map(Change::Device))
         .chain(wanted.invites.iter().cloned().map(Change::Invite))
         .chain(wanted.tunnels.iter().cloned().map(Change::Tunnel))
         .chain(wanted.shares.iter().cloned().map(Change::Share))
+        .chain([all_domains])
         .collect::<Vec<_>>();
     let lines = vec![
         AuditRow {
@@ -310,6 +337,7 @@ fn book_row(n: u8, state: BookState) -> BookRow {
         public_port: None,
         proxy_protocol: None,
         policy: Arc::default(),
+        domains: vec!["*.app.example.org".parse().unwrap()],
         created_at: NOW,
         yes_expose: n % 2 == 1,
         ended_at: None,

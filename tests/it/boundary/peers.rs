@@ -80,6 +80,7 @@ fn bind(request: u64) -> Control {
         public_port: None,
         expires_in_ms: None,
         policy: None,
+        domains: None,
     })
 }
 

@@ -1,0 +1,192 @@
+//! Certificates of own domains: asked for when a domain leads somewhere, within bounds, and given up when it
+//! does not any more. Not the authority's business: that is `acme`'s.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::time::Instant;
+
+use crate::acme::{self, Asked};
+use crate::config::DomainsConfig;
+use crate::engine::limits::{Bucket, Rate};
+use crate::names::{Domain, Hostname, UserId};
+
+/// Names under wildcards that visitors asked for; more are served what there is.
+const GREETED_MAX: usize = 1000;
+/// Users whose orders are counted at once.
+const COUNTED_MAX: usize = 10_000;
+
+/// What is asked for.
+pub(super) struct Orders {
+    certificates: Option<acme::Certificates>,
+    rate: Rate,
+    rate_per_user: Rate,
+    all: Bucket,
+    of_user: HashMap<UserId, Bucket>,
+    /// Names under wildcards that visitors asked for.
+    greeted: BTreeMap<Hostname, UserId>,
+    /// Those that the authority's keeper has in care.
+    asked: HashSet<Hostname>,
+    waiting: bool,
+}
+
+impl Orders {
+    pub(super) fn new(certificates: Option<acme::Certificates>, settings: &DomainsConfig) -> Self {
+        Self {
+            certificates,
+            rate: settings.orders,
+            rate_per_user: settings.orders_per_user,
+            all: Bucket::default(),
+            of_user: HashMap::new(),
+            greeted: BTreeMap::new(),
+            asked: HashSet::new(),
+            waiting: false,
+        }
+    }
+
+    pub(super) fn greeted(&self) -> impl Iterator<Item = &Hostname> {
+        self.greeted.keys()
+    }
+
+    pub(super) const fn are_waiting(&self) -> bool {
+        self.waiting
+    }
+
+    /// A visitor wants a name of a user's wildcard; whether that is new.
+    pub(super) fn want(&mut self, host: Hostname, user: UserId) -> bool {
+        if self.certificates.is_none() || self.greeted.len() >= GREETED_MAX {
+            return false;
+        }
+        self.greeted.insert(host, user).is_none()
+    }
+
+    /// Asks for what is missing and gives up what leads nowhere. How each domain's certificate does.
+    pub(super) fn keep(
+        &mut self,
+        served: &HashMap<Domain, UserId>,
+        greeted: &HashSet<Hostname>,
+        now: Instant,
+    ) -> HashMap<Domain, String> {
+        self.greeted.retain(|host, _| greeted.contains(host));
+        self.waiting = false;
+        let Some(certificates) = self.certificates.clone() else {
+            let says = "the server gets none by itself: visitors see its own, and browsers warn";
+            return served
+                .keys()
+                .map(|d| (d.clone(), says.to_owned()))
+                .collect();
+        };
+        let is_wanted = |host: &Hostname| {
+            greeted.contains(host) || served.contains_key(&Domain::of_host(host.clone()))
+        };
+        let gone: Vec<_> = self
+            .asked
+            .iter()
+            .filter(|host| !is_wanted(host))
+            .cloned()
+            .collect();
+        for host in gone {
+            certificates.forget(&host);
+            self.asked.remove(&host);
+        }
+        let mut told = HashMap::new();
+        for (domain, user) in served {
+            let says = match domain.is_wildcard() {
+                true => "one for each name, when its first visitor comes".to_owned(),
+                false => self.look(&certificates, domain.base(), *user, now),
+            };
+            told.insert(domain.clone(), says);
+        }
+        let under_wildcards: Vec<_> = self.greeted.iter().map(|(h, u)| (h.clone(), *u)).collect();
+        for (host, user) in under_wildcards {
+            self.look(&certificates, &host, user, now);
+        }
+        told
+    }
+
+    /// One name: what there is, asked for if there is room for it.
+    fn look(
+        &mut self,
+        certificates: &acme::Certificates,
+        host: &Hostname,
+        user: UserId,
+        now: Instant,
+    ) -> String {
+        if !self.asked.contains(host) {
+            // One that is on disk costs the authority nothing.
+            if !certificates.is_kept(host) && !self.may_order(user, now) {
+                return "too many were asked for; its turn comes within the hour".to_owned();
+            }
+            self.asked.insert(host.clone());
+        }
+        match certificates.ask(host) {
+            Asked::Ready => "from an authority, renewed by itself".to_owned(),
+            Asked::Waiting {
+                last_error: None, ..
+            } => {
+                self.waiting = true;
+                "asked for".to_owned()
+            }
+            Asked::Waiting {
+                last_error: Some(error),
+                next_try,
+            } => {
+                self.waiting = true;
+                format!("none yet, tried again at {next_try}: {error}")
+            }
+            Asked::Full => "none: the server keeps as many as it can".to_owned(),
+        }
+    }
+
+    fn may_order(&mut self, user: UserId, now: Instant) -> bool {
+        if self.of_user.len() >= COUNTED_MAX {
+            self.of_user.retain(|_, bucket| !bucket.is_full(now));
+        }
+        let of_user = self.of_user.entry(user).or_default();
+        if self.all.peek(now, self.rate).is_err() {
+            return false;
+        }
+        let may = of_user.take(now, self.rate_per_user).is_ok();
+        if may {
+            self.all.count(now, self.rate);
+        }
+        may
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::engine::limits::Per;
+    use crate::times::Clock;
+
+    #[test]
+    fn orders_are_bounded_for_each_user_and_for_all() {
+        let settings = DomainsConfig {
+            orders: Rate::new(3, Per::Hour).burst(3),
+            orders_per_user: Rate::new(2, Per::Hour).burst(2),
+            ..DomainsConfig::default()
+        };
+        let mut orders = Orders::new(None, &settings);
+        let now = Clock.now().monotonic;
+        let (alice, bob) = (UserId::random(), UserId::random());
+        let mut may = |user, at| orders.may_order(user, at);
+        assert!(may(alice, now) && may(alice, now));
+        assert!(!may(alice, now), "her own bound");
+        assert!(may(bob, now));
+        assert!(!may(bob, now), "everybody's bound");
+        assert!(may(bob, now + Duration::from_secs(3600)));
+    }
+
+    #[test]
+    fn without_an_authority_the_domains_say_so() {
+        let settings = DomainsConfig::default();
+        let mut orders = Orders::new(None, &settings);
+        let domain: Domain = "app.example.org".parse().unwrap();
+        let served = HashMap::from([(domain.clone(), UserId::random())]);
+        let told = orders.keep(&served, &HashSet::new(), Clock.now().monotonic);
+        assert!(told[&domain].contains("browsers warn"));
+        let host = Hostname::parse("x.app.example.org").unwrap();
+        assert!(!orders.want(host, UserId::random()));
+    }
+}
