@@ -52,7 +52,7 @@ codes! {
     NoSuchTunnel = 8, "no_such_tunnel", 404, 5, "No tunnel answers this name.", "Check the spelling of the address, or ask whoever gave it to you.";
     TunnelExpired = 9, "tunnel_expired", 410, 5, "Wormhole closed or expired.", "Ask its owner to open a new one.";
     TunnelClosed = 10, "tunnel_closed", 410, 5, "Wormhole closed or expired.", "Ask its owner to open a new one.";
-    TooLarge = 11, "too_large", 413, 2, "The request is larger than allowed.", "Send less: at most 100 fields and 32 KiB of head, 8 KiB of address, 1 MiB to the admin API.";
+    TooLarge = 11, "too_large", 413, 2, "The request is larger than allowed.", "Send less: at most 100 fields and 32 KiB of head, 8 KiB of address, 1 MiB to the admin API, 1 MiB of body where signatures are checked.";
     Misdirected = 12, "misdirected", 421, 2, "The name asked for is not the one this connection is for.", "Open a new connection for the other name.";
     RateLimited = 13, "rate_limited", 429, 4, "Too many requests.", "Wait for the time that Retry-After gives.";
     TunnelOffline = 14, "tunnel_offline", 502, 7, "The tunnel is there, but the machine behind it is away.", "Wait; it comes back by itself when that machine is online.";
@@ -62,6 +62,7 @@ codes! {
     Draining = 18, "draining", 503, 7, "The server is about to restart.", "Try again in a moment.";
     Overloaded = 19, "overloaded", 503, 7, "The server has too much to do.", "Try again later.";
     ShareOver = 21, "share_over", 410, 5, "This share link has expired or is used up.", "Ask whoever gave it to you for a new one.";
+    BadSignature = 22, "bad_signature", 401, 4, "This tunnel takes signed requests only.", "Sign the very bytes that are sent, with the secret that the tunnel's owner has, and send each request once, within five minutes.";
     Internal = 20, "internal", 500, 1, "Something went wrong inside wormkey.", "Try again; the log of the daemon has the detail.";
 
     // What people at the admin API and devices on a link can get besides.

@@ -17,7 +17,6 @@ use tracing::{info, warn};
 use crate::admin::ApiError;
 use crate::codes::Code;
 use crate::engine::book::BookRow;
-use crate::engine::policy::Part;
 use crate::origin::{Exposure, OriginTunnel, Origins, Sight};
 use crate::times::Clock;
 use crate::wire::StreamCode;
@@ -31,8 +30,7 @@ const STANDS_LONGEST: Duration = Duration::from_secs(300);
 /// Whether a tunnel has to be looked at: nothing else stands between strangers and its origin, and
 /// nobody has said that this is meant.
 pub(super) fn needs_guard(row: &BookRow) -> bool {
-    let locked = row.policy.asks_who() && !row.policy.is_shadow(Part::Auth);
-    !row.yes_expose && !locked
+    !row.yes_expose && !row.policy.keeps_strangers_out()
 }
 
 /// The refusal of an `open`.

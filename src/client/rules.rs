@@ -104,8 +104,8 @@ fn policy_of(rules: &DeclaredRules, there: Option<&Policy>) -> Result<Policy, Ru
         };
         words.auth.push((user.clone(), hash));
     }
-    if let Some((kind, path)) = &rules.webhook {
-        words.webhook = Some((*kind, first_line(path)?));
+    for (kind, path) in &rules.webhooks {
+        words.webhook.push((*kind, first_line(path)?));
     }
     if let Some(path) = &rules.policy {
         let most = u64::try_from(POLICY_MAX).unwrap_or(u64::MAX);

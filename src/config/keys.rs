@@ -666,8 +666,9 @@ const CLIENT: &[Key] = &[
     ),
     bare(
         "tunnel.verify_webhook",
-        "Only requests signed with the secret in a file pass: \"github:@/etc/wormkey/hook\", or stripe, slack, \
-         standard-webhooks. Kept for servers that check signatures; this release refuses to open such a tunnel.",
+        "Only requests pass that are signed with the secret in the first line of a file: \
+         \"github:@/etc/wormkey/hook\", or stripe, slack, standard-webhooks; or a list of them, of which one that \
+         fits is enough. The server checks it before the service sees anything.",
     ),
     key(
         "tunnel.allow_cookie_domain",

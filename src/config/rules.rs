@@ -18,8 +18,8 @@ pub struct DeclaredRules {
     pub words: PolicyWords,
     /// Users, and the files whose first lines are their passwords.
     pub passwords: Vec<(String, PathBuf)>,
-    /// Who signs requests, and the file whose first line is the secret.
-    pub webhook: Option<(WebhookKind, PathBuf)>,
+    /// Who signs requests, and the files whose first lines are their secrets.
+    pub webhooks: Vec<(WebhookKind, PathBuf)>,
     /// A file with a whole policy, of which the rest replaces parts.
     pub policy: Option<PathBuf>,
 }
@@ -68,14 +68,14 @@ pub(super) fn rules(section: &mut Section<'_>, kind: Option<Kind>) -> DeclaredRu
         },
         secure_headers: s.get("secure_headers", secure).flatten(),
         cors,
-        webhook: None,
+        webhook: Vec::new(),
         cookie_domain: s.get("allow_cookie_domain", switch).unwrap_or_default(),
         shadow,
     };
     let rules = DeclaredRules {
         words,
         passwords: passwords.unwrap_or_default(),
-        webhook: s.get("verify_webhook", webhook),
+        webhooks: s.get("verify_webhook", webhooks).unwrap_or_default(),
         policy: s.get("policy", policy_file),
     };
     check(section, &rules, kind);
@@ -94,7 +94,7 @@ fn check(section: &Section<'_>, rules: &DeclaredRules, kind: Option<Kind>) {
             return;
         }
     };
-    let needs_http = needs_http || !rules.passwords.is_empty() || rules.webhook.is_some();
+    let needs_http = needs_http || !rules.passwords.is_empty() || !rules.webhooks.is_empty();
     if needs_http && kind.is_some_and(|kind| kind != Kind::Http) {
         section.object(
             "target",
@@ -160,6 +160,14 @@ fn password(node: &Node) -> Result<(String, PathBuf), Fix> {
     let (user, file) = text.split_once(":@").ok_or(WRONG)?;
     AuthUser::check_name(user).map_err(|err| err.to_string())?;
     Ok((user.to_owned(), path(&Node::Text(file.to_owned()))?))
+}
+
+/// One, or a list of them.
+fn webhooks(node: &Node) -> Result<Vec<(WebhookKind, PathBuf)>, Fix> {
+    match node {
+        Node::List(items) => items.iter().map(|item| webhook(&item.node)).collect(),
+        node => Ok(vec![webhook(node)?]),
+    }
 }
 
 fn webhook(node: &Node) -> Result<(WebhookKind, PathBuf), Fix> {

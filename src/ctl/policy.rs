@@ -79,9 +79,9 @@ pub(super) fn compile(cli: &Cli, flags: &PolicyFlags) -> Result<Compiled, CtlErr
         let hash = password::hash(secret.expose(), random()?);
         words.auth.push((user.to_owned(), hash));
     }
-    if let Some(text) = &flags.verify_webhook {
+    for text in &flags.verify_webhook {
         let (kind, file) = webhook_of(text)?;
-        words.webhook = Some((kind, secret(cli, file)?));
+        words.webhook.push((kind, secret(cli, file)?));
     }
     if let Some(text) = &flags.policy {
         words.base = Some(whole(cli, text)?);
@@ -149,7 +149,7 @@ fn words_of(flags: &PolicyFlags) -> PolicyWords {
         },
         secure_headers: flags.secure_headers.clone(),
         cors: flags.cors.clone(),
-        webhook: None,
+        webhook: Vec::new(),
         cookie_domain: flags.allow_cookie_domain,
         shadow: flags.shadow.clone(),
     }

@@ -83,15 +83,16 @@ pub struct PolicyFlags {
     /// Scripts of this origin may read responses, or of *; may be given several times
     #[arg(long, value_name = "ORIGIN")]
     pub cors: Vec<String>,
-    /// Only requests that are signed with the secret in the file pass: github, stripe, slack or
-    /// standard-webhooks. Kept for servers that check signatures; those of this release refuse it
+    /// Only requests pass that github, stripe, slack or standard-webhooks signed with the secret in the
+    /// first line of the file; the server checks it before the service sees anything. May be given
+    /// several times: one that fits is enough, so secrets can be changed without a gap
     #[arg(long, value_name = "KIND:@FILE")]
-    pub verify_webhook: Option<String>,
+    pub verify_webhook: Vec<String>,
     /// Let the service set cookies for the domain of all tunnels
     #[arg(long)]
     pub allow_cookie_domain: bool,
     /// Only tell what would be refused, and let it pass: all, or some of networks, methods, paths, auth,
-    /// limits
+    /// webhook, limits
     #[arg(
         long,
         value_name = "PARTS",

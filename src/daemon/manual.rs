@@ -104,6 +104,10 @@ fn wormkeyd() -> String {
                 "The identity key, 0600. Clients pin the server's; losing it means that every client joins again.",
             ),
             item(
+                "/var/lib/wormkey/client.seal",
+                "The key, 0600, that seals webhook secrets in client.db; made when there is one. The server's comes from server.key: a copy of server.db is of use only with it.",
+            ),
+            item(
                 "/var/lib/wormkey/server.db, client.db",
                 "The state. A database that is missing or damaged stops the start; it is never replaced by an empty one.",
             ),

@@ -18,14 +18,16 @@ use super::connection::{Conn, Patience};
 use super::front::Visitor;
 use super::incoming::RequestBody;
 use super::respond::Failure;
+use super::sent::Sent;
 use super::serve::VisitLog;
 use super::shape::{Throttle, Way};
+use super::signed::{self, Found};
 use super::stall::Outlet;
 use super::upload::{Manner, Progress, Upload};
 use super::{Admit, EdgeSettings, OpenError, OpenStream, Pass};
 use super::{dress, held, upgrade};
-use crate::engine::policy::Policy;
-use crate::engine::{HttpAsk, Visit};
+use crate::engine::policy::{Part, Policy, RuleId, Unsigned};
+use crate::engine::{HttpAsk, Refusal, Visit};
 use crate::http::HeadError;
 use crate::http::head::Head;
 use crate::http::response::{self, Body as Expected};
@@ -69,9 +71,11 @@ struct Errand<'a, S> {
     is_extended: bool,
     is_conversation: bool,
     timeout: Duration,
-    body: Option<RequestBody>,
+    body: Option<Sent>,
     upgrade: Option<OnUpgrade>,
     log: VisitLog,
+    /// What was found of its signature, where one is asked for.
+    found: Option<Found>,
 }
 
 /// Admits and carries a visit. It is tried once more when provably no byte of it left for an origin.
@@ -104,9 +108,10 @@ pub(super) async fn run<S: Admit + OpenStream>(
         is_conversation: is_conversation(&head),
         timeout: settings.origin_timeout,
         head: wire_head(&visiting.visitor, settings, visiting.id, head, has_body),
-        body: has_body.then_some(body),
+        body: has_body.then(|| Sent::new(body, visiting.log.clone())),
         upgrade,
         log: visiting.log,
+        found: None,
     };
     let mut earlier: Option<(LinkId, Failure)> = None;
     loop {
@@ -158,6 +163,11 @@ fn ask<S: Admit>(conn: &Conn<S>, visiting: &Visiting) -> HttpAsk {
 async fn why_cut<S: Admit>(conn: &Conn<S>, visit: Visit) -> Failure {
     match conn.edge.inside.admit(visit).await {
         Err(refusal) => Failure::Refused(refusal),
+        // Others sign now. Not that the tunnel is gone: senders would take it off their lists.
+        Ok(pass) if !pass.route.policy.webhooks().is_empty() => {
+            let (tunnel, why) = (pass.route.slug.clone(), Unsigned::Wrong);
+            Failure::Refused(Refusal::Unsigned { tunnel, why })
+        }
         Ok(_) => Failure::Cut,
     }
 }
@@ -185,6 +195,7 @@ pub(super) async fn once<S: Admit + OpenStream>(
         body: None,
         upgrade: None,
         log: visiting.log,
+        found: None,
     };
     errand.go(in_place(pass, &visiting.place)).await
 }
@@ -286,7 +297,8 @@ fn add_forwarded(fields: &mut HeaderMap, visitor: &Visitor, authority: &str) {
 }
 
 impl<S: Admit + OpenStream> Errand<'_, S> {
-    async fn go(&mut self, pass: Pass) -> Result<Response<EdgeBody<S::Rx>>, Failure> {
+    async fn go(&mut self, mut pass: Pass) -> Result<Response<EdgeBody<S::Rx>>, Failure> {
+        self.look_for_signature(&mut pass).await?;
         if let StreamHead::Http(head) = &mut self.head {
             head.tunnel = pass.route.tunnel;
         }
@@ -303,6 +315,49 @@ impl<S: Admit + OpenStream> Errand<'_, S> {
             self.switch(pass, tx, rx).await
         } else {
             self.exchange(pass, tx, rx).await
+        }
+    }
+
+    /// Refuses what is not signed as the tunnel asks. A shadow lets it go on, and tells.
+    async fn look_for_signature(&mut self, pass: &mut Pass) -> Result<(), Failure> {
+        let policy = &pass.route.policy;
+        if policy.webhooks().is_empty() || self.found.as_ref().is_some_and(|f| f.holds(policy)) {
+            return Ok(());
+        }
+        self.found = None;
+        let StreamHead::Http(head) = &mut self.head else {
+            return Ok(());
+        };
+        let signatures = &self.conn.edge.signatures;
+        let looked = tokio::select! {
+            biased;
+            () = pass.cut.cancelled() => return Err(Failure::Cut),
+            looked = signatures.look(&pass.route, &head.fields, self.body.as_mut()) => looked,
+        };
+        if self.body.as_ref().is_some_and(Sent::has_begun) {
+            // The visitor has its 100, and the origin need not be asked.
+            head.expects_continue = false;
+            self.expects_continue = false;
+        }
+        let delivery = match looked {
+            Ok(delivery) => Some(delivery),
+            Err(failure)
+                if policy.is_shadow(Part::Webhook) && signed::is_about_signature(&failure) =>
+            {
+                pass.route.shadowed.push(RuleId::Webhook);
+                self.log.admitted(&pass.route);
+                None
+            }
+            Err(failure) => return Err(self.blame(failure)),
+        };
+        self.found = Some(Found::new(Arc::clone(&pass.route.policy), delivery));
+        Ok(())
+    }
+
+    /// The origin has answered: what it was sent counts as delivered.
+    fn tell_answered(&mut self, status: StatusCode) {
+        if let Some(found) = self.found.take() {
+            found.answered(status);
         }
     }
 
@@ -347,7 +402,7 @@ impl<S: Admit + OpenStream> Errand<'_, S> {
                 },
                 Arc::clone(&pass),
                 cancel.clone(),
-                (self.throttle(&pass, Way::Up), self.log.clone()),
+                self.throttle(&pass, Way::Up),
             )),
             None => {
                 tx.finish();
@@ -392,6 +447,7 @@ impl<S: Admit + OpenStream> Errand<'_, S> {
     ) -> Result<Response<EdgeBody<S::Rx>>, Failure> {
         let (status, mut fields) = (head.status, head.fields);
         let stated = response::clean(&self.method, status, &mut fields).map_err(Failure::Answer)?;
+        self.tell_answered(status);
         self.dress_answer(&pass, &mut fields);
         // An end that is known already goes out with the head: gRPC's trailers-only answers need that.
         let expected = match stated {
@@ -453,6 +509,7 @@ impl<S: Admit + OpenStream> Errand<'_, S> {
                 .await;
         }
         let on = self.upgrade.take().ok_or(Failure::NoSwitch)?;
+        self.tell_answered(head.status);
         let mut head = head;
         self.dress_answer(&pass, &mut head.fields);
         let protocol = self.protocol.as_deref().unwrap_or_default();

@@ -46,8 +46,10 @@ mod redirect;
 mod reserved;
 mod respond;
 mod rewound;
+mod sent;
 mod serve;
 mod shape;
+mod signed;
 mod slots;
 mod stall;
 mod tally;
@@ -80,6 +82,7 @@ use self::listener::Speaks;
 pub use self::proof::ShowProofs;
 use self::raw::RawBoard;
 use self::shape::Shaper;
+use self::signed::Signatures;
 use self::slots::Slots;
 use self::stall::StallBoard;
 pub use self::tally::Tally;
@@ -290,6 +293,7 @@ struct Inner<S> {
     access: Arc<AccessLog>,
     digester: Digester,
     shaper: Shaper,
+    signatures: Signatures,
     visits: AtomicU64,
     proofs: OnceLock<Arc<dyn ShowProofs>>,
     tally: Arc<Tally>,
@@ -324,6 +328,7 @@ impl<S: Admit + Attach + OpenStream> Edge<S> {
                 access,
                 digester: Digester::new(),
                 shaper: Shaper::default(),
+                signatures: Signatures::default(),
                 visits: AtomicU64::new(0),
                 proofs: OnceLock::new(),
                 tally: Arc::default(),

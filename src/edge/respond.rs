@@ -56,6 +56,8 @@ pub(super) enum Failure {
     BodyBroken,
     #[error("the request's body comes too slowly")]
     BodySlow,
+    #[error("the request's body is too large to look for its signature")]
+    SignedTooLarge,
     #[error("too many visits are under way")]
     Overloaded,
     #[error("the tunnel ended")]
@@ -137,6 +139,7 @@ impl Failure {
             Self::Timeout => Outside::of(Code::OriginTimeout),
             Self::BodyBroken => Outside::of(Code::BadRequest),
             Self::BodySlow => Outside::of(Code::RequestTimeout),
+            Self::SignedTooLarge => Outside::of(Code::TooLarge),
             Self::Overloaded => Outside::retry(Code::Overloaded, RETRY),
             Self::Cut => Outside::of(Code::TunnelClosed),
             Self::Away => Outside::retry(Code::TunnelOffline, RETRY),
@@ -160,6 +163,7 @@ pub(super) fn outside_of(refusal: &Refusal) -> Outside {
         Refusal::MethodNotAllowed { .. } => Outside::of(Code::MethodNotAllowed),
         Refusal::Unauthorized { .. } => Outside::of(Code::Unauthorized),
         Refusal::ShareOver { .. } => Outside::of(Code::ShareOver),
+        Refusal::Unsigned { .. } => Outside::of(Code::BadSignature),
         Refusal::Limited { retry_in, .. } => Outside::retry(Code::RateLimited, *retry_in),
     }
 }
@@ -266,6 +270,11 @@ pub(super) fn respond<R: RecvChunks>(
         let challenge = format!("Basic realm=\"{realm}\", charset=\"UTF-8\"");
         headers.insert(header::WWW_AUTHENTICATE, text(&challenge));
     }
+    if let Failure::Refused(Refusal::Unsigned { tunnel, .. }) = failure {
+        // RFC 9110 asks for a challenge; no sender of webhooks reads it.
+        let challenge = format!("Webhook-Signature realm=\"{tunnel}\"");
+        headers.insert(header::WWW_AUTHENTICATE, text(&challenge));
+    }
     if let Failure::Refused(Refusal::ShareOver { .. }) = failure {
         // It would stand in the way of the credentials that may be asked for instead.
         let gone = format!("{SHARE_COOKIE}=; Path=/; Max-Age=0; Secure; HttpOnly; SameSite=Lax");
@@ -320,7 +329,7 @@ fn text(text: &str) -> HeaderValue {
 #[cfg(test)]
 mod unit {
     use super::*;
-    use crate::engine::policy::RuleId;
+    use crate::engine::policy::{RuleId, Unsigned};
     use crate::names::Slug;
 
     #[test]
@@ -396,6 +405,15 @@ mod unit {
                 410,
                 "share_over",
             ),
+            (
+                Failure::Refused(Refusal::Unsigned {
+                    tunnel: slug(),
+                    why: Unsigned::Wrong,
+                }),
+                401,
+                "bad_signature",
+            ),
+            (Failure::SignedTooLarge, 413, "too_large"),
             (
                 Failure::Refused(Refusal::Limited {
                     rule: RuleId::Auth,

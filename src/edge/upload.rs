@@ -15,10 +15,10 @@ use tokio::time::{Instant, Sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::Pass;
-use super::access::VisitLog;
-use super::incoming::{BodyBroken, RequestBody};
+use super::incoming::BodyBroken;
 use super::pace::Pace;
 use super::respond::Failure;
+use super::sent::Sent;
 use super::shape::Throttle;
 use crate::http::clean_trailers;
 use crate::http::limits::CONTINUE_TIMEOUT;
@@ -125,11 +125,11 @@ impl Upload {
     pub(super) fn start<T: SendChunks>(
         tasks: &Tasks,
         tx: T,
-        body: RequestBody,
+        body: Sent,
         manner: Manner,
         pass: Arc<Pass>,
         cancel: CancellationToken,
-        (throttle, log): (Option<Throttle>, VisitLog),
+        throttle: Option<Throttle>,
     ) -> Self {
         let progress = Arc::new(Progress {
             start: now(),
@@ -147,7 +147,6 @@ impl Upload {
             progress: Arc::clone(&progress),
             pace: (!manner.may_pause).then(Pace::default),
             timer: None,
-            log,
             throttle,
         };
         let go_first = manner.expects_continue.then_some(gone);
@@ -277,12 +276,11 @@ async fn send<T: SendChunks>(
 
 /// The visitor's body, without the trailers that have no place there.
 struct UploadBody {
-    body: RequestBody,
+    body: Sent,
     ended: bool,
     progress: Arc<Progress>,
     pace: Option<Pace>,
     timer: Option<Pin<Box<Sleep>>>,
-    log: VisitLog,
     throttle: Option<Throttle>,
 }
 
@@ -347,7 +345,6 @@ impl Body for UploadBody {
         }
         if let Poll::Ready(Some(Ok(frame))) = &mut polled {
             let size = frame.data_ref().map_or(0, Bytes::len) as u64;
-            self.log.received(size);
             if let Some(pace) = &mut self.pace {
                 pace.got(now(), size);
             }

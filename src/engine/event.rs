@@ -504,7 +504,7 @@ pub enum AskError {
     },
     /// The server takes no tunnel that lets strangers in.
     #[error(
-        "this server wants every tunnel to keep strangers out; use --auth or --share required (http), --allow (others)"
+        "this server wants every tunnel to keep strangers out; use --auth, --share or --verify-webhook (http), --allow (others)"
     )]
     AuthForced,
     /// Too many tries.

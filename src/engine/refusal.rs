@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::policy::RuleId;
+use super::policy::{RuleId, Unsigned};
 use crate::names::Slug;
 
 /// Why the engine turned a visit away. The edge maps it to a status in one place (`edge/respond.rs`).
@@ -83,6 +83,14 @@ pub enum Refusal {
         /// The tunnel's name.
         tunnel: Slug,
     },
+    /// It is not signed by whom the tunnel names.
+    #[error("{tunnel} takes signed requests only, and {why}")]
+    Unsigned {
+        /// The tunnel's name.
+        tunnel: Slug,
+        /// What is missing.
+        why: Unsigned,
+    },
     /// Too much, too often.
     #[error("over {rule}")]
     Limited {
@@ -103,6 +111,7 @@ impl Refusal {
             | Self::Limited { rule, .. } => Some(rule.clone()),
             Self::Unauthorized { .. } => Some(RuleId::Auth),
             Self::ShareOver { .. } => Some(RuleId::ShareOver),
+            Self::Unsigned { .. } => Some(RuleId::Webhook),
             Self::NoRoute { .. }
             | Self::Closed { .. }
             | Self::Expired { .. }
@@ -123,6 +132,7 @@ impl Refusal {
             | Self::Probed { tunnel, .. }
             | Self::Suspended { tunnel }
             | Self::Unauthorized { realm: tunnel }
+            | Self::Unsigned { tunnel, .. }
             | Self::ShareOver { tunnel } => Some(tunnel),
             Self::NoRoute { .. }
             | Self::Draining

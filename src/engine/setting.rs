@@ -9,7 +9,7 @@ use super::persist::RowKey;
 use super::policy::{Part, Policy};
 use super::state::Tunnel;
 use super::{Action, Answer, AskError, Requester, SetAsk, TunnelState};
-use crate::names::{Kind, TunnelId};
+use crate::names::{Kind, TunnelId, VisitId};
 use crate::times::{Now, WallTime, show_duration};
 
 impl Engine {
@@ -47,7 +47,12 @@ impl Engine {
         if (old.tunnel_limit(), old.visitor_limit()) != (new.tunnel_limit(), new.visitor_limit()) {
             tunnel.gate.forget_rates();
         }
+        let others_sign = others_sign(&old, new);
         self.turn_out(now, id);
+        if others_sign {
+            let visits = self.let_in(id);
+            self.act(Action::CutSome { visits });
+        }
         let tunnel = self.tunnels.get(&id).expect("the caller found it");
         let parts = match ask.parts.as_slice() {
             [] => "all".to_owned(),
@@ -60,6 +65,19 @@ impl Engine {
         let line = audit(now, self.who(from), "tunnel.set", id, detail);
         let answer = Answer::Bound(Box::new(self.view(tunnel)));
         self.restrict(vec![RowKey::Tunnel(id)], vec![line], Some((from, answer)));
+    }
+
+    /// The visits of a tunnel that came in; those that wait are asked for signatures when they do.
+    fn let_in(&self, id: TunnelId) -> Vec<VisitId> {
+        let came_in = |visit: &&VisitId| !self.held.contains(visit);
+        let of_tunnel = self.stays.iter().filter(|(_, stay)| stay.tunnel == id);
+        let mut visits: Vec<VisitId> = of_tunnel
+            .map(|(visit, _)| visit)
+            .filter(came_in)
+            .copied()
+            .collect();
+        visits.sort_unstable();
+        visits
     }
 
     /// Ends the visits that the policy as it is now would not let in.
@@ -103,12 +121,6 @@ impl Engine {
                 why: format!("a {kind} tunnel has networks and limits only; the rest needs http"),
             });
         }
-        // A check that is asked for and not made would be worse than none.
-        if policy.webhook().is_some() {
-            return Err(AskError::Policy {
-                why: "this server does not check webhook signatures; leave `webhook` out, and check them behind the tunnel".to_owned(),
-            });
-        }
         let limits = &self.settings.limits;
         if limits.force_auth && !keeps_strangers_out(kind, policy) {
             return Err(AskError::AuthForced);
@@ -143,9 +155,17 @@ pub(super) fn over(what: Ceiling, max: impl ToString) -> AskError {
 /// Whether a visitor nobody knows is refused. A shadow keeps nobody out.
 fn keeps_strangers_out(kind: Kind, policy: &Policy) -> bool {
     match kind {
-        Kind::Http => policy.asks_who() && !policy.is_shadow(Part::Auth),
+        Kind::Http => policy.keeps_strangers_out(),
         _ => policy.allows_only_some() && !policy.is_shadow(Part::Networks),
     }
+}
+
+/// Whether visits that were let in may not be signed as is asked now: who signed them is known to the edge
+/// alone, and was not asked for if nobody was.
+fn others_sign(old: &Policy, new: &Policy) -> bool {
+    let asks = |policy: &Policy| !policy.webhooks().is_empty() && !policy.is_shadow(Part::Webhook);
+    let still = |webhook| new.webhooks().contains(webhook);
+    asks(new) && !(asks(old) && old.webhooks().iter().all(still))
 }
 
 fn below(policy: &Policy, ceilings: &Ceilings) -> Result<(), AskError> {

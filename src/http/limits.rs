@@ -61,3 +61,10 @@ pub const CONNECTIONS_MAX: usize = 16_384;
 
 /// The most visits under way at once, unless told otherwise. Over it: 503.
 pub const VISITS_MAX: usize = 8_192;
+
+/// The most bytes of a body that is signed, on a tunnel that asks for signatures: it is looked at whole
+/// before any of it goes on. Over it: 413.
+pub const SIGNED_BODY_MAX: usize = 1 << 20;
+
+/// How long such a body may take, besides [`RATE_MIN`]. Over it: 408.
+pub const SIGNED_BODY_TIMEOUT: Duration = Duration::from_secs(60);

@@ -238,19 +238,26 @@ impl Server {
     }
 }
 
+/// What the key for secrets in the database is derived for.
+const SEAL: &str = "secrets at rest";
+
 /// The database and the identity key, which belong together: one without the other is a loss to be told,
 /// not to be papered over. A new key is written only once there is a database beside it.
 fn open_state(dir: &Path) -> anyhow::Result<(Identity, ServerStore, crate::engine::Snapshot)> {
     let (key, db) = (dir.join("server.key"), dir.join("server.db"));
     if let Some(identity) = handed_identity(&key)? {
         // The key tells nothing of whether there was a database.
-        let (store, snapshot) =
-            ServerStore::open(dir, key.exists()).context("opening the state database")?;
+        let seal = identity.derive(SEAL);
+        let (store, snapshot) = ServerStore::open_sealed(dir, key.exists(), Some(&seal))
+            .context("opening the state database")?;
         return Ok((identity, store, snapshot));
     }
     let (had_key, had_db) = (key.exists(), db.exists());
-    let (store, snapshot) =
-        ServerStore::open(dir, had_key).context("opening the state database")?;
+    let known = had_key.then(|| Identity::load(&key)).transpose();
+    let known = known.context("reading the server's identity key")?;
+    let seal = known.as_ref().map(|identity| identity.derive(SEAL));
+    let (store, snapshot) = ServerStore::open_sealed(dir, had_key, seal.as_ref())
+        .context("opening the state database")?;
     if had_db && !had_key && snapshot != crate::engine::Snapshot::default() {
         bail!(
             "{} is missing, and every client trusts only that key; put it back from a backup, or remove {} to start anew",
@@ -258,8 +265,15 @@ fn open_state(dir: &Path) -> anyhow::Result<(Identity, ServerStore, crate::engin
             db.display()
         );
     }
-    let (identity, _) =
-        Identity::load_or_create(&key).context("reading the server's identity key")?;
+    let identity = match known {
+        Some(identity) => identity,
+        None => {
+            let made = Identity::load_or_create(&key);
+            let (identity, _) = made.context("reading the server's identity key")?;
+            store.seal_with(&identity.derive(SEAL));
+            identity
+        }
+    };
     Ok((identity, store, snapshot))
 }
 

@@ -7,6 +7,7 @@ use rusqlite::Connection;
 
 use super::StoreError;
 use super::open::Schema;
+use super::seal::Seal;
 use super::tables::{book, networks};
 use super::writer::{Batch, CommitDone, Writer};
 use crate::engine::book::{BookChange, BookSnapshot};
@@ -32,6 +33,7 @@ const ENDED_KEPT: Duration = Duration::from_secs(30 * 86_400);
 #[derive(Debug, Clone)]
 pub struct ClientStore {
     writer: Writer<ClientBatch>,
+    seal: Seal,
 }
 
 impl ClientStore {
@@ -47,15 +49,17 @@ impl ClientStore {
         now: WallTime,
     ) -> Result<(Self, BookSnapshot), StoreError> {
         let (conn, path) = SCHEMA.open(dir, must_exist)?;
-        let snapshot = snapshot(&conn, now).map_err(|source| StoreError::sql(&path, source))?;
+        let seal = Seal::in_file(dir.join("client.seal"));
+        let snapshot =
+            snapshot(&conn, now, &seal).map_err(|source| StoreError::sql(&path, source))?;
         let writer = Writer::start(conn, path)?;
-        Ok((Self { writer }, snapshot))
+        Ok((Self { writer, seal }, snapshot))
     }
 
     /// Puts the changes on disk, all or none, in the order given; returns after the fsync. Commits
     /// happen in the order in which these futures are first polled.
     pub async fn commit(&self, changes: Vec<BookChange>) -> Result<(), StoreError> {
-        self.writer.commit(ClientBatch(changes)).await
+        self.writer.commit(self.batch(changes)).await
     }
 
     /// Queues the same without waiting; `done` as on [`super::ServerStore::commit_then`].
@@ -64,7 +68,12 @@ impl ClientStore {
         changes: Vec<BookChange>,
         done: CommitDone,
     ) -> Result<(), StoreError> {
-        self.writer.commit_then(ClientBatch(changes), done)
+        self.writer.commit_then(self.batch(changes), done)
+    }
+
+    fn batch(&self, changes: Vec<BookChange>) -> ClientBatch {
+        let seal = self.seal.clone();
+        ClientBatch { changes, seal }
     }
 
     /// Resolves when the writer works through its queue; waits as long as it does not.
@@ -83,7 +92,7 @@ impl ClientStore {
     }
 }
 
-fn snapshot(conn: &Connection, now: WallTime) -> rusqlite::Result<BookSnapshot> {
+fn snapshot(conn: &Connection, now: WallTime, seal: &Seal) -> rusqlite::Result<BookSnapshot> {
     let ended_since = WallTime::from_millis(
         now.as_millis()
             .saturating_sub(super::columns::millis(ENDED_KEPT)),
@@ -91,23 +100,26 @@ fn snapshot(conn: &Connection, now: WallTime) -> rusqlite::Result<BookSnapshot> 
     Ok(BookSnapshot {
         enrolment: book::enrolment(conn)?,
         networks: networks::load(conn, now)?,
-        tunnels: book::tunnels(conn, ended_since)?,
+        tunnels: book::tunnels(conn, ended_since, seal)?,
     })
 }
 
 #[derive(Debug)]
-struct ClientBatch(Vec<BookChange>);
+struct ClientBatch {
+    changes: Vec<BookChange>,
+    seal: Seal,
+}
 
 impl Batch for ClientBatch {
     fn apply(&self, conn: &Connection) -> rusqlite::Result<()> {
-        for change in &self.0 {
+        for change in &self.changes {
             match change {
                 BookChange::Enrolment(row) => book::put_enrolment(conn, row)?,
                 BookChange::Left => {
                     book::forget_all(conn)?;
                     networks::forget_all(conn)?;
                 }
-                BookChange::Tunnel(row) => book::put_tunnel(conn, row)?,
+                BookChange::Tunnel(row) => book::put_tunnel(conn, row, &self.seal)?,
                 BookChange::Forget(id) => book::forget_tunnel(conn, *id)?,
                 BookChange::Network(row) => networks::put(conn, row)?,
             }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::ErrorCode;
 
+use super::seal::SealError;
 use crate::codes::Code;
 
 /// Why the store did not do what was asked.
@@ -54,6 +55,14 @@ pub enum StoreError {
         /// The database.
         path: PathBuf,
     },
+    /// Its secrets were sealed with a key that is not here.
+    #[error("{} holds secrets that cannot be opened ({reason}); put the key back that was beside it, from where its backups are", .path.display())]
+    Sealed {
+        /// The database.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+    },
     /// The file system refused.
     #[error("cannot use {}", .path.display())]
     Io {
@@ -100,6 +109,7 @@ impl StoreError {
             Self::Locked { .. }
             | Self::Newer { .. }
             | Self::Damaged { .. }
+            | Self::Sealed { .. }
             | Self::Foreign { .. }
             | Self::Missing { .. }
             | Self::Io { .. }
@@ -141,6 +151,16 @@ impl StoreError {
             detail: source.to_string(),
         };
         let rusqlite::Error::SqliteFailure(failure, _) = &source else {
+            let sealed = |err: &rusqlite::Error| match err {
+                rusqlite::Error::FromSqlConversionFailure(_, _, cause)
+                | rusqlite::Error::ToSqlConversionFailure(cause) => {
+                    cause.downcast_ref::<SealError>().map(ToString::to_string)
+                }
+                _ => None,
+            };
+            if let Some(reason) = sealed(&source) {
+                return Self::Sealed { path, reason };
+            }
             return match source {
                 rusqlite::Error::FromSqlConversionFailure(..)
                 | rusqlite::Error::InvalidColumnType(..)

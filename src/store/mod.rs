@@ -16,6 +16,7 @@ mod lock;
 mod open;
 mod prune;
 mod readers;
+mod seal;
 mod server;
 mod tables;
 mod writer;

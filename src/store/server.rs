@@ -10,6 +10,7 @@ use super::StoreError;
 use super::open::Schema;
 use super::prune::{Old, Pruning};
 use super::readers::Readers;
+use super::seal::Seal;
 use super::tables::{audit, domains, people, shares, tunnels};
 use super::writer::{Batch, CommitDone, Writer};
 use crate::engine::{AuditRow, Change, Snapshot, TunnelState};
@@ -64,6 +65,7 @@ pub struct AuditFilter {
 pub struct ServerStore {
     writer: Writer<ServerBatch>,
     readers: Readers,
+    seal: Seal,
 }
 
 impl ServerStore {
@@ -73,17 +75,47 @@ impl ServerStore {
         Self::open_at(dir, must_exist, Clock.now().wall)
     }
 
+    /// The same with the key that secrets are sealed with, as far as it is known: without it none can be
+    /// read or written.
+    pub fn open_sealed(
+        dir: &Path,
+        must_exist: bool,
+        key: Option<&[u8; 32]>,
+    ) -> Result<(Self, Snapshot), StoreError> {
+        Self::open_with(dir, must_exist, Clock.now().wall, Seal::with(key))
+    }
+
+    /// Gives the key that secrets are sealed with, where it was not known before.
+    pub fn seal_with(&self, key: &[u8; 32]) {
+        self.seal.set(key);
+    }
+
     /// The same with the time told.
     pub(super) fn open_at(
         dir: &Path,
         must_exist: bool,
         now: WallTime,
     ) -> Result<(Self, Snapshot), StoreError> {
+        Self::open_with(dir, must_exist, now, Seal::default())
+    }
+
+    pub(super) fn open_with(
+        dir: &Path,
+        must_exist: bool,
+        now: WallTime,
+        seal: Seal,
+    ) -> Result<(Self, Snapshot), StoreError> {
         let (conn, path) = SCHEMA.open(dir, must_exist)?;
-        let snapshot = snapshot(&conn, now).map_err(|source| StoreError::sql(&path, source))?;
+        let snapshot =
+            snapshot(&conn, now, &seal).map_err(|source| StoreError::sql(&path, source))?;
         let readers = Readers::new(path.clone());
         let writer = Writer::start(conn, path)?;
-        Ok((Self { writer, readers }, snapshot))
+        let store = Self {
+            writer,
+            readers,
+            seal,
+        };
+        Ok((store, snapshot))
     }
 
     /// Puts the changes and their audit on disk, all or none, in the order given; returns after the
@@ -94,7 +126,7 @@ impl ServerStore {
         changes: Vec<Change>,
         audit: Vec<AuditRow>,
     ) -> Result<(), StoreError> {
-        self.writer.commit(ServerBatch::new(changes, audit)).await
+        self.writer.commit(self.batch(changes, audit)).await
     }
 
     /// Queues the same without waiting; `done` is called once, on the writer's thread. On an error
@@ -105,8 +137,16 @@ impl ServerStore {
         audit: Vec<AuditRow>,
         done: CommitDone,
     ) -> Result<(), StoreError> {
-        self.writer
-            .commit_then(ServerBatch::new(changes, audit), done)
+        self.writer.commit_then(self.batch(changes, audit), done)
+    }
+
+    fn batch(&self, changes: Vec<Change>, audit: Vec<AuditRow>) -> ServerBatch {
+        ServerBatch {
+            changes,
+            audit,
+            seal: self.seal.clone(),
+            pruning: None,
+        }
     }
 
     /// Takes out some of what is old, in a small commit; whether there is more.
@@ -179,7 +219,7 @@ impl ServerStore {
     }
 }
 
-fn snapshot(conn: &Connection, now: WallTime) -> rusqlite::Result<Snapshot> {
+fn snapshot(conn: &Connection, now: WallTime, seal: &Seal) -> rusqlite::Result<Snapshot> {
     let ended_since = WallTime::from_millis(
         now.as_millis()
             .saturating_sub(super::columns::millis(ENDED_KEPT)),
@@ -188,7 +228,7 @@ fn snapshot(conn: &Connection, now: WallTime) -> rusqlite::Result<Snapshot> {
         users: people::users(conn)?,
         devices: people::devices(conn)?,
         invites: people::invites(conn, now)?,
-        tunnels: tunnels::load(conn, ended_since)?,
+        tunnels: tunnels::load(conn, ended_since, seal)?,
         shares: shares::load(conn, now)?,
         domains: domains::load(conn)?,
     })
@@ -199,16 +239,7 @@ struct ServerBatch {
     pruning: Option<Pruning>,
     changes: Vec<Change>,
     audit: Vec<AuditRow>,
-}
-
-impl ServerBatch {
-    fn new(changes: Vec<Change>, audit: Vec<AuditRow>) -> Self {
-        Self {
-            changes,
-            audit,
-            ..Self::default()
-        }
-    }
+    seal: Seal,
 }
 
 impl Batch for ServerBatch {
@@ -219,7 +250,7 @@ impl Batch for ServerBatch {
                 Change::Device(row) => people::put_device(conn, row)?,
                 Change::Invite(row) => people::put_invite(conn, row)?,
                 Change::Tunnel(row) => {
-                    tunnels::put(conn, row)?;
+                    tunnels::put(conn, row, &self.seal)?;
                     if row.state != TunnelState::Open {
                         domains::free(conn, row.id)?;
                     }

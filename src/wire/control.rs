@@ -25,7 +25,7 @@ impl Capabilities {
     /// Keeps to policies: `Bind.policy`, Set, Share.
     pub const POLICY: Self = Self(4);
     /// Knows own domains: `Bind.domains`, SetDomains, DomainNews.
-    pub const DOMAINS: Self = Self(8);
+    pub const DOMAINS: Self = Self(16);
     /// All that this build can do.
     pub const OURS: Self = Self(Self::BYTES.0 | Self::UDP.0 | Self::POLICY.0 | Self::DOMAINS.0);
 

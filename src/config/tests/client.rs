@@ -6,6 +6,7 @@ use super::*;
 use crate::config::OriginsConfig;
 use crate::config::load::Person;
 use crate::engine::book::HostMode;
+use crate::engine::policy::WebhookKind;
 
 #[track_caller]
 fn check(text: &str, wanted: &[&str]) {
@@ -84,7 +85,10 @@ fn declared_tunnels_take_open_s_flags() {
         [("bob".into(), "/etc/wormkey/bob".into())]
     );
     assert_eq!(locked.rules.policy, Some("/etc/wormkey/policy.json".into()));
-    assert!(locked.rules.webhook.is_some());
+    assert_eq!(
+        locked.rules.webhooks,
+        [(WebhookKind::Github, "/etc/wormkey/hook".into())]
+    );
     assert_eq!(
         locked.rules.words.compile().unwrap().to_text(),
         r#"{"allow":["203.0.113.0/24"],"methods":["GET"],"deny_paths":["/admin/**"],"#.to_owned()

@@ -127,7 +127,7 @@ impl Rules {
         };
         let webhook = (kind, Secret::new(secret.to_owned()));
         let words = PolicyWords {
-            webhook: Some(webhook.clone()),
+            webhook: vec![webhook.clone()],
             ..PolicyWords::default()
         };
         self.webhook = Some(webhook);

@@ -103,13 +103,16 @@ async fn secrets_come_from_files() {
     let bob = file(&dir, "bob", "correct horse\nanother line\n");
     let hook = file(&dir, "hook", "whsec_abc\n");
     let empty = file(&dir, "empty", "\n");
-    let line = format!("open 3000 --auth bob:@{bob} --auth --verify-webhook stripe:@{hook}");
+    let line = format!(
+        "open 3000 --auth bob:@{bob} --auth --verify-webhook stripe:@{hook} --verify-webhook slack:@{bob}"
+    );
     assert_eq!(Shell::to(&daemon).run(&line).await.exit, 0);
     let policy = daemon.fake.state().opened.remove(0).policy.unwrap();
     assert_eq!(policy.users().len(), 2);
     let hash = policy.user("bob").unwrap().hash().as_str();
     assert!(password::fits(hash, "correct horse"));
-    assert_eq!(policy.webhook().unwrap().secret(), "whsec_abc");
+    let secrets = policy.webhooks().iter().map(|one| one.secret().expose());
+    assert!(secrets.eq(["whsec_abc", "correct horse"]));
     let refused = Shell::to(&daemon)
         .run(&format!("open 3000 --auth bob:@{empty}"))
         .await;

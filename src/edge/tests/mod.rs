@@ -15,6 +15,7 @@ mod proof;
 mod raw;
 mod reserved;
 mod shaped;
+mod signed;
 mod times;
 mod tls;
 mod upgrades;

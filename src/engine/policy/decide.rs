@@ -155,7 +155,8 @@ fn look(policy: &Policy, part: Part, facts: &Facts<'_>) -> Looked {
         (Part::Auth, Some(http)) => who(policy, http),
         // Nobody can say who they are to a tunnel that is not HTTP; it is for those whom the networks allow.
         (Part::Methods | Part::Paths | Part::Auth, None) => Ok(None),
-        (Part::Limits, _) => Ok(None),
+        // The edge looks at signatures, since the body is signed, and only of what has passed here.
+        (Part::Webhook | Part::Limits, _) => Ok(None),
     }
 }
 

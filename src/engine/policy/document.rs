@@ -9,14 +9,15 @@ use ::http::Method;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::headers::{self, Cors, HeaderRules, SecureHeaders, Webhook, WebhookKind};
-use super::{AuthUser, POLICY_MAX, Part, Policy, ShareUse};
+use super::headers::{self, Cors, HeaderRules, SecureHeaders};
+use super::{AuthUser, POLICY_MAX, Part, Policy, ShareUse, Webhook, WebhookKind};
 use crate::engine::limits::Limit;
 
 /// How many of each a policy may have.
 const USERS: usize = 32;
 const RULES: usize = 128;
 const FIELDS: usize = 32;
+const WEBHOOKS: usize = 8;
 
 /// What is wrong with a policy.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -81,8 +82,8 @@ struct Document {
     secure_headers: Option<SecureText>,
     #[serde(skip_serializing_if = "Option::is_none")]
     cors: Option<CorsText>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    webhook: Option<WebhookText>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    webhook: Vec<WebhookText>,
     #[serde(skip_serializing_if = "is_false")]
     cookie_domain: bool,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -204,6 +205,32 @@ pub(super) fn text(policy: &Policy) -> String {
     serde_json::to_string(&written(policy)).expect("texts and numbers always serialise")
 }
 
+/// The text with other secrets in the place of those that sign.
+pub(super) fn text_with<E>(
+    policy: &Policy,
+    mut put: impl FnMut(&str) -> Result<String, E>,
+) -> Result<String, E> {
+    let mut document = written(policy);
+    for webhook in &mut document.webhook {
+        webhook.secret = put(&webhook.secret)?;
+    }
+    Ok(serde_json::to_string(&document).expect("texts and numbers always serialise"))
+}
+
+/// The policy of such a text.
+pub(super) fn parse_with(
+    text: &str,
+    mut take: impl FnMut(&str) -> Option<String>,
+) -> Result<Policy, PolicyError> {
+    let read_text = serde_json::from_str::<Document>(text);
+    let mut document = read_text.map_err(|e| one("text", e.to_string()))?;
+    for webhook in &mut document.webhook {
+        let secret = take(&webhook.secret);
+        webhook.secret = secret.ok_or_else(|| one("webhook", "a secret cannot be opened"))?;
+    }
+    read(document)
+}
+
 /// What stands where something is that is not shown.
 const HIDDEN: &str = "[redacted]";
 
@@ -212,7 +239,7 @@ pub(super) fn shown(policy: &Policy) -> Value {
     for user in &mut document.auth {
         user.hash = HIDDEN.into();
     }
-    if let Some(webhook) = &mut document.webhook {
+    for webhook in &mut document.webhook {
         webhook.secret = HIDDEN.into();
     }
     serde_json::to_value(document).expect("texts and numbers always serialise")
@@ -419,25 +446,25 @@ impl Reader {
         cors
     }
 
-    fn webhook(&mut self, text: WebhookText) -> Option<Webhook> {
-        let kind = WebhookKind::ALL
-            .into_iter()
-            .find(|kind| kind.as_str() == text.kind);
-        if kind.is_none() {
-            let what = "write github, stripe, slack or standard-webhooks";
-            self.object("webhook.kind", what);
+    /// In their order: the first that fits is the one.
+    fn webhooks(&mut self, texts: Vec<WebhookText>) -> Vec<Webhook> {
+        if texts.len() > WEBHOOKS {
+            self.object("webhook", format!("at most {WEBHOOKS} may stand here"));
+            return Vec::new();
         }
-        let plain = text.secret.bytes().all(|b| b.is_ascii_graphic());
-        if !(1..=1024).contains(&text.secret.len()) || !plain {
-            self.object(
-                "webhook.secret",
-                "1 to 1024 visible characters, without spaces",
-            );
+        let mut webhooks = Vec::with_capacity(texts.len());
+        for (index, text) in texts.into_iter().enumerate() {
+            let mut kinds = WebhookKind::ALL.into_iter();
+            let Some(kind) = kinds.find(|kind| kind.as_str() == text.kind) else {
+                let what = "write github, stripe, slack or standard-webhooks";
+                self.object(format!("webhook[{index}].kind"), what);
+                continue;
+            };
+            let webhook = Webhook::new(kind, text.secret);
+            let webhook = self.keep(format!("webhook[{index}].secret"), webhook);
+            webhooks.extend(webhook.filter(|webhook| !webhooks.contains(webhook)));
         }
-        kind.map(|kind| Webhook {
-            kind,
-            secret: text.secret,
-        })
+        webhooks
     }
 
     fn shadow(&mut self, items: Vec<String>) -> Vec<Part> {
@@ -446,7 +473,7 @@ impl Reader {
         }
         self.list("shadow", Part::ALL.len(), items, |text| {
             let part = Part::ALL.into_iter().find(|part| part.as_str() == text);
-            part.ok_or("write all, or some of networks, methods, paths, auth, limits")
+            part.ok_or("write all, or some of networks, methods, paths, auth, webhook, limits")
         })
     }
 }
@@ -482,7 +509,7 @@ fn read(document: Document) -> Result<Policy, PolicyError> {
         response_headers: reader.rules("response_headers", document.response_headers),
         secure_headers: document.secure_headers.map(|text| reader.secure(text)),
         cors: document.cors.map(|text| reader.cors(text)),
-        webhook: document.webhook.and_then(|text| reader.webhook(text)),
+        webhook: reader.webhooks(document.webhook),
         cookie_domain: document.cookie_domain,
         shadow: reader.shadow(document.shadow).into_iter().collect(),
     };
@@ -531,10 +558,7 @@ fn written(policy: &Policy) -> Document {
         response_headers: rules_text(&policy.response_headers),
         secure_headers: policy.secure_headers.as_ref().map(secure_text),
         cors: policy.cors.as_ref().map(cors_text),
-        webhook: policy.webhook.as_ref().map(|webhook| WebhookText {
-            kind: webhook.kind.as_str().into(),
-            secret: webhook.secret.clone(),
-        }),
+        webhook: policy.webhook.iter().map(webhook_text).collect(),
         cookie_domain: policy.cookie_domain,
         shadow,
     }
@@ -544,6 +568,13 @@ fn user_text(user: &AuthUser) -> UserText {
     UserText {
         user: user.name().into(),
         hash: user.hash().as_str().into(),
+    }
+}
+
+fn webhook_text(webhook: &Webhook) -> WebhookText {
+    WebhookText {
+        kind: webhook.kind().as_str().into(),
+        secret: webhook.secret().expose().clone(),
     }
 }
 

@@ -1,5 +1,4 @@
-//! What the edge changes about heads, and which signatures it looks at: rules only, checked; the edge
-//! applies them.
+//! What the edge changes about heads: rules only, checked; the edge applies them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -184,64 +183,4 @@ pub(super) fn is_origin(text: &str) -> bool {
         .find_map(|scheme| text.strip_prefix(scheme));
     let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b".-:[]_".contains(&b);
     rest.is_some_and(|host| !host.is_empty() && host.len() <= 260 && host.bytes().all(plain))
-}
-
-/// Who signs requests.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum WebhookKind {
-    /// GitHub.
-    Github,
-    /// Stripe.
-    Stripe,
-    /// Slack.
-    Slack,
-    /// Whoever keeps to Standard Webhooks.
-    StandardWebhooks,
-}
-
-impl WebhookKind {
-    /// All of them.
-    pub const ALL: [Self; 4] = [
-        Self::Github,
-        Self::Stripe,
-        Self::Slack,
-        Self::StandardWebhooks,
-    ];
-
-    /// The text in a policy.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Github => "github",
-            Self::Stripe => "stripe",
-            Self::Slack => "slack",
-            Self::StandardWebhooks => "standard-webhooks",
-        }
-    }
-}
-
-/// The signature that requests carry.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Webhook {
-    pub(super) kind: WebhookKind,
-    pub(super) secret: String,
-}
-
-impl Webhook {
-    /// Who signs.
-    pub const fn kind(&self) -> WebhookKind {
-        self.kind
-    }
-
-    /// The secret, sealed; only who sealed it can open it.
-    pub fn secret(&self) -> &str {
-        &self.secret
-    }
-}
-
-impl std::fmt::Debug for Webhook {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Webhook")
-            .field("kind", &self.kind)
-            .finish_non_exhaustive()
-    }
 }

@@ -9,6 +9,7 @@
 //! | `decide` | [`decide`]: suspended → networks → methods → paths → auth and share → limits |
 //! | `rule` | the rule that decided |
 //! | `share` | links that let somebody in for a while |
+//! | `webhook` | signatures of requests, and whether they hold |
 //! | `words` | what people write instead of the document: flags and keys |
 
 mod auth;
@@ -21,6 +22,7 @@ mod rule;
 pub mod share;
 #[cfg(test)]
 mod tests;
+mod webhook;
 mod words;
 
 use std::collections::BTreeSet;
@@ -31,9 +33,10 @@ pub use auth::{AuthError, AuthUser, PasswordHash};
 pub use cidr::{Cidr, CidrError};
 pub use decide::{Decision, Facts, HttpFacts, Login, Over, ShareFacts, Verdict, decide};
 pub use document::{PolicyError, PolicyProblem};
-pub use headers::{Cors, HeaderRules, SecureHeaders, Webhook, WebhookKind};
+pub use headers::{Cors, HeaderRules, SecureHeaders};
 pub use paths::{PathPattern, PatternError, Readings};
 pub use rule::{Part, RuleId, Scope};
+pub use webhook::{Claims, Proof, TOLERANCE, Unsigned, Webhook, WebhookKind};
 pub use words::{HeaderWords, LimitWords, PolicyWords, webhook_source};
 
 use super::limits::Limit;
@@ -58,7 +61,7 @@ pub struct Policy {
     pub(super) response_headers: HeaderRules,
     pub(super) secure_headers: Option<SecureHeaders>,
     pub(super) cors: Option<Cors>,
-    pub(super) webhook: Option<Webhook>,
+    pub(super) webhook: Vec<Webhook>,
     pub(super) cookie_domain: bool,
     pub(super) shadow: BTreeSet<Part>,
 }
@@ -84,6 +87,22 @@ impl Policy {
     /// The one text of this policy.
     pub fn to_text(&self) -> String {
         document::text(self)
+    }
+
+    /// The text as it is kept: each secret that signs is what `seal` makes of it.
+    pub fn to_kept_text<E>(
+        &self,
+        seal: impl FnMut(&str) -> Result<String, E>,
+    ) -> Result<String, E> {
+        document::text_with(self, seal)
+    }
+
+    /// The policy of a text that was kept; `open` takes back what `seal` did, or finds that it cannot.
+    pub fn parse_kept(
+        text: &str,
+        open: impl FnMut(&str) -> Option<String>,
+    ) -> Result<Self, PolicyError> {
+        document::parse_with(text, open)
     }
 
     /// The document as it may be shown: what stands for a password or signs is not in it.
@@ -169,9 +188,15 @@ impl Policy {
         self.cors.as_ref()
     }
 
-    /// The signature that requests carry.
-    pub const fn webhook(&self) -> Option<&Webhook> {
-        self.webhook.as_ref()
+    /// Who signs requests; every request carries a signature of one of them. Empty: nobody has to.
+    pub fn webhooks(&self) -> &[Webhook] {
+        &self.webhook
+    }
+
+    /// Whether a visitor over HTTP whom nobody knows is refused. A shadow keeps nobody out.
+    pub fn keeps_strangers_out(&self) -> bool {
+        let signed = !self.webhook.is_empty() && !self.is_shadow(Part::Webhook);
+        signed || (self.asks_who() && !self.is_shadow(Part::Auth))
     }
 
     /// Whether origins may set cookies for the tunnel domain and above.

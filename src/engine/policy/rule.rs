@@ -18,17 +18,20 @@ pub enum Part {
     Paths,
     /// `auth` and `share`.
     Auth,
+    /// `webhook`.
+    Webhook,
     /// `limits`.
     Limits,
 }
 
 impl Part {
     /// All, in the order they are asked.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Networks,
         Self::Methods,
         Self::Paths,
         Self::Auth,
+        Self::Webhook,
         Self::Limits,
     ];
 
@@ -39,6 +42,7 @@ impl Part {
             Self::Methods => "methods",
             Self::Paths => "paths",
             Self::Auth => "auth",
+            Self::Webhook => "webhook",
             Self::Limits => "limits",
         }
     }
@@ -98,6 +102,8 @@ pub enum RuleId {
     ShareNarrower,
     /// A share link is over.
     ShareOver,
+    /// A signature is asked for.
+    Webhook,
     /// Visits that begin.
     Rate(Scope, Rate),
     /// Visits that go on at once.
@@ -123,6 +129,7 @@ impl fmt::Display for RuleId {
             Self::Share => f.write_str("share"),
             Self::ShareNarrower => f.write_str("share, for other requests"),
             Self::ShareOver => f.write_str("share, over"),
+            Self::Webhook => f.write_str("webhook"),
             Self::Rate(scope, rate) => write!(f, "rate {rate} {scope}"),
             Self::Concurrency(scope, most) => write!(f, "concurrency {most} {scope}"),
             Self::Guesses(scope, rate) => write!(f, "passwords {rate} {scope}"),

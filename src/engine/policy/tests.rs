@@ -52,7 +52,7 @@ fn equal_policies_have_equal_texts() {
     let one = policy(
         r#"{"deny":["10.1.2.3/8","::ffff:192.0.2.0/120"],"allow":["2001:DB8::/32","192.0.2.7"],
             "methods":["PUT","GET","GET"],"limits":{"visitor":{},"tunnel":{"rate":"50/s burst 50"}},
-            "shadow":["paths","networks","auth","limits","methods"],"share":"allowed"}"#,
+            "shadow":["paths","networks","auth","limits","methods","webhook"],"share":"allowed"}"#,
     );
     let text = r#"{"allow":["192.0.2.7/32","2001:db8::/32"],"deny":["10.0.0.0/8","192.0.2.0/24"],"methods":["GET","PUT"],"share":"allowed","limits":{"tunnel":{"rate":"50/s"}},"shadow":["all"]}"#;
     assert_eq!(one.to_text(), text);
@@ -70,7 +70,7 @@ fn a_full_policy_survives_its_text() {
             "response_headers":{"remove":["server"]},
             "secure_headers":{"csp":"default-src 'self'"},
             "cors":{"origins":["https://app.example.com"],"credentials":true,"max_age":600},
-            "webhook":{"kind":"github","secret":"sealed"},"cookie_domain":true}"#,
+            "webhook":[{"kind":"github","secret":"old"},{"kind":"stripe","secret":"new"}],"cookie_domain":true}"#,
     );
     assert_eq!(policy(&full.to_text()), full);
     assert!(
@@ -343,13 +343,13 @@ fn set_replaces_the_parts_it_names() {
 fn what_is_shown_has_no_secrets() {
     let full = policy(
         r#"{"auth":[{"user":"bob","hash":"HASH"}],"methods":["GET"],
-            "webhook":{"kind":"github","secret":"s3cret"}}"#,
+            "webhook":[{"kind":"github","secret":"s3cret"}]}"#,
     );
     assert_eq!(
         full.shown(),
         serde_json::json!({
             "auth": [{"user": "bob", "hash": "[redacted]"}], "methods": ["GET"],
-            "webhook": {"kind": "github", "secret": "[redacted]"},
+            "webhook": [{"kind": "github", "secret": "[redacted]"}],
         })
     );
 }

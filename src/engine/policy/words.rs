@@ -39,8 +39,8 @@ pub struct PolicyWords {
     pub secure_headers: Option<String>,
     /// Origins whose scripts may read responses.
     pub cors: Vec<String>,
-    /// Who signs requests, and the secret.
-    pub webhook: Option<(WebhookKind, Secret<String>)>,
+    /// Who signs requests, and their secrets.
+    pub webhook: Vec<(WebhookKind, Secret<String>)>,
     /// Whether the service may set cookies for the domain above.
     pub cookie_domain: bool,
     /// Parts whose refusals are only told: `all`, `networks`…
@@ -133,7 +133,7 @@ impl PolicyWords {
             ),
             ("secure_headers", self.secure_headers.is_some()),
             ("cors", !self.cors.is_empty()),
-            ("webhook", self.webhook.is_some()),
+            ("webhook", !self.webhook.is_empty()),
             ("cookie_domain", self.cookie_domain),
             ("shadow", !self.shadow.is_empty()),
         ];
@@ -171,10 +171,9 @@ impl PolicyWords {
             };
             put("secure_headers", true, fields);
         }
-        if let Some((kind, secret)) = &self.webhook {
-            let webhook = json!({"kind": kind.as_str(), "secret": secret.expose()});
-            put("webhook", true, webhook);
-        }
+        let signer = |(kind, secret): &(WebhookKind, Secret<String>)| json!({"kind": kind.as_str(), "secret": secret.expose()});
+        let signers: Vec<Value> = self.webhook.iter().map(signer).collect();
+        put("webhook", !signers.is_empty(), signers.into());
         let limits = json!({
             "tunnel": self.tunnel.written("limits.tunnel", problems),
             "visitor": self.visitor.written("limits.visitor", problems),
@@ -305,7 +304,7 @@ mod tests {
             },
             secure_headers: Some(String::new()),
             cors: vec!["https://app.example.com".into()],
-            webhook: Some((WebhookKind::Github, Secret::new("s3cret".into()))),
+            webhook: vec![(WebhookKind::Github, Secret::new("s3cret".into()))],
             shadow: vec!["all".into()],
             ..PolicyWords::default()
         };
@@ -316,7 +315,7 @@ mod tests {
                 + r#""limits":{"tunnel":{"rate":"10/m burst 3","concurrency":4,"bandwidth":500000}},"#
                 + r#""request_headers":{"set":{"x-a":"b"},"remove":["cookie"]},"secure_headers":{},"#
                 + r#""cors":{"origins":["https://app.example.com"]},"#
-                + r#""webhook":{"kind":"github","secret":"s3cret"},"shadow":["all"]}"#
+                + r#""webhook":[{"kind":"github","secret":"s3cret"}],"shadow":["all"]}"#
         );
         assert!(!format!("{words:?}").contains("s3cret"));
     }

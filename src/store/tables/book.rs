@@ -10,6 +10,7 @@ use crate::names::{Domain, Hostname, Pin, TunnelId};
 use crate::store::columns::{
     bad, list, list_text, millis, pairs_text, parsed, parsed_opt, span_opt, text, time, time_opt,
 };
+use crate::store::seal::Seal;
 use crate::times::WallTime;
 
 pub(in crate::store) fn put_enrolment(conn: &Connection, row: &Enrolment) -> Result<()> {
@@ -61,7 +62,7 @@ pub(in crate::store) fn forget_all(conn: &Connection) -> Result<()> {
     Ok(())
 }
 
-pub(in crate::store) fn put_tunnel(conn: &Connection, row: &BookRow) -> Result<()> {
+pub(in crate::store) fn put_tunnel(conn: &Connection, row: &BookRow, seal: &Seal) -> Result<()> {
     let (host_mode, host_value) = host_columns(&row.host);
     conn.prepare_cached(
         "INSERT INTO tunnels (id, name, slug, url, target, host_mode, host_value, state, expires_at,
@@ -100,7 +101,7 @@ pub(in crate::store) fn put_tunnel(conn: &Connection, row: &BookRow) -> Result<(
         row.ended_at.map(WallTime::as_millis),
         i64::from(row.yes_expose),
         row.proxy_protocol.map(ProxyVersion::as_str),
-        row.policy.to_text(),
+        seal.text(row.id, &row.policy)?,
         list_text(&row.domains.iter().map(text).collect::<Vec<_>>()),
     ])?;
     Ok(())
@@ -112,18 +113,23 @@ pub(in crate::store) fn forget_tunnel(conn: &Connection, id: TunnelId) -> Result
 }
 
 /// All that live or are still to be told about, and those that were over after `ended_since`.
-pub(in crate::store) fn tunnels(conn: &Connection, ended_since: WallTime) -> Result<Vec<BookRow>> {
+pub(in crate::store) fn tunnels(
+    conn: &Connection,
+    ended_since: WallTime,
+    seal: &Seal,
+) -> Result<Vec<BookRow>> {
     conn.prepare(
         "SELECT * FROM tunnels WHERE state IN ('opening', 'open', 'closing')
              OR COALESCE(ended_at, created_at) >= $1 ORDER BY id",
     )?
-    .query_map([ended_since.as_millis()], read)?
+    .query_map([ended_since.as_millis()], |row| read(row, seal))?
     .collect()
 }
 
-fn read(row: &Row<'_>) -> Result<BookRow> {
+fn read(row: &Row<'_>, seal: &Seal) -> Result<BookRow> {
+    let id = parsed(row, "id")?;
     Ok(BookRow {
-        id: parsed(row, "id")?,
+        id,
         name: parsed_opt(row, "name")?,
         slug: parsed_opt(row, "slug")?,
         url: row.get("url")?,
@@ -137,7 +143,7 @@ fn read(row: &Row<'_>) -> Result<BookRow> {
         labels: list(row, "labels")?,
         public_port: row.get("public_port")?,
         proxy_protocol: proxy_protocol(row)?,
-        policy: Arc::new(parsed(row, "policy")?),
+        policy: Arc::new(seal.policy(id, row)?),
         domains: domains(row)?,
         created_at: time(row, "created_at")?,
         ended_at: time_opt(row, "ended_at")?,

@@ -9,9 +9,10 @@ use crate::names::{Slug, TunnelId};
 use crate::store::columns::{
     bad, list, millis, pairs_text, parsed, span, span_opt, text, time, time_opt,
 };
+use crate::store::seal::Seal;
 use crate::times::WallTime;
 
-pub(in crate::store) fn put(conn: &Connection, row: &TunnelRow) -> Result<()> {
+pub(in crate::store) fn put(conn: &Connection, row: &TunnelRow, seal: &Seal) -> Result<()> {
     conn.prepare_cached(
         "INSERT INTO tunnels (id, slug, device_id, user_id, kind, state, expires_at, idle_ms, hold_ms,
              declared, labels, public_port, created_at, ended_at, last_seen_at, idle_spent_ms, away_since,
@@ -46,7 +47,7 @@ pub(in crate::store) fn put(conn: &Connection, row: &TunnelRow) -> Result<()> {
         row.last_seen_at.map(WallTime::as_millis),
         millis(row.idle_spent),
         row.away_since.map(WallTime::as_millis),
-        row.policy.to_text(),
+        seal.text(row.id, &row.policy)?,
         i64::try_from(row.policy_version).unwrap_or(i64::MAX),
         row.suspended_at.map(WallTime::as_millis),
     ])?;
@@ -75,17 +76,22 @@ pub(in crate::store) fn forget(conn: &Connection, id: TunnelId) -> Result<()> {
 }
 
 /// Open ones, and those that were over after `ended_since`.
-pub(in crate::store) fn load(conn: &Connection, ended_since: WallTime) -> Result<Vec<TunnelRow>> {
+pub(in crate::store) fn load(
+    conn: &Connection,
+    ended_since: WallTime,
+    seal: &Seal,
+) -> Result<Vec<TunnelRow>> {
     conn.prepare(
         "SELECT * FROM tunnels WHERE state = 'open' OR COALESCE(ended_at, created_at) >= $1 ORDER BY id",
     )?
-    .query_map([ended_since.as_millis()], read)?
+    .query_map([ended_since.as_millis()], |row| read(row, seal))?
     .collect()
 }
 
-fn read(row: &Row<'_>) -> Result<TunnelRow> {
+fn read(row: &Row<'_>, seal: &Seal) -> Result<TunnelRow> {
+    let id = parsed(row, "id")?;
     Ok(TunnelRow {
-        id: parsed(row, "id")?,
+        id,
         slug: parsed::<Slug>(row, "slug")?,
         device: parsed(row, "device_id")?,
         user: parsed(row, "user_id")?,
@@ -102,7 +108,7 @@ fn read(row: &Row<'_>) -> Result<TunnelRow> {
         last_seen_at: time_opt(row, "last_seen_at")?,
         idle_spent: span(row, "idle_spent_ms")?,
         away_since: time_opt(row, "away_since")?,
-        policy: Arc::new(parsed(row, "policy")?),
+        policy: Arc::new(seal.policy(id, row)?),
         policy_version: version(row)?,
         suspended_at: time_opt(row, "suspended_at")?,
     })

@@ -7,6 +7,7 @@ mod model;
 mod networks;
 mod pruning;
 mod round_trip;
+mod sealing;
 mod writing;
 
 use std::path::Path;

@@ -320,7 +320,7 @@ fn enrolment() -> Enrolment {
     }
 }
 
-fn book_row(n: u8, state: BookState) -> BookRow {
+pub(super) fn book_row(n: u8, state: BookState) -> BookRow {
     BookRow {
         id: TunnelId::from_bytes([n; 16]),
         name: None,
