@@ -146,11 +146,40 @@ pub struct OpenAsk {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
 #[serde(deny_unknown_fields)]
 pub struct PolicyAsk {
-    /// What the parts named are to be.
-    pub policy: Policy,
+    /// What the parts named are to be; absent: the policy stays.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<Policy>,
     /// `auth`, `allow`, `limits`, `limits.tunnel.rate`… as the policy calls them; empty: all of it.
     #[serde(default)]
     pub parts: Vec<String>,
+    /// What is to be of its life; what is absent stays. On a client only.
+    #[serde(default, skip_serializing_if = "LifeChange::is_empty")]
+    pub life: LifeChange,
+}
+
+/// When a tunnel ends, and what else can be changed beside its policy.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub struct LifeChange {
+    /// How long it lives from now on: `2h`, or `never`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expires: Option<String>,
+    /// After how long without a visit it closes, from now on: `24h`, or `never`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idle: Option<String>,
+    /// How long visits wait while this machine is away: `10s`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hold: Option<String>,
+    /// All its labels.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub labels: Option<std::collections::BTreeMap<String, String>>,
+}
+
+impl LifeChange {
+    /// Whether everything stays.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// `POST /v1/tunnels/{key}/shares`.

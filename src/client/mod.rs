@@ -11,6 +11,7 @@ mod ends;
 mod guard;
 mod handed;
 mod keeper;
+mod life;
 mod metrics;
 mod minder;
 mod open;

@@ -12,11 +12,12 @@ use crate::engine::book::{BookRow, BookState};
 use crate::engine::policy::Policy;
 use crate::names::TunnelId;
 use crate::times::{Clock, WallTime, parse_duration};
-use crate::wire::{Capabilities, Control, Set, Share, ShareList, ShareNote, Shared, Unshare};
+use crate::wire::{Capabilities, Control, Life, Set, Share, ShareList, ShareNote, Shared, Unshare};
 
 use super::Client;
 use super::open::{ANSWER_WITHIN, answer_within};
 use super::requests::Question;
+use super::{life, name_of};
 
 /// How long a link that is being made is waited for.
 const LINK_WITHIN: Duration = Duration::from_secs(5);
@@ -58,14 +59,24 @@ impl Client {
         }
     }
 
-    /// Changes a tunnel's policy. The server's answer is what is in force, and what is kept.
+    /// Changes a tunnel's policy, its life, or both. The server's answer is what is in force, and what is kept.
     pub(super) async fn set(
         self: Arc<Self>,
         key: String,
         ask: PolicyAsk,
     ) -> Result<TunnelJson, ApiError> {
         let row = self.living(&key).await?;
-        let row = self.put_policy(row, &ask.policy, ask.parts).await?;
+        let life = life::read(&ask.life)?;
+        if let Some(life) = &life {
+            life::may_change(&row, &name_of(&row))?;
+            let set = self.put(row, ask.policy.as_ref(), ask.parts, Some(life.clone()));
+            let row = life::changed(set.await?, life);
+            self.book.put(row.clone()).await?;
+            self.tell_tunnel(&row);
+            return Ok(self.book.json(&row, self.link_up()));
+        }
+        let policy = ask.policy.unwrap_or_default();
+        let row = self.put_policy(row, &policy, ask.parts).await?;
         Ok(self.book.json(&row, self.link_up()))
     }
 
@@ -76,17 +87,34 @@ impl Client {
         policy: &Policy,
         parts: Vec<String>,
     ) -> Result<BookRow, ApiError> {
+        self.put(row, Some(policy), parts, None).await
+    }
+
+    async fn put(
+        &self,
+        row: BookRow,
+        policy: Option<&Policy>,
+        parts: Vec<String>,
+        life: Option<Life>,
+    ) -> Result<BookRow, ApiError> {
         self.link_within(LINK_WITHIN).await?;
         self.needs_policies()?;
+        if life.is_some() && !self.capabilities().has(Capabilities::LIFE) {
+            return Err(ApiError::new(
+                Code::VersionMismatch,
+                "the server is too old to change how long a tunnel lives; upgrade it",
+            ));
+        }
         let (request, answer) = self.requests.ask(Question::Set(row.id));
         let message = Control::Set(Set {
             request,
             tunnel: row.id,
-            policy: policy.to_text(),
+            policy: policy.map(Policy::to_text).unwrap_or_default(),
             parts,
+            life,
         });
         let answer = self.ask(request, message, answer)?;
-        let set = answer_within(answer, ANSWER_WITHIN, "changing the policy").await?;
+        let set = answer_within(answer, ANSWER_WITHIN, "changing the tunnel").await?;
         Ok(set.unwrap_or(row))
     }
 

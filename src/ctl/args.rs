@@ -125,10 +125,11 @@ pub enum Command {
         #[arg(value_name = "SLUG", value_parser = tunnel_key, add = Candidates::new(complete::tunnels))]
         tunnel: String,
     },
-    /// Change who may visit a tunnel, and what it lets through
+    /// Change who may visit a tunnel, what it lets through, and how long it lives
     ///
     /// In force for the next visit; visits that it no longer lets through are cut. Each flag replaces the
-    /// part that it names, and the rest stays. While the server is away nothing comes in and nothing is
+    /// part that it names, and the rest stays. What has expired is not revived, and the life of a declared
+    /// tunnel stands in client.toml. While the server is away nothing comes in and nothing is
     /// changed: exit 7.
     Set(Box<SetArgs>),
     /// Make a link that lets its holder into a tunnel for a while, and print it, this once
@@ -518,7 +519,7 @@ fn generation(text: &str) -> Result<String, String> {
         .map_err(|err| err.to_string())
 }
 
-fn duration(text: &str) -> Result<String, String> {
+pub(super) fn duration(text: &str) -> Result<String, String> {
     parse_duration(text)
         .map(|_| text.to_owned())
         .map_err(|err| err.to_string())
@@ -539,7 +540,7 @@ fn lasting(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-fn lasting_or_never(text: &str) -> Result<String, String> {
+pub(super) fn lasting_or_never(text: &str) -> Result<String, String> {
     if text == "never" {
         return Ok(text.to_owned());
     }
@@ -569,7 +570,7 @@ fn host(text: &str) -> Result<String, String> {
     }
 }
 
-fn label(text: &str) -> Result<(String, String), String> {
+pub(super) fn label(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
         _ => Err("a label is key=value, such as team=web".to_owned()),

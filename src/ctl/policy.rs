@@ -7,11 +7,11 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::error::CtlError;
-use super::policy_args::{PolicyFlags, SetArgs};
+use super::policy_args::{LifeFlags, PolicyFlags, SetArgs};
 use super::text::clean;
 use super::{Cli, domains};
 use crate::admin::ApiClient;
-use crate::admin::types::{PolicyAsk, TunnelJson};
+use crate::admin::types::{LifeChange, PolicyAsk, TunnelJson};
 use crate::engine::policy::{
     HeaderWords, LimitWords, POLICY_MAX, Policy, PolicyWords, WebhookKind, webhook_source,
 };
@@ -257,14 +257,16 @@ pub(super) async fn set(cli: &mut Cli, args: SetArgs) -> Result<(), CtlError> {
     let mut parts = compiled.parts;
     let gone = args.without.parts();
     let moves = !args.domains.is_empty() || !args.remove_domains.is_empty();
-    if compiled.policy.is_none() && gone.is_empty() && !whole {
+    let life = life_of(&args.life);
+    let stays = compiled.policy.is_none() && gone.is_empty() && !whole;
+    if stays && life.is_empty() {
         if moves {
             let set = domains::set(cli, &args.tunnel, args.domains, args.remove_domains).await?;
             return tell_set(cli, &set, None);
         }
         return Err(CtlError::usage(
             "there is nothing to change",
-            "give a flag, such as --auth, --allow 203.0.113.0/24, --no-share or --domain app.example.org",
+            "give a flag, such as --auth, --allow 203.0.113.0/24, --no-share, --expires 2h or --domain app.example.org",
         ));
     }
     if whole && !gone.is_empty() {
@@ -287,7 +289,8 @@ pub(super) async fn set(cli: &mut Cli, args: SetArgs) -> Result<(), CtlError> {
     }
     parts.extend(gone);
     let ask = PolicyAsk {
-        policy: compiled.policy.unwrap_or_default(),
+        policy: (!stays).then(|| compiled.policy.unwrap_or_default()),
+        life,
         parts: parts.into_iter().map(str::to_owned).collect(),
     };
     if moves {
@@ -316,6 +319,16 @@ fn tell_set(
         cli.line(&format!("  {line}"))?;
     }
     tell_made(cli, made)
+}
+
+fn life_of(flags: &LifeFlags) -> LifeChange {
+    let labels = !flags.labels.is_empty() || flags.no_labels;
+    LifeChange {
+        expires: flags.expires.clone(),
+        idle: flags.idle.clone(),
+        hold: flags.hold.clone(),
+        labels: labels.then(|| flags.labels.iter().cloned().collect()),
+    }
 }
 
 /// What was made up, this once.

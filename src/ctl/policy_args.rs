@@ -119,12 +119,35 @@ pub struct SetArgs {
     /// A domain of your own that shall not lead to it any more; may be given several times
     #[arg(long = "remove-domain", value_name = "DOMAIN", value_parser = super::args::domain)]
     pub remove_domains: Vec<String>,
+    /// How long it lives.
+    #[command(flatten)]
+    pub life: LifeFlags,
     /// What to put in force.
     #[command(flatten)]
     pub policy: PolicyFlags,
     /// What to take away.
     #[command(flatten)]
     pub without: WithoutFlags,
+}
+
+/// What `set` changes beside the rules.
+#[derive(Debug, Clone, Default, ClapArgs)]
+pub struct LifeFlags {
+    /// Let it live this long from now on, such as 30m or 8h, or never end
+    #[arg(long, value_name = "DURATION", value_parser = super::args::lasting_or_never)]
+    pub expires: Option<String>,
+    /// Close it after this long without a visit, counted from now, or never
+    #[arg(long, value_name = "DURATION", value_parser = super::args::lasting_or_never)]
+    pub idle: Option<String>,
+    /// Let visits wait this long while this machine is away
+    #[arg(long, value_name = "DURATION", value_parser = super::args::duration)]
+    pub hold: Option<String>,
+    /// Give it this label, and take those away that are not given; may be given several times
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = super::args::label)]
+    pub labels: Vec<(String, String)>,
+    /// Take all labels away
+    #[arg(long, conflicts_with = "labels")]
+    pub no_labels: bool,
 }
 
 /// What `set` takes away.

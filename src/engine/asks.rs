@@ -1,6 +1,7 @@
 //! What policy and limits are asked with: a visit's request, a change of a policy, a share link.
 
 use std::num::NonZeroU64;
+use std::time::Duration;
 
 use ::http::Method;
 
@@ -98,15 +99,37 @@ impl Bandwidth {
     };
 }
 
-/// A change of a tunnel's policy.
+/// A change of a tunnel: of its policy, of its life, or of both at once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SetAsk {
     /// The tunnel.
     pub tunnel: TunnelId,
-    /// What the named parts are to be.
-    pub policy: Policy,
+    /// What the named parts are to be; none: the policy stays.
+    pub policy: Option<Policy>,
     /// Parts as the document calls them (`auth`, `limits`…); empty: the whole policy.
     pub parts: Vec<String>,
+    /// What is to be of its life.
+    pub life: LifeAsk,
+}
+
+/// A change of a tunnel's life, its hold and its labels. What is absent stays.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LifeAsk {
+    /// When it ends, from now on and by the engine's clock; Some(None) = never.
+    pub expires_in: Option<Option<Duration>>,
+    /// After how long without a visit it closes, counted anew; Some(None) = never.
+    pub idle: Option<Option<Duration>>,
+    /// How long visits wait for an absent link.
+    pub hold: Option<Duration>,
+    /// All its labels.
+    pub labels: Option<Vec<(String, String)>>,
+}
+
+impl LifeAsk {
+    /// Whether everything stays.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// A share link that is asked for.

@@ -141,7 +141,7 @@ impl Engine {
 
     /// The idle time of a new tunnel. What is asked for may not go over the server's maximum; what is not
     /// asked for never does.
-    fn idle_of(
+    pub(super) fn idle_of(
         &self,
         asked: Option<Option<Duration>>,
         declared: bool,
@@ -310,7 +310,7 @@ fn take_back(tunnel: &Tunnel, device: DeviceId, ask: &BindAsk) -> Result<(), Ask
 }
 
 /// Few, short, and each name once.
-fn labels_fit(labels: &[(String, String)]) -> bool {
+pub(super) fn labels_fit(labels: &[(String, String)]) -> bool {
     let (most, longest) = LABELS;
     let short = |text: &String| text.len() <= longest && !text.contains(char::is_control);
     let names: HashSet<&String> = labels.iter().map(|(name, _)| name).collect();

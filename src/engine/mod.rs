@@ -18,7 +18,7 @@
 //! | `persist` | what waits for the disk, and what is tried again |
 //! | [`policy`], [`limits`] | what a tunnel lets through, and how much of it |
 //! | `gate` | whether a visit may come in, and what is counted about it |
-//! | `setting`, `sharing`, `suspend` | changes of a policy, share links, what the operator keeps from everything |
+//! | `setting`, `life`, `sharing`, `suspend` | changes of a policy and of a life, share links, what the operator keeps from everything |
 //! | `asks` | what those two are asked with |
 //! | `backoff`, `hostmode`, [`book`], [`watch`] | the client's few pure decisions |
 
@@ -36,6 +36,7 @@ mod hold;
 mod hostmode;
 mod idle;
 mod leases;
+mod life;
 mod lifecycle;
 pub mod limits;
 mod links;
@@ -56,7 +57,7 @@ mod timers;
 mod views;
 pub mod watch;
 
-pub use asks::{Bandwidth, Checked, Credentials, HttpAsk, SetAsk, ShareAsk, Verification};
+pub use asks::{Bandwidth, Checked, Credentials, HttpAsk, LifeAsk, SetAsk, ShareAsk, Verification};
 pub use backoff::Backoff;
 pub use dormant::DormantCaps;
 pub use ends::{EndsNext, EndsWhy, Standing};

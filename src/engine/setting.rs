@@ -1,19 +1,20 @@
-//! What a policy may be here, and changing it: in force for the next visit at once, written after,
+//! What a policy may be here, and changing it or a tunnel's life: in force for the next visit at once, written after,
 //! acknowledged when written. Visits that the new one would not let in are cut.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::entry::{Asked, Engine, audit};
 use super::limits::{Ceiling, Ceilings};
 use super::persist::RowKey;
 use super::policy::{Part, Policy};
 use super::state::Tunnel;
-use super::{Action, Answer, AskError, Requester, SetAsk, TunnelState};
+use super::{Action, Answer, AskError, Requester, SetAsk, TunnelRow, TunnelState};
 use crate::names::{Kind, TunnelId, VisitId};
 use crate::times::{Now, WallTime, show_duration};
 
 impl Engine {
-    /// A client or the operator changes a policy.
+    /// A client or the operator changes a policy, or a life.
     pub(super) fn set(&mut self, now: Now, from: Requester, ask: &SetAsk) -> Asked {
         let tunnel = self.own_tunnel(from, ask.tunnel)?;
         match tunnel.row.state {
@@ -21,50 +22,49 @@ impl Engine {
             TunnelState::Closed => return Err(AskError::Ended { expired: false }),
             TunnelState::Expired => return Err(AskError::Ended { expired: true }),
         }
-        let parts: Vec<&str> = ask.parts.iter().map(String::as_str).collect();
-        let policy = if parts.is_empty() {
-            ask.policy.clone()
-        } else {
-            let replaced = tunnel.row.policy.replace(&parts, &ask.policy);
-            replaced.map_err(|e| AskError::Policy { why: e.to_string() })?
-        };
-        self.may_have(tunnel.row.kind, &policy)?;
-        if policy == *tunnel.row.policy {
+        let policy = asked_policy(tunnel, ask)?;
+        if let Some(policy) = &policy {
+            self.may_have(tunnel.row.kind, policy)?;
+        }
+        let row = self.with_life(now, &tunnel.row, &ask.life)?;
+        let policy = policy.filter(|policy| *policy != *tunnel.row.policy);
+        // Whoever says how long it may be idle starts that clock anew.
+        if policy.is_none() && row == tunnel.row && ask.life.idle.is_none() {
             let answer = Answer::Bound(Box::new(self.view(tunnel)));
             let unsaved = tunnel.unsaved;
             return self.after_commit(unsaved, from, answer);
         }
-        self.put_policy(now, from, ask, policy);
+        let id = ask.tunnel;
+        self.tunnels.get_mut(&id).expect("it was found above").row = row;
+        self.set_clocks(now, id, &ask.life);
+        let changes_policy = policy.is_some();
+        if let Some(policy) = policy {
+            self.put_policy(now, id, policy);
+        }
+        let tunnel = self.tunnels.get(&id).expect("it was found above");
+        let detail = told(&tunnel.row, ask, changes_policy);
+        let line = audit(now, self.who(from), "tunnel.set", id, detail);
+        let answer = Answer::Bound(Box::new(self.view(tunnel)));
+        self.restrict(vec![RowKey::Tunnel(id)], vec![line], Some((from, answer)));
         Ok(None)
     }
 
-    fn put_policy(&mut self, now: Now, from: Requester, ask: &SetAsk, policy: Policy) {
-        let id = ask.tunnel;
+    fn put_policy(&mut self, now: Now, id: TunnelId, policy: Policy) {
         let tunnel = self.tunnels.get_mut(&id).expect("the caller found it");
         let old = std::mem::replace(&mut tunnel.row.policy, Arc::new(policy));
         tunnel.row.policy_version += 1;
         let new = &tunnel.row.policy;
-        if (old.tunnel_limit(), old.visitor_limit()) != (new.tunnel_limit(), new.visitor_limit()) {
+        let (others_sign, limits) = (others_sign(&old, new), |policy: &Policy| {
+            (policy.tunnel_limit(), policy.visitor_limit())
+        });
+        if limits(&old) != limits(new) {
             tunnel.gate.forget_rates();
         }
-        let others_sign = others_sign(&old, new);
         self.turn_out(now, id);
         if others_sign {
             let visits = self.let_in(id);
             self.act(Action::CutSome { visits });
         }
-        let tunnel = self.tunnels.get(&id).expect("the caller found it");
-        let parts = match ask.parts.as_slice() {
-            [] => "all".to_owned(),
-            parts => parts.join(" "),
-        };
-        let detail = format!(
-            "{} {parts}, version {}",
-            tunnel.row.slug, tunnel.row.policy_version
-        );
-        let line = audit(now, self.who(from), "tunnel.set", id, detail);
-        let answer = Answer::Bound(Box::new(self.view(tunnel)));
-        self.restrict(vec![RowKey::Tunnel(id)], vec![line], Some((from, answer)));
     }
 
     /// The visits of a tunnel that came in; those that wait are asked for signatures when they do.
@@ -145,6 +145,48 @@ impl Engine {
             Some(_) => Err(over(Ceiling::Expiry, show_duration(longest))),
         }
     }
+}
+
+/// The policy that a change comes to.
+fn asked_policy(tunnel: &Tunnel, ask: &SetAsk) -> Result<Option<Policy>, AskError> {
+    let Some(policy) = &ask.policy else {
+        return Ok(None);
+    };
+    if ask.parts.is_empty() {
+        return Ok(Some(policy.clone()));
+    }
+    let parts: Vec<&str> = ask.parts.iter().map(String::as_str).collect();
+    let replaced = tunnel.row.policy.replace(&parts, policy);
+    replaced
+        .map(Some)
+        .map_err(|e| AskError::Policy { why: e.to_string() })
+}
+
+/// What changed, for the audit.
+fn told(row: &TunnelRow, ask: &SetAsk, changes_policy: bool) -> String {
+    let mut told = Vec::new();
+    let until = |at: Option<WallTime>| at.map_or("never".to_owned(), |at| at.to_string());
+    let lasts = |span: Option<Duration>| span.map_or("never".to_owned(), show_duration);
+    if ask.life.expires_in.is_some() {
+        told.push(format!("expires {}", until(row.expires_at)));
+    }
+    if ask.life.idle.is_some() {
+        told.push(format!("idle {}", lasts(row.idle)));
+    }
+    if ask.life.hold.is_some() {
+        told.push(format!("hold {}", show_duration(row.hold)));
+    }
+    if ask.life.labels.is_some() {
+        told.push("labels".to_owned());
+    }
+    if changes_policy {
+        let parts = match ask.parts.as_slice() {
+            [] => "all".to_owned(),
+            parts => parts.join(" "),
+        };
+        told.push(format!("{parts}, version {}", row.policy_version));
+    }
+    format!("{} {}", row.slug, told.join(", "))
 }
 
 pub(super) fn over(what: Ceiling, max: impl ToString) -> AskError {

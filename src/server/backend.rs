@@ -23,7 +23,8 @@ use crate::codes::Code;
 use crate::config::{ServerConfig, TlsMode};
 use crate::edge::Edge;
 use crate::engine::{
-    Actor, Answer, AskError, AuditRow, DeviceView, Engine, Event, SetAsk, TunnelState, TunnelView,
+    Actor, Answer, AskError, AuditRow, DeviceView, Engine, Event, LifeAsk, SetAsk, TunnelState,
+    TunnelView,
 };
 use crate::names::{Generation, InviteId, LinkId, Pin, UserId};
 use crate::secret::Secret;
@@ -394,10 +395,15 @@ impl ServerBackend for Backend {
         ask: PolicyAsk,
     ) -> Result<TunnelJson, ApiError> {
         let tunnel = self.view(&key)?.row.id;
+        if !ask.life.is_empty() {
+            let what = "how long a tunnel lives, its hold and its labels are its owner's to change; they stand on its machine, too";
+            return Err(ApiError::new(Code::Usage, what));
+        }
         let ask = SetAsk {
             tunnel,
             policy: ask.policy,
             parts: ask.parts,
+            life: LifeAsk::default(),
         };
         let set = |from| Event::SetAsked { from, ask };
         self.parts.desk.ask(caller.uid, set).await?;

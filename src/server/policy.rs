@@ -2,6 +2,7 @@
 //! are read and share tokens made, with a key that never leaves this process.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use http::Method;
 
@@ -9,10 +10,10 @@ use crate::codes::Code;
 use crate::engine::limits::{Act, Source};
 use crate::engine::policy::share::{self, Purpose, ShareRow};
 use crate::engine::policy::{Policy, RuleId};
-use crate::engine::{Answer, AskError, Refusal, Requester, SetAsk, ShareAsk};
+use crate::engine::{Answer, AskError, LifeAsk, Refusal, Requester, SetAsk, ShareAsk};
 use crate::names::ShareId;
 use crate::times::WallTime;
-use crate::wire::{Control, Set, Share, ShareList, ShareNote, Shares};
+use crate::wire::{Control, Life, Set, Share, ShareList, ShareNote, Shares};
 
 use super::backend::Backend;
 use super::control::fault;
@@ -23,12 +24,24 @@ const SHARES_PAGE: usize = 16;
 
 /// What a client's Set asks for, or the refusal that it gets at once.
 pub(super) fn set_ask(set: Set) -> Result<SetAsk, Box<Control>> {
-    let policy = read(set.request, Some(&set.policy))?;
+    let text = Some(&*set.policy).filter(|text| !text.is_empty());
+    let policy = text.map(|text| read(set.request, Some(text))).transpose()?;
     Ok(SetAsk {
         tunnel: set.tunnel,
         policy,
         parts: set.parts,
+        life: set.life.map(life_ask).unwrap_or_default(),
     })
+}
+
+fn life_ask(life: Life) -> LifeAsk {
+    let never = |millis| (millis != u64::MAX).then(|| Duration::from_millis(millis));
+    LifeAsk {
+        expires_in: life.expires_in_ms.map(never),
+        idle: life.idle_ms.map(never),
+        hold: life.hold_ms.map(Duration::from_millis),
+        labels: life.labels,
+    }
 }
 
 /// The policy that a message carries; none is an empty one.

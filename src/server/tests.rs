@@ -402,6 +402,7 @@ async fn a_share_link_lets_in_whom_it_says_and_no_other_device_may_make_one() {
         tunnel,
         policy: "{}".into(),
         parts: Vec::new(),
+        life: None,
     });
     for message in [&share, &set] {
         evil.say(message.clone()).await;

@@ -24,10 +24,13 @@ impl Capabilities {
     pub const UDP: Self = Self(2);
     /// Keeps to policies: `Bind.policy`, Set, Share.
     pub const POLICY: Self = Self(4);
+    /// Changes lives: `Set.life`.
+    pub const LIFE: Self = Self(8);
     /// Knows own domains: `Bind.domains`, SetDomains, DomainNews.
     pub const DOMAINS: Self = Self(16);
     /// All that this build can do.
-    pub const OURS: Self = Self(Self::BYTES.0 | Self::UDP.0 | Self::POLICY.0 | Self::DOMAINS.0);
+    pub const OURS: Self =
+        Self(Self::BYTES.0 | Self::UDP.0 | Self::POLICY.0 | Self::LIFE.0 | Self::DOMAINS.0);
 
     /// What both ends need for tunnels of a kind.
     pub const fn needed_for(kind: Kind) -> Self {
@@ -275,7 +278,7 @@ pub struct Bind {
     pub domains: Option<Vec<String>>,
 }
 
-/// Changes a tunnel's policy, or parts of it.
+/// Changes a tunnel's policy, or parts of it, or its life.
 #[derive(Debug, Clone, PartialEq, Encode, Decode)]
 #[cbor(map)]
 pub struct Set {
@@ -285,12 +288,33 @@ pub struct Set {
     /// The tunnel.
     #[n(1)]
     pub tunnel: TunnelId,
-    /// The JSON text of a policy.
+    /// The JSON text of a policy; empty, which older servers refuse, when the policy stays.
     #[n(2)]
     pub policy: String,
     /// The parts that are to be as they stand there (`auth`, `limits`…); empty = all.
     #[n(3)]
     pub parts: Vec<String>,
+    /// What is to be of its life; only for servers with [`Capabilities::LIFE`].
+    #[n(4)]
+    pub life: Option<Life>,
+}
+
+/// A change of a tunnel's life; what is absent stays.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Life {
+    /// Milliseconds from now, by the server's clock; `u64::MAX` = never.
+    #[n(0)]
+    pub expires_in_ms: Option<u64>,
+    /// Milliseconds without a visit; `u64::MAX` = never.
+    #[n(1)]
+    pub idle_ms: Option<u64>,
+    /// Milliseconds.
+    #[n(2)]
+    pub hold_ms: Option<u64>,
+    /// All of them.
+    #[n(3)]
+    pub labels: Option<Vec<(String, String)>>,
 }
 
 /// Asks for a share link.

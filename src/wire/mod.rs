@@ -31,8 +31,8 @@ pub use body::{
 };
 pub use control::{
     Bind, Bound, Capabilities, Close, Closed, Control, ControlDecoder, Enroll, Enrolled, Fault,
-    GoAway, Hello, LinkTerms, Ping, Set, Share, ShareList, ShareNote, Shared, Shares, TimeNote,
-    Unshare, Update, VERSION, Welcome, encode_control,
+    GoAway, Hello, Life, LinkTerms, Ping, Set, Share, ShareList, ShareNote, Shared, Shares,
+    TimeNote, Unshare, Update, VERSION, Welcome, encode_control,
 };
 pub use domains::{DomainNews, DomainNote, SetDomains};
 pub use frame::{Frame, FrameDecoder, data_header, encode_frame};

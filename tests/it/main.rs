@@ -27,4 +27,5 @@ mod sockets;
 mod trouble;
 mod visitor;
 mod walls;
+mod webhooks;
 mod world;

@@ -168,14 +168,54 @@ async fn set_names_the_parts_that_it_changes() {
         assert_eq!(set, super::ended(0, "changed app\n", ""), "{flags}");
         let asked = daemon.fake.state().set.remove(0);
         assert_eq!(asked.parts, parts, "{flags}");
-        assert_eq!(asked.policy.shown(), policy, "{flags}");
+        let asked_policy = asked.policy.unwrap();
+        assert_eq!(asked_policy.shown(), policy, "{flags}");
+        assert!(asked.life.is_empty());
         // Every part that is named is one.
         let parts: Vec<&str> = asked.parts.iter().map(String::as_str).collect();
-        Policy::default().replace(&parts, &asked.policy).unwrap();
+        Policy::default().replace(&parts, &asked_policy).unwrap();
     }
     let set = Shell::to(&daemon).run("set app --auth --json").await;
     let set: Value = serde_json::from_str(&set.out).unwrap();
     assert_eq!(set["credentials"]["user"], "guest");
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn set_changes_a_life_and_leaves_the_policy_alone() {
+    let daemon = Daemon::client();
+    daemon.fake.state().tunnels = vec![tunnel(1, "app")];
+    for (flags, life, keeps) in [
+        ("--expires 2h", json!({"expires": "2h"}), true),
+        (
+            "--expires never --idle 30m --hold 0s",
+            json!({"expires": "never", "idle": "30m", "hold": "0s"}),
+            true,
+        ),
+        (
+            "--label team=web --label env=test",
+            json!({"labels": {"team": "web", "env": "test"}}),
+            true,
+        ),
+        ("--no-labels", json!({"labels": {}}), true),
+        ("--no-policy --idle 1h", json!({"idle": "1h"}), false),
+    ] {
+        let set = Shell::to(&daemon).run(&format!("set app {flags}")).await;
+        assert_eq!(set, super::ended(0, "changed app\n", ""), "{flags}");
+        let asked = daemon.fake.state().set.remove(0);
+        assert_eq!(serde_json::to_value(&asked.life).unwrap(), life, "{flags}");
+        assert_eq!(asked.policy.is_none(), keeps, "{flags}");
+    }
+    for flags in [
+        "",
+        "--expires soon",
+        "--expires 0s",
+        "--label x",
+        "--no-labels --label a=b",
+    ] {
+        let set = Shell::to(&daemon).run(&format!("set app {flags}")).await;
+        assert_eq!(set.exit, 2, "{flags}");
+    }
     daemon.stop().await;
 }
 

@@ -1,6 +1,7 @@
 //! The engine in a world of its own: a clock we own, a disk that commits when it is told to, no sockets.
 //! After every step the world checks what has to hold at every instant.
 
+mod bounds;
 mod disk;
 mod dormant;
 mod ending;
@@ -8,6 +9,7 @@ mod enrolment;
 mod holding;
 mod leasing;
 mod linking;
+mod lives;
 mod living;
 mod owning;
 mod policing;

@@ -72,8 +72,9 @@ impl World {
         let from = self.over(client);
         let ask = SetAsk {
             tunnel,
-            policy: policy(text),
+            policy: Some(policy(text)),
             parts: parts.iter().map(ToString::to_string).collect(),
+            life: LifeAsk::default(),
         };
         self.handle(Event::SetAsked { from, ask });
         self.reply(from)
@@ -278,8 +279,9 @@ fn a_new_policy_is_in_force_at_once_and_cuts_what_it_does_not_allow() {
     let from = world.over(&alice);
     let ask = SetAsk {
         tunnel: app,
-        policy: policy(r#"{"allow":["203.0.113.0/24"]}"#),
+        policy: Some(policy(r#"{"allow":["203.0.113.0/24"]}"#)),
         parts: vec!["allow".into()],
+        life: LifeAsk::default(),
     };
     world.handle(Event::SetAsked { from, ask });
     assert_eq!(world.cut_alone, [cut]);
@@ -313,6 +315,41 @@ fn a_new_policy_is_in_force_at_once_and_cuts_what_it_does_not_allow() {
         lines.contains(&"tunnel.set app allow, version 2".to_owned()),
         "{lines:?}"
     );
+}
+
+#[test]
+fn visits_that_may_not_be_signed_as_is_asked_now_are_cut() {
+    let hook = |secrets: &[&str]| {
+        let texts: Vec<_> = secrets
+            .iter()
+            .map(|secret| format!(r#"{{"kind":"github","secret":"{secret}"}}"#))
+            .collect();
+        format!(r#"{{"webhook":[{}]}}"#, texts.join(","))
+    };
+    let mut world = World::new();
+    let alice = world.connect("alice");
+    let app = world.opens_with(&alice, "app", "{}");
+    for (secrets, shadow, cuts) in [
+        (&["old"][..], false, true),
+        (&["new", "old"], false, false),
+        (&["new"], false, true),
+        (&["other"], true, false),
+        (&["other"], false, true),
+        (&[], false, false),
+    ] {
+        let visit = world.passes("app").visit;
+        let mut text = hook(secrets);
+        if shadow {
+            text = text.replace("]}", r#"],"shadow":["webhook"]}"#);
+        }
+        world
+            .sets(&alice, app, &text, &["webhook", "shadow"])
+            .unwrap();
+        let cut = std::mem::take(&mut world.cut_alone);
+        assert_eq!(cut, if cuts { vec![visit] } else { vec![] }, "{secrets:?}");
+        world.ends(visit);
+    }
+    world.finish();
 }
 
 #[test]

@@ -12,8 +12,9 @@ const LOCKED: &str = r#"{"share":"required","methods":["GET"]}"#;
 fn messages(from: Requester, tunnel: TunnelId, share: ShareId, world: &World) -> Vec<Event> {
     let set = |parts: &[&str]| SetAsk {
         tunnel,
-        policy: Policy::default(),
+        policy: Some(Policy::default()),
         parts: parts.iter().map(|part| (*part).to_owned()).collect(),
+        life: LifeAsk::default(),
     };
     vec![
         Event::CloseAsked { from, tunnel },

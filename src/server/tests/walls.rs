@@ -76,6 +76,7 @@ fn samples(tunnel: TunnelId, share: &str) -> Vec<Control> {
             tunnel,
             policy: "{}".into(),
             parts: Vec::new(),
+            life: None,
         }),
         Control::Share(Share {
             request: 1,
