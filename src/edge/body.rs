@@ -165,7 +165,7 @@ pub(super) struct Ends {
     /// The upload that still goes on; while both directions do, it may pause.
     pub(super) progress: Option<Arc<Progress>>,
     /// What holds it back.
-    pub(super) throttle: Option<Throttle>,
+    pub(super) throttle: Throttle,
     pub(super) log: VisitLog,
     pub(super) status: http::StatusCode,
 }
@@ -221,19 +221,17 @@ impl<R: RecvChunks> VisitBody<R> {
         if self.ended {
             return Poll::Ready(None);
         }
-        if let Some(throttle) = &mut self.ends.throttle {
-            if throttle.poll_ready(cx).is_pending() {
-                // It is not the visitor who is waited for.
-                self.source.held_back();
-                ready!(self.poll_cut(cx));
-                self.ended = true;
-                self.source.give_up(StreamCode::TunnelEnded);
-                return Poll::Ready(Some(Err(Abort::Cut)));
-            }
-            if let Some(piece) = throttle.next_piece() {
-                self.source.gave();
-                return Poll::Ready(Some(Ok(Frame::data(piece))));
-            }
+        if self.ends.throttle.poll_ready(cx).is_pending() {
+            // It is not the visitor who is waited for.
+            self.source.held_back();
+            ready!(self.poll_cut(cx));
+            self.ended = true;
+            self.source.give_up(StreamCode::TunnelEnded);
+            return Poll::Ready(Some(Err(Abort::Cut)));
+        }
+        if let Some(piece) = self.ends.throttle.next_piece() {
+            self.source.gave();
+            return Poll::Ready(Some(Ok(Frame::data(piece))));
         }
         let polled = match self.source.poll(cx) {
             Poll::Ready(Some(Ok(frame))) => Some(self.accept(frame)),
@@ -268,10 +266,8 @@ impl<R: RecvChunks> VisitBody<R> {
             *left = left.checked_sub(size).ok_or(Abort::Length)?;
         }
         self.ends.log.sent(size);
-        Ok(match &mut self.ends.throttle {
-            Some(throttle) => frame.map_data(|data| throttle.first_piece(data)),
-            None => frame,
-        })
+        let throttle = &mut self.ends.throttle;
+        Ok(frame.map_data(|data| throttle.first_piece(data)))
     }
 
     fn poll_cut(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -287,7 +283,7 @@ impl<R: RecvChunks> Drop for VisitBody<R> {
     fn drop(&mut self) {
         // hyper lets go as soon as a known length is through; the end of the stream lies behind it, and
         // a stream that is read to its end is not one that was given up.
-        let all_given = self.ends.throttle.as_ref().is_none_or(Throttle::is_empty);
+        let all_given = self.ends.throttle.is_empty();
         if !self.ended && self.left == Some(0) && all_given {
             let mut cx = Context::from_waker(Waker::noop());
             self.whole = !matches!(self.source.poll(&mut cx), Poll::Ready(Some(_)));

@@ -372,8 +372,8 @@ impl<S: Admit + OpenStream> Errand<'_, S> {
         head
     }
 
-    fn throttle(&self, pass: &Pass, way: Way) -> Option<Throttle> {
-        self.conn.edge.shaper.throttle(&pass.route, way)
+    fn throttle(&self, pass: &Pass, way: Way) -> Throttle {
+        self.conn.edge.shaper.throttle(pass, way)
     }
 
     /// A response's fields as the policy wants them.

@@ -81,6 +81,7 @@ pub use self::home::Site;
 use self::listener::Speaks;
 pub use self::proof::ShowProofs;
 use self::raw::RawBoard;
+pub use self::shape::Rates;
 use self::shape::Shaper;
 use self::signed::Signatures;
 use self::slots::Slots;
@@ -155,6 +156,8 @@ pub struct Pass {
     /// Fires when the link has been away for longer than visits wait for it: a visit that is sent and has
     /// no answer yet is given up, and not sent again.
     pub offline: CancellationToken,
+    /// Hears of other rates.
+    pub rates: Rates,
     /// Tells the engine that the visit is over.
     pub guard: Box<dyn Send + Sync>,
 }

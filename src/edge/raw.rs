@@ -310,7 +310,7 @@ async fn carry<S: Admit + OpenStream>(
             Ok((tx, rx)) => {
                 let first = arrival.first.clone();
                 let idle = settings.raw_idle;
-                let slow = [Way::Up, Way::Down].map(|way| edge.shaper.throttle(&pass.route, way));
+                let slow = [Way::Up, Way::Down].map(|way| edge.shaper.throttle(&pass, way));
                 let visitor = (&arrival.tcp, first);
                 return splice(visitor, tx, rx, &pass, (slow, idle), moved).await;
             }
@@ -324,7 +324,7 @@ async fn splice<T: SendChunks, R: RecvChunks>(
     mut tx: T,
     mut rx: R,
     pass: &Pass,
-    ([slow_up, slow_down], idle): ([Option<Throttle>; 2], Duration),
+    ([slow_up, slow_down], idle): ([Throttle; 2], Duration),
     moved: &Moved,
 ) -> Result<(), Broken> {
     let ended = {
@@ -379,7 +379,7 @@ async fn up<T: SendChunks>(
     tcp: &TcpStream,
     first: Bytes,
     tx: &mut T,
-    mut throttle: Option<Throttle>,
+    mut throttle: Throttle,
     moved: &Moved,
 ) -> Result<(), Broken> {
     let (mut room, mut size) = (BytesMut::new(), READ_MIN);
@@ -408,12 +408,12 @@ async fn up<T: SendChunks>(
             return Ok(());
         }
         size = match count {
-            full if full >= size && throttle.is_none() => (size * 2).min(READ_MAX),
+            full if full >= size && !throttle.slows() => (size * 2).min(READ_MAX),
             little if little < size / 4 => (size / 2).max(READ_MIN),
             _ => size,
         };
         moved.up(count);
-        shape::took(&mut throttle, count);
+        throttle.took(count);
         send_all(tx, &mut [room.split().freeze()]).await?;
     }
 }
@@ -422,14 +422,14 @@ async fn up<T: SendChunks>(
 async fn down<R: RecvChunks>(
     rx: &mut R,
     tcp: &TcpStream,
-    mut throttle: Option<Throttle>,
+    mut throttle: Throttle,
     moved: &Moved,
 ) -> Result<(), Broken> {
     loop {
         shape::wait(&mut throttle).await;
         let mut chunks = [const { Bytes::new() }; BATCH];
         // What is held back goes by the piece.
-        let slots = if throttle.is_some() { 1 } else { BATCH };
+        let slots = if throttle.slows() { 1 } else { BATCH };
         let count = poll_fn(|cx| rx.poll_recv(cx, &mut chunks[..slots])).await?;
         if count == 0 {
             // One who has gone already cannot be told, and needs not.
@@ -438,7 +438,7 @@ async fn down<R: RecvChunks>(
                 _ => Ok(()),
             };
         }
-        shape::took(&mut throttle, chunks.iter().map(Bytes::len).sum());
+        throttle.took(chunks.iter().map(Bytes::len).sum());
         write_all(tcp, &mut chunks[..count], moved).await?;
     }
 }

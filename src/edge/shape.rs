@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::future::{Future as _, poll_fn};
 use std::num::NonZeroU64;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -13,7 +14,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::{Instant, Sleep};
 
-use crate::engine::Route;
+use super::Pass;
+use crate::engine::Bandwidth;
 use crate::engine::limits::Visitor;
 use crate::names::{DeviceId, TunnelId, UserId};
 use crate::times::Clock;
@@ -26,6 +28,9 @@ const LATE: Duration = Duration::from_millis(500);
 
 /// Pieces are a tenth of a second's worth, within these: visits that share a rate take turns.
 const PIECE: (u64, u64) = (64, 64 * 1024);
+
+/// How long another rate may take to be noticed by who waits.
+const LOOK: Duration = Duration::from_millis(500);
 
 /// Lanes that are kept before those that nobody uses are looked for.
 const TIDY_AT: usize = 1024;
@@ -73,10 +78,37 @@ impl Lane {
     }
 }
 
-/// All lanes that are in use, or were a moment ago.
-#[derive(Debug)]
+/// What the visits of a tunnel may move, told to those that go on when it changes. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct Rates(Arc<Told>);
+
+#[derive(Debug, Default)]
+struct Told {
+    /// Counts what was told; 0: nothing was, and what each visit was let in with holds.
+    count: AtomicU64,
+    latest: Mutex<Option<Bandwidth>>,
+}
+
+impl Rates {
+    /// Other rates are in force.
+    pub fn tell(&self, rates: Bandwidth) {
+        *self.latest() = Some(rates);
+        self.0.count.fetch_add(1, Ordering::Release);
+    }
+
+    fn count(&self) -> u64 {
+        self.0.count.load(Ordering::Acquire)
+    }
+
+    fn latest(&self) -> MutexGuard<'_, Option<Bandwidth>> {
+        self.0.latest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// All lanes that are in use, or were a moment ago. Clones share them.
+#[derive(Debug, Clone)]
 pub(super) struct Shaper {
-    lanes: Mutex<Lanes>,
+    lanes: Arc<Mutex<Lanes>>,
 }
 
 #[derive(Debug)]
@@ -89,10 +121,10 @@ impl Default for Shaper {
     fn default() -> Self {
         let of = HashMap::new();
         Self {
-            lanes: Mutex::new(Lanes {
+            lanes: Arc::new(Mutex::new(Lanes {
                 of,
                 tidy_at: TIDY_AT,
-            }),
+            })),
         }
     }
 }
@@ -106,9 +138,24 @@ impl Shaper {
         self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What holds a visit back, one way; none when nothing does.
-    pub(super) fn throttle(&self, route: &Route, way: Way) -> Option<Throttle> {
-        let (limits, tunnel) = (&route.bandwidth, route.tunnel);
+    /// What holds a visit back, one way.
+    pub(super) fn throttle(&self, pass: &Pass, way: Way) -> Throttle {
+        let (limits, tunnel) = (pass.route.bandwidth, pass.route.tunnel);
+        let mut throttle = Throttle {
+            shaper: self.clone(),
+            rates: pass.rates.clone(),
+            heard: 0,
+            of: (tunnel, limits, way),
+            lanes: self.lanes_of(tunnel, &limits, way),
+            rest: Bytes::new(),
+            until: None,
+            timer: None,
+        };
+        throttle.listen();
+        throttle
+    }
+
+    fn lanes_of(&self, tunnel: TunnelId, limits: &Bandwidth, way: Way) -> Vec<Arc<Lane>> {
         let (device, user) = limits.owner.unzip();
         let of = [
             (limits.tunnel, Some(Whose::Tunnel(tunnel))),
@@ -117,17 +164,9 @@ impl Shaper {
             (limits.user, user.map(Whose::User)),
         ];
         let limited = of.into_iter().filter_map(|(rate, whose)| rate.zip(whose));
-        let lanes: Vec<_> = limited
+        limited
             .map(|(rate, whose)| self.lane(rate, whose, way))
-            .collect();
-        let slowest = lanes.iter().map(|lane| lane.rate.get()).min()?;
-        Some(Throttle {
-            lanes,
-            piece: (slowest / 10).clamp(PIECE.0, PIECE.1),
-            rest: Bytes::new(),
-            until: None,
-            timer: None,
-        })
+            .collect()
     }
 
     fn lane(&self, rate: NonZeroU64, whose: Whose, way: Way) -> Arc<Lane> {
@@ -146,7 +185,7 @@ impl Shaper {
         };
         let lane = lanes.of.entry((whose, way));
         let lane = lane.or_insert_with(|| Arc::new(fresh()));
-        // Another rate is in force: who is in keeps the old one.
+        // Another rate is in force; who is in hears of it, and comes over.
         if lane.rate != rate {
             *lane = Arc::new(fresh());
         }
@@ -156,8 +195,13 @@ impl Shaper {
 
 /// Holds one visit back, one way.
 pub(super) struct Throttle {
+    shaper: Shaper,
+    rates: Rates,
+    /// How much of what was told it has heard.
+    heard: u64,
+    of: (TunnelId, Bandwidth, Way),
+    /// None at all: nothing holds it back.
     lanes: Vec<Arc<Lane>>,
-    piece: u64,
     /// What was read and is more than a piece.
     rest: Bytes,
     until: Option<Instant>,
@@ -165,31 +209,63 @@ pub(super) struct Throttle {
 }
 
 impl Throttle {
+    /// Hears of rates that are in force by now. What is owed under others is forgotten.
+    fn listen(&mut self) {
+        let count = self.rates.count();
+        if count == self.heard {
+            return;
+        }
+        self.heard = count;
+        let (tunnel, limits, way) = &mut self.of;
+        if let Some(told) = *self.rates.latest() {
+            *limits = Bandwidth {
+                from: limits.from,
+                owner: limits.owner,
+                ..told
+            };
+        }
+        self.lanes = self.shaper.lanes_of(*tunnel, limits, *way);
+        self.until = None;
+    }
+
+    /// Whether anything holds it back.
+    pub(super) fn slows(&mut self) -> bool {
+        self.listen();
+        !self.lanes.is_empty()
+    }
+
     /// Ready when more may go.
     pub(super) fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(until) = self.until else {
-            return Poll::Ready(());
-        };
-        while now() < until {
+        loop {
+            self.listen();
+            let Some(until) = self.until.filter(|until| now() < *until) else {
+                self.until = None;
+                return Poll::Ready(());
+            };
+            // A timer may ring early by its grain, and another rate may be in force meanwhile.
+            let look = until.min(now() + LOOK);
             let timer = self
                 .timer
-                .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
-            if timer.deadline() != until {
-                timer.as_mut().reset(until);
+                .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(look)));
+            if timer.deadline() > look || timer.is_elapsed() {
+                timer.as_mut().reset(look);
             }
             ready!(timer.as_mut().poll(cx));
-            // A timer may ring early by its grain.
-            timer.as_mut().reset(until);
-            if now() >= until {
-                break;
-            }
         }
-        self.until = None;
-        Poll::Ready(())
+    }
+
+    /// The most that goes at once.
+    fn piece(&self) -> u64 {
+        let slowest = self.lanes.iter().map(|lane| lane.rate.get()).min();
+        slowest.map_or(u64::MAX, |rate| (rate / 10).clamp(PIECE.0, PIECE.1))
     }
 
     /// So many bytes went.
     pub(super) fn took(&mut self, bytes: usize) {
+        self.listen();
+        if self.lanes.is_empty() {
+            return;
+        }
         let now = now();
         let times = self.lanes.iter().map(|lane| lane.take(now, bytes as u64));
         self.until = times.max().filter(|until| *until > now);
@@ -197,7 +273,7 @@ impl Throttle {
 
     /// Takes in what was read; gives as much of it as may go at once, and keeps the rest.
     pub(super) fn first_piece(&mut self, mut bytes: Bytes) -> Bytes {
-        let most = usize::try_from(self.piece).unwrap_or(usize::MAX);
+        let most = usize::try_from(self.piece()).unwrap_or(usize::MAX);
         if bytes.len() > most {
             self.rest = bytes.split_off(most);
         }
@@ -218,6 +294,7 @@ impl Throttle {
 
     /// Whether a datagram may go; if it may, it is counted.
     pub(super) fn lets_go(&mut self, bytes: usize) -> bool {
+        self.listen();
         let now = now();
         if self.lanes.iter().any(|lane| lane.paid_at() > now + LATE) {
             return false;
@@ -228,17 +305,8 @@ impl Throttle {
 }
 
 /// Waits until more may go.
-pub(super) async fn wait(throttle: &mut Option<Throttle>) {
-    if let Some(throttle) = throttle {
-        poll_fn(|cx| throttle.poll_ready(cx)).await;
-    }
-}
-
-/// So many bytes went.
-pub(super) fn took(throttle: &mut Option<Throttle>, bytes: usize) {
-    if let Some(throttle) = throttle {
-        throttle.took(bytes);
-    }
+pub(super) async fn wait(throttle: &mut Throttle) {
+    poll_fn(|cx| throttle.poll_ready(cx)).await;
 }
 
 #[cfg(test)]
@@ -252,10 +320,16 @@ mod tests {
             .iter()
             .map(|(rate, whose)| shaper.lane(NonZeroU64::new(*rate).unwrap(), *whose, Way::Down))
             .collect();
-        let slowest = rates.iter().map(|(rate, _)| *rate).min().unwrap();
         Throttle {
+            shaper: shaper.clone(),
+            rates: Rates::default(),
+            heard: 0,
+            of: (
+                TunnelId::from_bytes([1; 16]),
+                Bandwidth::UNLIMITED,
+                Way::Down,
+            ),
             lanes,
-            piece: (slowest / 10).clamp(PIECE.0, PIECE.1),
             rest: Bytes::new(),
             until: None,
             timer: None,
@@ -332,6 +406,41 @@ mod tests {
         shaper.lanes().tidy_at = 0;
         let _other = lanes(&shaper, &[(1000, tunnel(2))]);
         assert_eq!(shaper.lanes().of.len(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_in_hears_of_other_rates() {
+        let (shaper, rates) = (Shaper::default(), Rates::default());
+        let told = |rate| Bandwidth {
+            tunnel: NonZeroU64::new(rate),
+            ..Bandwidth::UNLIMITED
+        };
+        let mut throttle = Throttle {
+            rates: rates.clone(),
+            ..lanes(&shaper, &[])
+        };
+        assert!(!throttle.slows());
+        let big = throttle.first_piece(Bytes::from_static(&[0; 100_000]));
+        assert_eq!(big.len(), 100_000, "nothing holds it back");
+        rates.tell(told(100_000));
+        assert!(throttle.slows());
+        about(goes(throttle).await, 1_000_000);
+        // One that owes a minute need not wait for it once the rate is another, or none.
+        let mut waits = Throttle {
+            rates: rates.clone(),
+            ..lanes(&shaper, &[(1000, tunnel(9))])
+        };
+        waits.heard = rates.count();
+        waits.took(60_000);
+        let start = now();
+        let told_later = async {
+            tokio::time::sleep(SECOND).await;
+            rates.tell(told(0));
+        };
+        tokio::join!(wait(&mut waits), told_later);
+        let took = now() - start;
+        assert!((SECOND..=SECOND + LOOK).contains(&took), "{took:?}");
+        assert!(!waits.slows());
     }
 
     #[tokio::test(start_paused = true)]

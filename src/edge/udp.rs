@@ -244,11 +244,8 @@ impl<S: Admit + OpenFlow> Port<S> {
 }
 
 /// Datagrams are not held back: what is beyond the bandwidth is lost, as on a wire.
-fn lets_go(throttle: &mut Option<Throttle>, payload: &[u8]) -> bool {
-    let mut throttle = throttle.as_mut();
-    throttle
-        .as_mut()
-        .is_none_or(|throttle| throttle.lets_go(payload.len()))
+fn lets_go(throttle: &mut Throttle, payload: &[u8]) -> bool {
+    throttle.lets_go(payload.len())
 }
 
 /// One visitor's flow.
@@ -284,7 +281,7 @@ impl<S: Admit + OpenFlow> Flow<S> {
         let mut answered = false;
         let shaper = &self.edge.shaper;
         let [mut slow_up, mut slow_down] =
-            [Way::Up, Way::Down].map(|way| shaper.throttle(&pass.route, way));
+            [Way::Up, Way::Down].map(|way| shaper.throttle(&pass, way));
         loop {
             let patience = if answered { idle } else { idle.min(UNANSWERED) };
             tokio::select! {

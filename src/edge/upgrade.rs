@@ -71,7 +71,7 @@ pub(super) struct Splice<T, R> {
     pub(super) first: VecDeque<Bytes>,
     pub(super) pass: Arc<Pass>,
     /// What holds it back, up and down.
-    pub(super) throttles: [Option<Throttle>; 2],
+    pub(super) throttles: [Throttle; 2],
     pub(super) log: VisitLog,
     pub(super) status: StatusCode,
 }
@@ -150,7 +150,7 @@ impl Early for Broken {
 async fn up<I: AsyncRead + Unpin, T: SendChunks>(
     mut visitor: I,
     tx: &mut T,
-    mut throttle: Option<Throttle>,
+    mut throttle: Throttle,
     log: &VisitLog,
 ) -> Result<(), Broken> {
     let mut room = BytesMut::new();
@@ -158,7 +158,7 @@ async fn up<I: AsyncRead + Unpin, T: SendChunks>(
     let mut watches = true;
     loop {
         shape::wait(&mut throttle).await;
-        let batch = if throttle.is_some() { 1 } else { BATCH };
+        let batch = if throttle.slows() { 1 } else { BATCH };
         let ended = poll_fn(|cx| -> Poll<Result<bool, Broken>> {
             while chunks.len() < batch {
                 room.reserve(READ_SIZE);
@@ -181,7 +181,7 @@ async fn up<I: AsyncRead + Unpin, T: SendChunks>(
         })
         .await?;
         log.received(chunks.iter().map(|chunk| chunk.len() as u64).sum());
-        shape::took(&mut throttle, chunks.iter().map(Bytes::len).sum());
+        throttle.took(chunks.iter().map(Bytes::len).sum());
         send_all(tx, &mut chunks).await?;
         chunks.clear();
         if ended {
@@ -224,7 +224,7 @@ async fn down<I: AsyncWrite + Unpin, R: RecvChunks>(
     rx: &mut R,
     mut queue: VecDeque<Bytes>,
     mut visitor: I,
-    mut throttle: Option<Throttle>,
+    mut throttle: Throttle,
     given: &Given<'_>,
 ) -> Result<(), Broken> {
     loop {
@@ -236,7 +236,7 @@ async fn down<I: AsyncWrite + Unpin, R: RecvChunks>(
         if queue.is_empty() {
             shape::wait(&mut throttle).await;
             // What is held back goes by the piece.
-            let slots = if throttle.is_some() { 1 } else { chunks.len() };
+            let slots = if throttle.slows() { 1 } else { chunks.len() };
             let count = poll_fn(|cx| rx.poll_recv(cx, &mut chunks[..slots])).await?;
             if count == 0 {
                 visitor.shutdown().await?;
@@ -245,7 +245,7 @@ async fn down<I: AsyncWrite + Unpin, R: RecvChunks>(
             queue.extend(chunks.into_iter().take(count));
         }
         let mut all = Queue(&mut queue);
-        shape::took(&mut throttle, bytes::Buf::remaining(&all));
+        throttle.took(bytes::Buf::remaining(&all));
         while bytes::Buf::has_remaining(&all) {
             let wrote = poll_fn(|cx| poll_write_buf(pin!(&mut visitor), cx, &mut all)).await?;
             if wrote == 0 {

@@ -129,7 +129,7 @@ impl Upload {
         manner: Manner,
         pass: Arc<Pass>,
         cancel: CancellationToken,
-        throttle: Option<Throttle>,
+        throttle: Throttle,
     ) -> Self {
         let progress = Arc::new(Progress {
             start: now(),
@@ -281,7 +281,7 @@ struct UploadBody {
     progress: Arc<Progress>,
     pace: Option<Pace>,
     timer: Option<Pin<Box<Sleep>>>,
-    throttle: Option<Throttle>,
+    throttle: Throttle,
 }
 
 impl UploadBody {
@@ -320,16 +320,14 @@ impl Body for UploadBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyTrouble>>> {
         let this = &mut *self;
-        if let Some(throttle) = &mut this.throttle {
-            if throttle.poll_ready(cx).is_pending() {
-                // The origin is not waited for.
-                this.progress.note(true);
-                return Poll::Pending;
-            }
-            if let Some(piece) = throttle.next_piece() {
-                this.progress.note(false);
-                return Poll::Ready(Some(Ok(Frame::data(piece))));
-            }
+        if this.throttle.poll_ready(cx).is_pending() {
+            // The origin is not waited for.
+            this.progress.note(true);
+            return Poll::Pending;
+        }
+        if let Some(piece) = this.throttle.next_piece() {
+            this.progress.note(false);
+            return Poll::Ready(Some(Ok(Frame::data(piece))));
         }
         if self.ended {
             return Poll::Ready(None);
@@ -357,17 +355,12 @@ impl Body for UploadBody {
         }
         let throttle = &mut self.throttle;
         polled.map(|polled| {
-            polled.map(|polled| {
-                polled.map(|frame| match throttle {
-                    Some(throttle) => frame.map_data(|data| throttle.first_piece(data)),
-                    None => frame,
-                })
-            })
+            polled
+                .map(|polled| polled.map(|frame| frame.map_data(|data| throttle.first_piece(data))))
         })
     }
 
     fn is_end_stream(&self) -> bool {
-        let all_given = self.throttle.as_ref().is_none_or(Throttle::is_empty);
-        all_given && (self.ended || self.body.is_end_stream())
+        self.throttle.is_empty() && (self.ended || self.body.is_end_stream())
     }
 }

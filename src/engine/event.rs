@@ -684,6 +684,13 @@ pub enum Action {
         /// Which.
         visits: Vec<VisitId>,
     },
+    /// The visits of a tunnel that go on may move other amounts from now on.
+    Shape {
+        /// Which.
+        tunnel: TunnelId,
+        /// How much; whose they are stays what each of them knows.
+        bandwidth: Bandwidth,
+    },
     /// The link of a tunnel has been away for longer than visits wait for it: those that have no answer
     /// yet are given up. Those that have one go on, for the link may come back.
     GiveUp {

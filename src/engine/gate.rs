@@ -17,7 +17,7 @@ use super::policy::{
 };
 use super::routes::FOUND;
 use super::state::Tunnel;
-use super::{Bandwidth, Credentials, Refusal, Verification, Visit};
+use super::{Action, Bandwidth, Credentials, Refusal, Verification, Visit};
 use crate::names::{DeviceId, Kind, ShareId, TunnelId, UserId, VisitId};
 use crate::times::Now;
 
@@ -433,7 +433,6 @@ impl Engine {
     /// What a visit that came in is told about itself.
     pub(super) fn passage(&self, visit: VisitId, id: TunnelId) -> Passage {
         let row = &self.tunnels.get(&id).expect(FOUND).row;
-        let limits = &self.settings.limits;
         let stay = self
             .stays
             .get(&visit)
@@ -442,15 +441,29 @@ impl Engine {
             policy: Arc::clone(&row.policy),
             rule: stay.rule.clone(),
             shadowed: stay.shadowed.clone(),
-            bandwidth: Bandwidth {
-                from: stay.peer.into(),
-                owner: Some((row.device, row.user)),
-                tunnel: row.policy.tunnel_limit().or(limits.tunnel).bandwidth,
-                visitor: row.policy.visitor_limit().or(limits.visitor).bandwidth,
-                device: limits.device.bandwidth,
-                user: limits.user.bandwidth,
-            },
+            bandwidth: self.bandwidth_of(&row.policy, stay.peer.into(), (row.device, row.user)),
         }
+    }
+
+    fn bandwidth_of(&self, policy: &Policy, from: Visitor, owner: (DeviceId, UserId)) -> Bandwidth {
+        let limits = &self.settings.limits;
+        Bandwidth {
+            from,
+            owner: Some(owner),
+            tunnel: policy.tunnel_limit().or(limits.tunnel).bandwidth,
+            visitor: policy.visitor_limit().or(limits.visitor).bandwidth,
+            device: limits.device.bandwidth,
+            user: limits.user.bandwidth,
+        }
+    }
+
+    /// Tells the visits of a tunnel that go on what they may move now.
+    pub(super) fn shape_anew(&mut self, id: TunnelId) {
+        let row = &self.tunnels.get(&id).expect(FOUND).row;
+        let from = Bandwidth::UNLIMITED.from;
+        let bandwidth = self.bandwidth_of(&row.policy, from, (row.device, row.user));
+        let tunnel = id;
+        self.act(Action::Shape { tunnel, bandwidth });
     }
 
     /// The visits of a tunnel, going on or waiting, that its policy as it is now would not let in. Limits

@@ -252,12 +252,16 @@ impl Engine {
     /// New settings hold for what comes; rows keep what they have. Times that stand in no row are
     /// counted anew.
     pub(super) fn reloaded(&mut self, settings: EngineSettings) {
-        if self.settings.limits != settings.limits {
+        let other_limits = self.settings.limits != settings.limits;
+        if other_limits {
             self.forget_rates();
         }
         self.settings = settings;
         let tunnels: Vec<_> = self.tunnels.keys().copied().collect();
         for id in tunnels {
+            if other_limits && self.tunnels.get(&id).is_some_and(Tunnel::is_open) {
+                self.shape_anew(id);
+            }
             let Some(tunnel) = self.tunnels.get(&id) else {
                 continue;
             };

@@ -59,6 +59,7 @@ impl Engine {
         });
         if limits(&old) != limits(new) {
             tunnel.gate.forget_rates();
+            self.shape_anew(id);
         }
         self.turn_out(now, id);
         if others_sign {

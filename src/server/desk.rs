@@ -376,6 +376,11 @@ impl Desk {
                         }
                     }
                 }
+                Action::Shape { tunnel, bandwidth } => {
+                    if let Some(signals) = state.signals.get(&tunnel) {
+                        signals.rates.tell(bandwidth);
+                    }
+                }
                 Action::GiveUp { tunnel } => {
                     if let Some(signals) = state.signals.get_mut(&tunnel) {
                         std::mem::take(&mut signals.offline).cancel();

@@ -171,6 +171,7 @@ impl Admit for Desk {
             route,
             cut: signals.cut,
             offline: signals.offline,
+            rates: signals.rates,
             // The engine has counted nothing, so there is nothing to tell it.
             guard: Box::new(()),
         })
@@ -221,6 +222,7 @@ impl Desk {
             route,
             cut: signals.cut,
             offline: signals.offline,
+            rates: signals.rates,
             guard,
         }
     }

@@ -111,6 +111,7 @@ struct Shared {
     policy: Arc<Policy>,
     /// Bytes a second of the tunnel.
     bandwidth: Option<std::num::NonZeroU64>,
+    rates: Rates,
     cut: CancellationToken,
     offline: CancellationToken,
     guards: Arc<()>,
@@ -148,6 +149,7 @@ impl Admit for Inside {
             },
             cut: shared.cut.clone(),
             offline: shared.offline.clone(),
+            rates: shared.rates.clone(),
             guard: Box::new(Arc::clone(&shared.guards)),
         })
     }
@@ -178,6 +180,7 @@ impl Admit for Inside {
             },
             cut: shared.cut.clone(),
             offline: shared.offline.clone(),
+            rates: shared.rates.clone(),
             guard: Box::new(()),
         })
     }

@@ -39,6 +39,7 @@ impl Admit for Client {
             },
             cut: self.cut.clone(),
             offline: self.offline.clone(),
+            rates: Rates::default(),
             guard: Box::new(Arc::clone(&self.guards)),
         })
     }

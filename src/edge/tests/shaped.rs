@@ -41,6 +41,41 @@ async fn a_download_takes_its_time_and_arrives_whole() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_download_that_goes_on_hears_of_a_new_rate() {
+    let mut world = World::new();
+    let mut visitor = world.visitor();
+    visitor.get("/big").await;
+    let mut stream = world.stream().await;
+    let length = (SIZE + 6).to_string();
+    send_head(&mut stream.response, 200, &[("content-length", &length)]).await;
+    let (first, more) = tokio::sync::oneshot::channel::<()>();
+    let sending = world.tasks.spawn("test-sender", async move {
+        let begin = crate::wire::Frame::Data(Bytes::from("begin;"));
+        let begin = crate::wire::encode_frame(&begin);
+        crate::wire::send_all(&mut stream.response, &mut [begin])
+            .await
+            .unwrap();
+        more.await.unwrap();
+        let body = [vec![b'x'; SIZE - 3], b"end".to_vec()].concat();
+        let body = Full::new(Bytes::from(body));
+        send_body(&mut stream.response, body).await.unwrap();
+    });
+    visitor.until("begin;").await;
+    world.change(|shared| {
+        shared.rates.tell(Bandwidth {
+            tunnel: std::num::NonZeroU64::new(RATE),
+            ..Bandwidth::UNLIMITED
+        });
+    });
+    let start = Instant::now();
+    first.send(()).unwrap();
+    visitor.until("end").await;
+    about_ten(start);
+    sending.await.unwrap();
+    world.is_empty().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_upload_takes_its_time_and_arrives_whole() {
     let mut world = world();
     let visitor = world.visitor();

@@ -71,6 +71,8 @@ struct World {
     stood: Vec<TunnelId>,
     cut_visits: HashSet<TunnelId>,
     given_up: Vec<TunnelId>,
+    /// What visits that go on were told they may move.
+    shaped: HashMap<TunnelId, Bandwidth>,
     cut_alone: Vec<VisitId>,
     /// Visits that passed and did not end.
     going_on: Vec<VisitId>,
@@ -188,6 +190,7 @@ impl World {
             cut_visits: HashSet::new(),
             given_up: Vec::new(),
             cut_alone: Vec::new(),
+            shaped: HashMap::new(),
             going_on: Vec::new(),
             closing: HashMap::new(),
             newest: BTreeMap::new(),
@@ -285,6 +288,9 @@ impl World {
                 self.cut.push((link, code));
             }
             Action::GiveUp { tunnel } => self.given_up.push(tunnel),
+            Action::Shape { tunnel, bandwidth } => {
+                self.shaped.insert(tunnel, bandwidth);
+            }
             Action::Listen { tunnel, kind, port } => self.listen(tunnel, (kind, port)),
             Action::Unlisten { tunnel } => {
                 self.sockets.remove(&tunnel);

@@ -318,6 +318,29 @@ fn a_new_policy_is_in_force_at_once_and_cuts_what_it_does_not_allow() {
 }
 
 #[test]
+fn visits_that_go_on_hear_of_other_rates() {
+    let mut world = World::new();
+    let alice = world.connect("alice");
+    let app = world.opens_with(&alice, "app", "{}");
+    let visit = world.passes("app").visit;
+    let slow = r#"{"limits":{"tunnel":{"bandwidth":5000}}}"#;
+    world
+        .sets(&alice, app, r#"{"methods":["GET"]}"#, &["methods"])
+        .unwrap();
+    assert!(world.shaped.is_empty(), "no rate has changed");
+    world.sets(&alice, app, slow, &["limits"]).unwrap();
+    assert_eq!(world.shaped[&app].tunnel.unwrap().get(), 5000);
+    let mut settings = settings();
+    settings.limits.user.bandwidth = std::num::NonZeroU64::new(7000);
+    world.handle(Event::Reloaded { settings });
+    let told = world.shaped[&app];
+    let both = (told.tunnel.unwrap().get(), told.user.unwrap().get());
+    assert_eq!(both, (5000, 7000));
+    world.ends(visit);
+    world.finish();
+}
+
+#[test]
 fn visits_that_may_not_be_signed_as_is_asked_now_are_cut() {
     let hook = |secrets: &[&str]| {
         let texts: Vec<_> = secrets

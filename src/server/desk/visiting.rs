@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::{Desk, State};
+use crate::edge::Rates;
 use crate::engine::policy::Policy;
 use crate::engine::{Admission, Event, Refusal, Route, Verification, Visit};
 use crate::names::{LinkId, TunnelId, VisitId};
@@ -15,13 +16,15 @@ use crate::names::{LinkId, TunnelId, VisitId};
 /// What a held visit hears: its way and the signals that end it, or a refusal.
 pub(in crate::server) type Seated = Result<(Route, Signals), Refusal>;
 
-/// What ends the visits of a tunnel from outside.
+/// What reaches the visits of a tunnel from outside, and what ends them.
 #[derive(Debug, Clone, Default)]
 pub(in crate::server) struct Signals {
     /// It closed or expired: all of them.
     pub(in crate::server) cut: CancellationToken,
     /// Its link is away and the hold is over: those without an answer.
     pub(in crate::server) offline: CancellationToken,
+    /// It changes what they may move.
+    pub(in crate::server) rates: Rates,
 }
 
 /// Where an admitted visit stands.
