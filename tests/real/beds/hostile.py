@@ -189,8 +189,7 @@ def judged(world, told, quiet, attacked):
     allowed = max(2 * quiet[0], 0.02)
     check(attacked[0] < allowed, f"a polite visit took {attacked[0]:.4f} s, {quiet[0]:.4f} s before")
     check(attacked[2] - quiet[2] < SPENT, f"the attack costs the server {cost}")
-    # How fast "as fast as he can" is depends on what else the machine does; what a processor second of the
+    # How fast "as fast as he can" is depends on what else the machine does, so it is only told; what a processor second of the
     # daemons is worth to him hardly does, and less so the longer the spells are.
     kept = 0.9 if world.long else 0.7
     check(attacked[4] >= kept * quiet[4], f"visits for a processor second: {worth}")
-    check(attacked[3] >= quiet[3] / 2, f"as fast as he can: {rate}")
