@@ -417,7 +417,7 @@ const SERVER: &[Key] = &[
     key(
         "limits.handshakes",
         "\"200/s burst 2000\"",
-        "How often one address may begin links and the connections of visitors.",
+        "How often one address may shake hands, for a link or as a visitor.",
     ),
     key(
         "limits.unknown_hosts",

@@ -174,3 +174,29 @@ async def too_early(quic, tunnel, origin):
         check(not visitor._quic.tls.early_data_accepted, "early data was taken")
     same(sum(posts), 4, "bytes at the origin")
     origin.posted = lambda size: None
+
+
+@bed("http3_handshakes", "python")
+def http3_handshakes(world):
+    """One address may shake hands so often and no more, over QUIC as over TCP."""
+    import quic
+
+    world.settings["server"] = {"limits": {"handshakes": "12/m burst 12"}}
+    with origins.plain() as origin:
+        tunnel = world.open(origin.port)
+        served = quic.run(until_refused(quic, tunnel))
+        check(0 < served < 12, f"{served} visitors were served")
+
+
+async def until_refused(quic, tunnel):
+    """How many connections of one address are served before one is not."""
+    for served in range(20):
+        try:
+            async with quic.visit(tunnel) as visitor:
+                got = await visitor.ask("/").whole(10)
+                if visitor.closed.done():
+                    return served
+                same(got.status, 200, f"visit {served}")
+        except ConnectionError:
+            return served
+    return 20
