@@ -63,6 +63,8 @@ pub struct Checked {
 pub struct Verification {
     /// Whose visit.
     pub tunnel: TunnelId,
+    /// Whose tunnel: owners' checks go by turns.
+    pub owner: UserId,
     /// Its name, for who is refused.
     pub realm: Slug,
     /// Check the password against this, also when there is no such user: then it is somebody else's, so

@@ -278,6 +278,7 @@ impl Engine {
             .hash();
         Ok(Judged::Verify(Verification {
             tunnel: id,
+            owner: tunnel.row.user,
             realm: tunnel.row.slug.clone(),
             hash: hash.clone(),
         }))

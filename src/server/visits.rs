@@ -203,10 +203,12 @@ impl Desk {
     ) -> Result<Checked, Refusal> {
         let Verification {
             tunnel,
+            owner,
             realm,
             hash,
         } = asked;
-        let checked = self.passwords().fits(tunnel, hash.clone(), password).await;
+        let whose = (owner, tunnel);
+        let checked = self.passwords().fits(whose, hash.clone(), password).await;
         match checked {
             Ok(right) => Ok(Checked { hash, right }),
             Err(Busy) => Err(Refusal::HoldFull { tunnel: realm }),
