@@ -199,7 +199,7 @@ pub(super) fn over(what: Ceiling, max: impl ToString) -> AskError {
 fn keeps_strangers_out(kind: Kind, policy: &Policy) -> bool {
     match kind {
         Kind::Http => policy.keeps_strangers_out(),
-        _ => policy.allows_only_some() && !policy.is_shadow(Part::Networks),
+        _ => policy.allows_only_few() && !policy.is_shadow(Part::Networks),
     }
 }
 

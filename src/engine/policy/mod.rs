@@ -148,6 +148,11 @@ impl Policy {
         !self.allow.is_empty()
     }
 
+    /// Whether only few can pass: the networks named leave most of the world out.
+    pub fn allows_only_few(&self) -> bool {
+        self.allows_only_some() && !cidr::are_most(&self.allow)
+    }
+
     /// What share links are good for.
     pub const fn share(&self) -> ShareUse {
         self.share
