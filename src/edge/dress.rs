@@ -48,6 +48,7 @@ pub(super) fn response(
     apply(policy.response_headers(), fields);
     if !policy.cookie_domain() {
         cookies::keep_to_own_host(fields, domain);
+        cookies::keep_to_own_data(fields);
     }
 }
 
@@ -142,7 +143,10 @@ mod tests {
 
     #[test]
     fn cookies_for_all_tunnels_go_unless_they_are_allowed() {
-        let wide = [("set-cookie", "a=1; Domain=t.example")];
+        let wide = [
+            ("set-cookie", "a=1; Domain=t.example"),
+            ("clear-site-data", "\"cookies\""),
+        ];
         assert!(dressed("{}", &wide).is_empty());
         assert_eq!(dressed(r#"{"cookie_domain":true}"#, &wide), map(&wide));
     }

@@ -1,9 +1,11 @@
 //! Cookies that are somebody's business here: our own in requests, and those that an origin sets for more
 //! than its own host. Not a cookie jar.
 
-use http::header::{self, HeaderMap, HeaderValue};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 use crate::names::Hostname;
+
+const CLEAR_SITE_DATA: HeaderName = HeaderName::from_static("clear-site-data");
 
 /// How many cookies of one name are looked at; browsers send one.
 const LOOKS: usize = 4;
@@ -33,6 +35,33 @@ pub fn keep_to_own_host(fields: &mut HeaderMap, domain: &Hostname) {
     fields.remove(header::SET_COOKIE);
     for cookie in kept {
         fields.append(header::SET_COOKIE, cookie);
+    }
+}
+
+/// Keeps an origin from emptying what others keep: `Clear-Site-Data` takes the cookies of all of the
+/// domain, of every other tunnel too. What it says of its own storage and cache stands.
+pub fn keep_to_own_data(fields: &mut HeaderMap) {
+    let harmless = |directive: &&[u8]| {
+        let has = |what: &[u8]| {
+            directive
+                .windows(what.len())
+                .any(|w| w.eq_ignore_ascii_case(what))
+        };
+        !has(b"*") && !has(b"cookies")
+    };
+    let lines = fields.get_all(CLEAR_SITE_DATA);
+    if lines.iter().all(|line| harmless(&line.as_bytes())) {
+        return;
+    }
+    let said = lines
+        .iter()
+        .flat_map(|line| line.as_bytes().split(|b| *b == b','));
+    let kept: Vec<_> = said.filter(harmless).map(<[u8]>::trim_ascii).collect();
+    let kept = kept.join(&b", "[..]);
+    fields.remove(CLEAR_SITE_DATA);
+    if !kept.is_empty() {
+        let kept = HeaderValue::from_bytes(&kept).expect("parts of values are one");
+        fields.insert(CLEAR_SITE_DATA, kept);
     }
 }
 
@@ -125,6 +154,34 @@ mod tests {
         }
         let mixed = kept(&["a=1", "b=2; domain=example.com", "c=3; Path=/"]);
         assert_eq!(mixed, ["a=1", "c=3; Path=/"]);
+    }
+
+    #[test]
+    fn an_origin_cleared_the_cookies_of_other_tunnels() {
+        for (sent, kept) in [
+            (&["\"cookies\""][..], None),
+            (&["\"*\""], None),
+            (&["\"Cookies\" "], None),
+            (&["*"], None),
+            (
+                &["\"cache\", \"cookies\",\"storage\""],
+                Some("\"cache\", \"storage\""),
+            ),
+            (&["\"cache\"", "\"cookies\""], Some("\"cache\"")),
+            (
+                &["\"cache\" , \"storage\""],
+                Some("\"cache\" , \"storage\""),
+            ),
+        ] {
+            let mut fields = HeaderMap::new();
+            for line in sent {
+                fields.append(CLEAR_SITE_DATA, line.parse().unwrap());
+            }
+            keep_to_own_data(&mut fields);
+            let all = fields.get_all(CLEAR_SITE_DATA).iter();
+            let all: Vec<_> = all.map(|v| v.to_str().unwrap()).collect();
+            assert_eq!(all, Vec::from_iter(kept), "{sent:?}");
+        }
     }
 
     #[test]
