@@ -175,7 +175,8 @@ impl Engine {
     }
 
     /// The policy of a name, for who may come there at all: suspension, networks and limits are asked, and
-    /// who they are is not. For what is answered before that is known; counts nothing.
+    /// who they are is not. For what is answered before that is known: counts as one of the visitor's, and
+    /// not as the tunnel's.
     pub fn greet(
         &mut self,
         now: Now,
@@ -198,7 +199,15 @@ impl Engine {
             http: None,
         };
         self.judge_visit(now, id, &visit)?;
-        let tunnel = self.tunnels.get(&id).expect(FOUND);
+        let limits = &self.settings.limits;
+        let tunnel = self.tunnels.get_mut(&id).expect(FOUND);
+        let each = tunnel.row.policy.visitor_limit().or(limits.visitor);
+        if let Some(rate) = each.rate {
+            let seat = tunnel.gate.visitors.seat(peer.ip().into());
+            if let Some(meter) = tunnel.gate.visitors.meter(seat) {
+                meter.bucket.count(now.monotonic, rate);
+            }
+        }
         Ok(Arc::clone(&tunnel.row.policy))
     }
 

@@ -724,3 +724,23 @@ fn every_change_of_state_is_in_the_audit_with_who_and_from_where() {
     }
     world.finish();
 }
+
+#[test]
+fn preflights_counted_for_nobody() {
+    let mut world = World::new();
+    let alice = world.connect("alice");
+    let text = r#"{"cors":{"origins":["https://a.example"]},"limits":{"visitor":{"rate":"3/s"},"tunnel":{"rate":"5/s"}}}"#;
+    world.opens_with(&alice, "app", text);
+    let now = world.now;
+    for _ in 0..3 {
+        assert!(world.engine.greet(now, "app", peer()).is_ok());
+    }
+    let refused = world.engine.greet(now, "app", peer());
+    assert!(
+        matches!(refused, Err(Refusal::Limited { .. })),
+        "{refused:?}"
+    );
+    assert!(world.visit("app").1.is_err(), "the same visitor");
+    // It is not the tunnel's: others still come.
+    assert!(world.engine.greet(now, "app", from("198.51.100.9")).is_ok());
+}
