@@ -455,7 +455,7 @@ const SERVER: &[Key] = &[
     key(
         "limits.force_auth",
         "false",
-        "Whether every tunnel has to keep strangers out: with credentials or share links (http), or with allowed networks (others).",
+        "Whether every tunnel has to keep strangers out: with credentials or share links (http), or with allowed networks that leave most of the world out (others).",
     ),
     bare(
         "domains.resolver",

@@ -71,10 +71,15 @@ fn visitors_limits() -> Section {
             ),
         ),
         item(
+            "addresses",
+            "A visitor of HTTP/3 that moves to another network is judged by the address it came with, and origins are told that one.".to_owned(),
+        ),
+        item(
             "in all",
             format!(
-                "{} connections, over which new ones are closed, and {} visits under way: 503. The last descriptors of the process are kept for the admin socket.",
+                "{} connections, over which new ones are closed, {} of them from one address or IPv6 network of 64 bits, unless it is a trusted proxy or this machine; and {} visits under way: 503. The last descriptors of the process are kept for the admin socket.",
                 limits::CONNECTIONS_MAX,
+                limits::CONNECTIONS_MAX / limits::SOURCE_PART,
                 limits::VISITS_MAX
             ),
         ),

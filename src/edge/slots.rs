@@ -8,9 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::front::Front;
-
-/// One source may have this part of all places.
-const PART: usize = 8;
+use crate::http::limits::SOURCE_PART;
 
 /// All places for connections.
 #[derive(Debug)]
@@ -80,7 +78,7 @@ impl Slot {
         let source = host_of(ip);
         let mut of = self.slots.of();
         let own = of.entry(source).or_default();
-        if *own >= (self.slots.max / PART).max(1) {
+        if *own >= (self.slots.max / SOURCE_PART).max(1) {
             return false;
         }
         *own += 1;

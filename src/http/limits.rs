@@ -59,6 +59,9 @@ pub const RESET_COST: u32 = 10;
 /// The most connections at once, unless told otherwise. Over it new ones are closed.
 pub const CONNECTIONS_MAX: usize = 16_384;
 
+/// What one source may have of them, an IPv4 address or an IPv6 network of 64 bits: one part in so many.
+pub const SOURCE_PART: usize = 8;
+
 /// The most visits under way at once, unless told otherwise. Over it: 503.
 pub const VISITS_MAX: usize = 8_192;
 
