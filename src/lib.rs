@@ -12,8 +12,7 @@
 //! |---|---|
 //! | [`names`], [`times`], [`codes`], [`secret`] | values checked once on the way in; the one table of error codes |
 //! | [`engine`] | DECIDES: routes, lifecycle, leases, holds, policies, limits. No I/O, no clock, no randomness |
-//! | `dns` | DNS messages: bytes <-> values |
-//! | [`http`] | what an acceptable request head is; pure, shared by every HTTP version |
+//! | [`http`], `dns` | what an acceptable request head is, shared by every HTTP version; DNS messages: bytes <-> values; pure |
 //! | [`wire`] | the tunnel protocol: bytes <-> values; also the PROXY header, and the paths that are ours |
 //! | [`link`] | QUIC endpoints, TLS identity, dialling; streams that carry wire; what the system tells of the network; visitors' QUIC at the same port |
 //! | [`edge`] | public listeners: a visit comes in, a response or a splice goes out |

@@ -1,5 +1,6 @@
 //! Whole command lines against a daemon of the tests, with a terminal, a clock and signals of our own.
 
+mod domains;
 mod human;
 mod json;
 mod logs;

@@ -94,7 +94,7 @@ pub(crate) struct Entry {
 #[derive(Debug)]
 pub(crate) enum Post {
     /// Say this.
-    Say(Control),
+    Say(Box<Control>),
     /// Say no more, and end.
     End(Code),
 }
@@ -224,7 +224,7 @@ impl Desk {
     /// Sends a message to every live link, for GoAway.
     pub(crate) fn tell_all(&self, message: &Control) {
         for entry in self.lock().links.values() {
-            let _ = entry.outbox.try_send(Post::Say(message.clone()));
+            let _ = entry.outbox.try_send(Post::Say(Box::new(message.clone())));
         }
     }
 
@@ -491,7 +491,7 @@ impl State {
         let Some(entry) = self.links.get(&link) else {
             return;
         };
-        if entry.outbox.try_send(Post::Say(message)).is_err() {
+        if entry.outbox.try_send(Post::Say(Box::new(message))).is_err() {
             // It asks faster than it reads: its answers would be lost, so it has to start again.
             entry
                 .link
@@ -518,7 +518,7 @@ impl State {
         if let Some(entry) = self.links.get(&link)
             && entry.outbox.capacity() > entry.outbox.max_capacity() / 2
         {
-            let _ = entry.outbox.try_send(Post::Say(message));
+            let _ = entry.outbox.try_send(Post::Say(Box::new(message)));
         }
     }
 

@@ -232,16 +232,18 @@ impl Session {
                 "the enrolment was not written down in time".into(),
             ));
         };
-        match answer {
-            Some(Post::Say(Control::Enrolled(enrolled))) => {
+        let said = match answer {
+            Some(Post::Say(message)) => *message,
+            Some(Post::End(_)) | None => return Err(End::Gone),
+        };
+        match said {
+            Control::Enrolled(enrolled) => {
                 let device = enrolled.device;
                 self.say(&Control::Enrolled(enrolled)).await?;
                 info!(%device, peer = %self.link.peer(), "device enrolled");
                 Ok(device)
             }
-            Some(Post::Say(Control::Error(f))) => {
-                Err(End::Refuse(Code::from_wire(f.code.into()), f.detail))
-            }
+            Control::Error(f) => Err(End::Refuse(Code::from_wire(f.code.into()), f.detail)),
             _ => Err(End::Gone),
         }
     }

@@ -693,6 +693,27 @@ mod tests {
     }
 
     #[test]
+    fn news_of_as_many_domains_as_a_tunnel_may_have_fit_into_a_message() {
+        let note = crate::wire::DomainNote {
+            domain: "d".repeat(253),
+            state: "pending".into(),
+            since: i64::MAX,
+            missing_since: Some(i64::MAX),
+            looked_at: Some(i64::MAX),
+            said: Some("x".repeat(300)),
+            certificate: Some("x".repeat(300)),
+        };
+        let news = Control::DomainNews(DomainNews {
+            tunnel: TunnelId::random(),
+            proof: "wormkey=".to_owned() + &"x".repeat(32),
+            domains: vec![note; 64],
+        });
+        let mut decoder = ControlDecoder::new();
+        decoder.push(&encode_control(&news));
+        assert_eq!(decoder.next_message(), Ok(Some(news)));
+    }
+
+    #[test]
     fn a_message_over_the_limit_is_refused_before_it_arrives() {
         let mut out = BytesMut::new();
         put_varint(&mut out, CONTROL_MAX as u64 + 1);
@@ -734,8 +755,10 @@ mod tests {
         };
         let ours: Bind = minicbor::decode(&minicbor::to_vec(&old).unwrap()).unwrap();
         assert_eq!((ours.expires_at, ours.expires_in_ms), (Some(7), None));
+        assert_eq!(ours.domains, None, "whatever domains there are stay");
         let ours = Bind {
             expires_in_ms: Some(60_000),
+            domains: Some(vec!["app.example.org".into()]),
             ..ours
         };
         let read: OldBind = minicbor::decode(&minicbor::to_vec(&ours).unwrap()).unwrap();

@@ -12,6 +12,7 @@
 mod access;
 mod boundary;
 mod doctor;
+mod domains;
 mod draining;
 mod ends;
 mod entering;

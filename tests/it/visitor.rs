@@ -32,7 +32,8 @@ impl Ca {
         let ca_cert = ca.self_signed(&ca_key).unwrap();
         let issuer = Issuer::new(ca, ca_key);
         let key = KeyPair::generate().unwrap();
-        let names = vec![domain.to_owned(), format!("*.{domain}")];
+        let own = ["app.example.org", "*.wide.example.org"].map(str::to_owned);
+        let names = [vec![domain.to_owned(), format!("*.{domain}")], own.to_vec()].concat();
         let leaf = CertificateParams::new(names)
             .unwrap()
             .signed_by(&key, &issuer)

@@ -36,8 +36,8 @@ const GREETED: usize = 64;
 const LOOK_EVERY: Duration = Duration::from_secs(60);
 /// The same while some are being got.
 const LOOK_SOON: Duration = Duration::from_secs(1);
-/// As much of a sentence as goes to clients.
-const SAID: usize = 160;
+/// Bytes of a sentence that go to clients: 64 domains with two each fit into a message.
+const SAID: usize = 300;
 
 /// A look that is to be made.
 #[derive(Debug)]
@@ -276,5 +276,40 @@ fn look_at_certificates(desk: &Desk, orders: &mut Orders) -> bool {
 }
 
 fn short(text: &str) -> String {
-    text.chars().take(SAID).collect()
+    let end = (0..=SAID).rev().find(|end| text.is_char_boundary(*end));
+    match text.len() <= SAID {
+        true => text.to_owned(),
+        false => text[..end.unwrap_or(0)].to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_proof_is_its_users_alone_and_stays_the_same() {
+        let own = Own::new(&[7; 32]);
+        let (alice, bob) = (UserId::random(), UserId::random());
+        assert_eq!(own.proof(alice), Own::new(&[7; 32]).proof(alice));
+        assert_ne!(own.proof(alice), own.proof(bob));
+        assert_ne!(own.proof(alice), Own::new(&[8; 32]).proof(alice));
+        let texts = ["v=spf1 -all".to_owned(), own.proof(bob)];
+        assert_eq!(own.proven(vec![alice, bob], &texts), [bob]);
+        assert!(own.proven(vec![alice], &texts).is_empty());
+        let proof = own.proof(alice);
+        assert!(
+            proof.len() == 40 && proof.starts_with("wormkey="),
+            "{proof}"
+        );
+    }
+
+    #[test]
+    fn what_others_say_is_cut_to_what_a_message_bears() {
+        for text in ["", "short", &"ü".repeat(500), &"\u{1f980}".repeat(500)] {
+            let cut = short(text);
+            assert!(cut.len() <= SAID && text.starts_with(&cut), "{cut}");
+        }
+        assert_eq!(short(&"x".repeat(500)).len(), SAID);
+    }
 }
