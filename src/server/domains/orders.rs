@@ -11,6 +11,9 @@ use crate::names::{Domain, Hostname, UserId};
 
 /// Names under wildcards that visitors asked for; more are served what there is.
 const GREETED_MAX: usize = 1000;
+/// Of one user: whoever makes up names below somebody's wildcard uses up no more than this, and an
+/// authority's patience with that domain is short.
+const GREETED_OF_USER: usize = 50;
 /// Users whose orders are counted at once.
 const COUNTED_MAX: usize = 10_000;
 
@@ -52,10 +55,15 @@ impl Orders {
 
     /// A visitor wants a name of a user's wildcard; whether that is new.
     pub(super) fn want(&mut self, host: Hostname, user: UserId) -> bool {
-        if self.certificates.is_none() || self.greeted.len() >= GREETED_MAX {
+        if self.certificates.is_none() || !self.has_room(user) {
             return false;
         }
         self.greeted.insert(host, user).is_none()
+    }
+
+    fn has_room(&self, user: UserId) -> bool {
+        let of_user = self.greeted.values().filter(|of| **of == user).count();
+        of_user < GREETED_OF_USER && self.greeted.len() < GREETED_MAX
     }
 
     /// Asks for what is missing and gives up what leads nowhere. How each domain's certificate does.
@@ -176,6 +184,18 @@ mod tests {
         assert!(may(bob, now));
         assert!(!may(bob, now), "everybody's bound");
         assert!(may(bob, now + Duration::from_secs(3600)));
+    }
+
+    #[test]
+    fn names_made_up_below_one_wildcard_leave_room_for_others() {
+        let mut orders = Orders::new(None, &DomainsConfig::default());
+        let (alice, bob) = (UserId::random(), UserId::random());
+        for n in 0..GREETED_OF_USER {
+            assert!(orders.has_room(alice));
+            let host = Hostname::parse(&format!("n{n}.app.example.org")).unwrap();
+            orders.greeted.insert(host, alice);
+        }
+        assert!(!orders.has_room(alice) && orders.has_room(bob));
     }
 
     #[test]
