@@ -243,11 +243,11 @@ fn claim(webhook: &Webhook, fields: &HeaderMap, now: WallTime) -> Result<Claim, 
     })
 }
 
+/// What is signed before the body, the signatures, and until when they hold.
+type Read = (Vec<u8>, Vec<Vec<u8>>, Option<WallTime>);
+
 /// `t=…,v1=…`, with any number of `v1` and of what is not for us.
-fn stripe(
-    said: &str,
-    now: WallTime,
-) -> Result<(Vec<u8>, Vec<Vec<u8>>, Option<WallTime>), Unsigned> {
+fn stripe(said: &str, now: WallTime) -> Result<Read, Unsigned> {
     let pairs = said
         .split(',')
         .filter_map(|pair| pair.trim().split_once('='));
