@@ -12,6 +12,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request};
+use wormkey::engine::domains::DomainSettings;
 use wormkey::engine::limits::{Limit, LimitSettings};
 use wormkey::engine::policy::Policy;
 use wormkey::engine::{
@@ -314,6 +315,7 @@ fn taken_back(row: &TunnelRow, link: LinkId) -> Event {
             labels: Vec::new(),
             public_port: None,
             policy: Policy::default(),
+            domains: None,
         },
         proposals: Vec::new(),
     }
@@ -328,6 +330,7 @@ fn settings() -> anyhow::Result<EngineSettings> {
         public_port: 443,
         hold: minute / 6,
         hold_max: minute,
+        domains: DomainSettings::default(),
         held_visits: 256,
         held_visits_total: 4096,
         held_memory: 64 << 20,
