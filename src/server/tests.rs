@@ -18,7 +18,7 @@ const ME: Caller = Caller { uid: 0, pid: None };
 
 struct World {
     server: Server,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 struct Device {
@@ -29,10 +29,14 @@ struct Device {
 
 impl World {
     async fn new(more: &str) -> Self {
+        Self::listening("", more).await
+    }
+
+    async fn listening(listen: &str, more: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("server.toml");
         let text = format!(
-            "domain = \"t.wormkey.test\"\n[listen]\nhttps = \"127.0.0.1:0\"\nhttp = \"off\"\n\
+            "domain = \"t.wormkey.test\"\n[listen]\nhttps = \"127.0.0.1:0\"\nhttp = \"off\"\n{listen}\n\
              [state]\ndir = {:?}\n[admin]\nsocket = {:?}\n{more}",
             dir.path().join("state"),
             dir.path().join("sock"),
@@ -40,7 +44,11 @@ impl World {
         std::fs::write(&file, text).unwrap();
         let config = ServerConfig::load(Some(&file)).unwrap();
         let server = Server::start(config, Options::default()).await.unwrap();
-        Self { server, _dir: dir }
+        Self { server, dir }
+    }
+
+    fn state(&self) -> PathBuf {
+        self.dir.path().join("state")
     }
 
     async fn device(&self) -> Device {
@@ -460,4 +468,39 @@ async fn an_engine_that_somebody_keeps_does_not_answer_until_it_is_given_back() 
     keeping.await.unwrap();
     let answers = tokio::time::timeout(PATIENCE, backend.answers());
     assert!(answers.await.unwrap());
+}
+
+#[tokio::test]
+async fn handshakes_over_http3_counted_for_nobody() {
+    let limits = "[limits]\nhandshakes = \"1/h burst 2\"";
+    let world = World::listening("http3 = true", limits).await;
+    let domain = crate::names::Hostname::parse("t.wormkey.test").unwrap();
+    let key = crate::edge::tls::self_signed(&world.state().join("server.tls"), &domain).unwrap();
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(key.cert[0].clone()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut tls = rustls::ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    tls.alpn_protocols = vec![crate::edge::h3::ALPN_H3.to_vec()];
+    let tls = quinn::crypto::rustls::QuicClientConfig::try_from(tls).unwrap();
+    let mut visitor = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
+    visitor.set_default_client_config(quinn::ClientConfig::new(Arc::new(tls)));
+    let connect = || visitor.connect(world.server.https_addr(), "app.t.wormkey.test");
+    let mut connections = Vec::new();
+    for _ in 0..2 {
+        connections.push(connect().unwrap().await.unwrap());
+        while world.server.edge.connections() < connections.len() {
+            tokio::task::yield_now().await;
+        }
+    }
+    // Not answered at all: whoever writes another's address gets nothing sent there.
+    let third = tokio::time::timeout(Duration::from_secs(2), connect().unwrap());
+    assert!(
+        third.await.is_err(),
+        "more handshakes than one address may have"
+    );
+    world.server.stop().await;
 }
