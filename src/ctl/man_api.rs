@@ -34,6 +34,10 @@ const CLIENT: &[(&str, &str)] = &[
         "GET, POST /v1/tunnels/NAME/shares",
         "its share links; makes one",
     ),
+    (
+        "PATCH /v1/tunnels/NAME/domains",
+        "changes which domains of one's own lead to it",
+    ),
     ("DELETE /v1/shares/ID", "takes a share link back"),
     (
         "GET /v1/visits",

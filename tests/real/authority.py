@@ -3,9 +3,7 @@
 import contextlib
 import http.server
 import json
-import lzma
 import pathlib
-import re
 import shutil
 import socket
 import socketserver
@@ -17,9 +15,6 @@ import urllib.request
 import cache
 from harness import free_port, until
 
-MIRROR = "http://deb.debian.org/debian"
-INDEX = f"{MIRROR}/dists/trixie/main/binary-amd64/Packages.xz"
-
 
 def newer_pebble():
     """The folder of Debian 13's Pebble, which knows renewal windows and short lives; it runs on Debian
@@ -30,12 +25,7 @@ def newer_pebble():
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         try:
-            with urllib.request.urlopen(INDEX, timeout=120) as answer:
-                index = lzma.decompress(answer.read()).decode()
-            found = re.search(r"^Package: pebble\n(?:.+\n)*?Filename: (\S+)", index, re.MULTILINE)
-            package = folder / "pebble.deb"
-            with urllib.request.urlopen(f"{MIRROR}/{found[1]}", timeout=120) as answer:
-                package.write_bytes(answer.read())
+            [package] = cache.packages_of("trixie", ["pebble"], folder)
         except OSError as error:
             raise cache.Unavailable(f"Debian's mirror: {error}") from None
         subprocess.run([dpkg, "-x", package, folder], check=True)

@@ -225,7 +225,7 @@ AUTOBAHN_NEEDS = """autobahn==0.10.9 twisted<21 markupsafe<2 klein<20 jinja2<3 p
     attrs<22""".split()
 
 
-def _old_packages(folder):
+def packages_of(suite, names, folder):
     """Debian's packages of a suite that this machine need not have, from the mirror that it uses."""
     words = ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages"]
     said = subprocess.run(words, capture_output=True, text=True).stdout.split()
@@ -233,13 +233,13 @@ def _old_packages(folder):
     if not mirrors:
         raise Unavailable("apt uses no Debian mirror")
     mirror = mirrors[0].rstrip("/")
-    index = f"{mirror}/dists/{OLD_SUITE}/main/binary-amd64/Packages.xz"
-    with urllib.request.urlopen(index, timeout=60) as answer:
+    index = f"{mirror}/dists/{suite}/main/binary-amd64/Packages.xz"
+    with urllib.request.urlopen(index, timeout=120) as answer:
         text = lzma.decompress(answer.read()).decode()
-    for name in OLD_PACKAGES:
+    for name in names:
         path = re.search(rf"^Package: {re.escape(name)}\n(?:.+\n)*?Filename: (.+)$", text, re.M)[1]
         file = folder / f"{name}.deb"
-        with urllib.request.urlopen(f"{mirror}/{path}", timeout=60) as answer:
+        with urllib.request.urlopen(f"{mirror}/{path}", timeout=120) as answer:
             file.write_bytes(answer.read())
         yield file
 
@@ -261,7 +261,7 @@ def autobahn():
     if not (folder / "made").exists():
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        for package in _old_packages(folder):
+        for package in packages_of(OLD_SUITE, OLD_PACKAGES, folder):
             _run([dpkg, "-x", package, folder / "root"], log)
         wheels = folder / "wheels"
         _run([python(), "-m", "pip", "download", "--no-deps", "-d", wheels, *OLD_WHEELS], log)
@@ -282,43 +282,13 @@ def autobahn():
     return ["env", "-i", *words, str(home / "bin" / "python2.7"), "-c", run]
 
 
-UBUNTU = "http://archive.ubuntu.com/ubuntu"
-# Its keys are in no package of Debian's, and its mirrors speak no TLS.
-UBUNTU_KEYS = "pool/main/u/ubuntu-keyring/ubuntu-keyring_2023.11.28.1_all.deb"
-UBUNTU_KEYS_SHA256 = "36de43b15853ccae0028e9a767613770c704833f82586f28eb262f0311adb8a8"
-
-
-def _ubuntu_keys():
-    """The file of the keys that Ubuntu signs with."""
-    folder = ROOT / "ubuntu-keys"
-    keys = folder / "usr/share/keyrings/ubuntu-archive-keyring.gpg"
-    if not keys.exists():
-        try:
-            with urllib.request.urlopen(f"{UBUNTU}/{UBUNTU_KEYS}", timeout=60) as answer:
-                package = answer.read()
-        except OSError as error:
-            raise Unavailable(f"Ubuntu's mirror: {error}") from None
-        if hashlib.sha256(package).hexdigest() != UBUNTU_KEYS_SHA256:
-            raise Unavailable("Ubuntu's mirror has other keys than expected")
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "keys.deb").write_bytes(package)
-        _run([program("dpkg-deb", "dpkg"), "-x", folder / "keys.deb", folder], ROOT / "debian.log")
-    return keys
 # What a small server has, and what the tests ask with.
 BOXED = "systemd,systemd-sysv,dbus,iproute2,ca-certificates,procps,apt,curl"
 
 
 def debian(suite, packages):
-    """The folder of a small Debian, or Ubuntu, with these packages, never to be written to."""
-    options = ["--variant=minbase"]
-    if suite in ("jammy", "noble"):
-        sources = [f"deb {UBUNTU} {suite}{of} main universe" for of in ("", "-updates")]
-        options = [*options, f"--keyring={_ubuntu_keys()}"]
-        try:
-            return _debian(suite, packages, options, sources=sources)
-        except RuntimeError:
-            raise Unavailable(f"Ubuntu's mirror; see {ROOT / 'debian.log'}") from None
-    return _debian(suite, packages, options)
+    """The folder of a small Debian with these packages, never to be written to."""
+    return _debian(suite, packages, ["--variant=minbase"])
 
 
 def new_curl():

@@ -252,7 +252,7 @@ fn a_guard_is_carried_whole_or_keeps_its_tunnel_back() {
             "without ip_restriction",
         ),
         (
-            ngrok("verify_webhook: {provider: slack, secret: 'a b'}"),
+            ngrok("verify_webhook: {provider: slack, secret: ''}"),
             "without verify_webhook",
         ),
         (

@@ -29,12 +29,6 @@ def story_on_trixie(world):
     whole_story(world, "trixie")
 
 
-@bed("packages-noble", "python", long=True)
-def story_on_noble(world):
-    """The same on Ubuntu 24.04, where its mirror can be had."""
-    whole_story(world, "noble")
-
-
 def whole_story(world, suite):
     net = Internet(world)
     packages = Packages(world)
