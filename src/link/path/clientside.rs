@@ -369,9 +369,34 @@ fn as_seen(addr: SocketAddr, six: bool) -> SocketAddr {
     }
 }
 
+/// Whether the UDP socket of now takes packets. QUIC hears of another socket later than packets find it, and
+/// as long as one said yes and the other no, it would ask again without end.
+#[derive(Debug)]
+struct Follower {
+    paths: Arc<Paths>,
+    of: Arc<dyn AsyncUdpSocket>,
+    poller: Pin<Box<dyn UdpPoller>>,
+}
+
+impl UdpPoller for Follower {
+    fn poll_writable(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let udp = self.paths.udp();
+        if !Arc::ptr_eq(&udp, &self.of) {
+            self.poller = Arc::clone(&udp).create_io_poller();
+            self.of = udp;
+        }
+        self.poller.as_mut().poll_writable(cx)
+    }
+}
+
 impl AsyncUdpSocket for Paths {
     fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
-        self.udp().create_io_poller()
+        let of = self.udp();
+        Box::pin(Follower {
+            poller: Arc::clone(&of).create_io_poller(),
+            of,
+            paths: self,
+        })
     }
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {

@@ -43,6 +43,18 @@ async fn a_link_over_ipv4_and_ipv6_carries_a_visit() {
     }
 }
 
+/// Waits for what no event tells.
+async fn until(true_now: impl Fn() -> bool) {
+    let waiting = async {
+        while !true_now() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(secs(30), waiting)
+        .await
+        .expect("it does not come true");
+}
+
 #[tokio::test]
 async fn a_link_moves_to_fresh_sockets_of_its_family_in_mid_download() {
     let settings = LinkSettings::default();
@@ -69,13 +81,9 @@ async fn a_link_moves_to_fresh_sockets_of_its_family_in_mid_download() {
         let moving = async {
             let mut ports = vec![server.peer().port()];
             for n in 1..=5 {
-                while count.load(Ordering::Relaxed) < n * total / 6 {
-                    tokio::task::yield_now().await;
-                }
+                until(|| count.load(Ordering::Relaxed) >= n * total / 6).await;
                 client.rebind().unwrap();
-                while server.peer().port() == ports[ports.len() - 1] {
-                    tokio::task::yield_now().await;
-                }
+                until(|| server.peer().port() != ports[ports.len() - 1]).await;
                 ports.push(server.peer().port());
             }
             ports

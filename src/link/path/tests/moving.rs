@@ -1,7 +1,12 @@
 //! One connection on one path after the other.
 
+use std::future::poll_fn;
+use std::task::ready;
+
+use quinn::Runtime as _;
 use tokio::time::Instant;
 
+use super::super::clientside::Paths;
 use super::super::{PathError, PathInfo, PathKind};
 use super::*;
 
@@ -170,4 +175,32 @@ async fn closing_the_listener_tells_links_in_websockets_too() {
     let (end, ()) = both(timeout(secs(5), ends.client.closed()), closing).await;
     assert_eq!(end.unwrap().code, Some(crate::codes::Code::Draining));
     assert_eq!(office.listener.attached_paths(), 0);
+}
+
+#[tokio::test]
+async fn packets_wait_for_a_fresh_socket_and_do_not_ask_it_without_end() {
+    let wrap = || {
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        quinn::TokioRuntime.wrap_udp_socket(socket).unwrap()
+    };
+    let sink = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let packet = Transmit {
+        destination: sink.local_addr().unwrap(),
+        ecn: None,
+        contents: b"packet",
+        segment_size: None,
+        src_ip: None,
+    };
+    let paths = Paths::over(wrap(), "127.0.0.1:1");
+    // QUIC keeps this one until it hears of the move.
+    let mut poller = Arc::clone(&paths).create_io_poller();
+    for moves in 0..5 {
+        let sent = poll_fn(|cx| -> Poll<io::Result<()>> {
+            ready!(poller.as_mut().poll_writable(cx))?;
+            Poll::Ready(paths.try_send(&packet))
+        });
+        let sent = timeout(secs(5), sent).await.unwrap();
+        assert!(sent.is_ok(), "after {moves} moves: {sent:?}");
+        paths.replace_udp(wrap());
+    }
 }
