@@ -32,6 +32,7 @@ const CLIENT: &[(&str, &str, Gets)] = &[
     ("GET", "/v1/tunnels/{key}", MISSING),
     ("DELETE", "/v1/tunnels/{key}", MISSING),
     ("PATCH", "/v1/tunnels/{key}", MISSING),
+    ("PATCH", "/v1/tunnels/{key}/domains", MISSING),
     ("GET", "/v1/tunnels/{key}/shares", MISSING),
     ("POST", "/v1/tunnels/{key}/shares", MISSING),
     ("DELETE", "/v1/shares/{key}", MISSING),
@@ -86,6 +87,7 @@ const SERVER: &[(&str, &str)] = &[
 fn body(method: &str, path: &str, target: &str) -> Value {
     match (method, path) {
         ("POST", "/v1/tunnels") => json!({"target": target, "name": "app"}),
+        ("PATCH", "/v1/tunnels/{key}/domains") => json!({"add": ["app.example.org"]}),
         ("PATCH", _) => json!({"policy": {}, "parts": []}),
         ("POST", "/v1/tunnels/{key}/shares") => json!({"expires": "1h"}),
         ("POST", "/v1/join") => json!({"token": "wkj_x"}),

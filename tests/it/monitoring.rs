@@ -146,7 +146,8 @@ async fn systemd_hears_how_it_stands_and_nothing_once_the_store_hangs() {
         .server
         .start_watched(Duration::from_millis(1500))
         .await;
-    told.until("STATUS=0 tunnels open · 0 links").await;
+    // The client may be back already.
+    told.until("STATUS=0 tunnels open · ").await;
     told.until("WATCHDOG=1").await;
     // Somebody else keeps the database: what is to be written waits, and so does all behind it.
     let state = world.server.dir().join("state/server.db");

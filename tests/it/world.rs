@@ -203,17 +203,19 @@ pub(crate) struct Told(UnixDatagram);
 impl Told {
     /// The next message that holds this.
     pub(crate) async fn until(&mut self, what: &str) -> String {
-        let mut buffer = [0u8; 1024];
-        loop {
-            let heard = timeout(PATIENCE, self.0.recv(&mut buffer)).await;
-            let n = heard
-                .unwrap_or_else(|_| panic!("nothing is told, and {what} is waited for"))
-                .unwrap();
-            let text = String::from_utf8_lossy(&buffer[..n]).into_owned();
-            if text.contains(what) {
-                return text;
+        let heard = async {
+            let mut buffer = [0u8; 1024];
+            loop {
+                let n = self.0.recv(&mut buffer).await.unwrap();
+                let text = String::from_utf8_lossy(&buffer[..n]).into_owned();
+                if text.contains(what) {
+                    return text;
+                }
             }
-        }
+        };
+        // In all: a daemon that is well goes on telling.
+        let heard = timeout(PATIENCE, heard).await;
+        heard.unwrap_or_else(|_| panic!("{what} is waited for, and is not told"))
     }
 }
 

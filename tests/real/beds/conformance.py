@@ -47,8 +47,11 @@ class Canary:
                 self.heard += piece
                 rest += piece
                 while b"\r\n\r\n" in rest:
-                    rest = rest.split(b"\r\n\r\n", 1)[1]
-                    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\ncanary")
+                    head, rest = rest.split(b"\r\n\r\n", 1)
+                    # The end of a chunked body looks like one of a head; an answer to it would be taken for
+                    # that to the next request.
+                    if b" HTTP/1." in head:
+                        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\ncanary")
 
 
 def raw(tunnel, sent, alpn="http/1.1", seconds=10):
