@@ -1,5 +1,7 @@
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
+
+use socket2::{Domain, Socket, Type};
 
 use super::Shell;
 use crate::admin::ApiError;
@@ -10,13 +12,18 @@ use crate::ctl::io::Signal;
 /// Between two looks at the file system.
 const POLL: Duration = Duration::from_millis(5);
 
-/// A port on which nothing listens now.
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
+/// A port on which nothing listens, and nothing else can: the rest of the tests take ports as well.
+struct Port {
+    socket: Socket,
+    number: u16,
+}
+
+fn free_port() -> Port {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    socket.bind(&any.into()).unwrap();
+    let number = socket.local_addr().unwrap().as_socket().unwrap().port();
+    Port { socket, number }
 }
 
 /// A command that says it has started, then ends only by a signal; its status tells by which.
@@ -34,11 +41,15 @@ fn started(daemon: &Daemon) -> std::path::PathBuf {
 }
 
 /// Listens in the command's stead, once it has started.
-async fn listen(daemon: &Daemon, port: u16) -> TcpListener {
-    while !started(daemon).exists() {
-        tokio::time::sleep(POLL).await;
-    }
-    TcpListener::bind(("127.0.0.1", port)).unwrap()
+async fn listen(daemon: &Daemon, port: &Port) {
+    let started = async {
+        while !started(daemon).exists() {
+            tokio::time::sleep(POLL).await;
+        }
+    };
+    let started = tokio::time::timeout(Duration::from_secs(30), started).await;
+    started.expect("the command starts");
+    port.socket.listen(8).unwrap();
 }
 
 async fn run<S: AsRef<str>>(shell: Shell, port: u16, more: &[&str], command: &[S]) -> super::Ended {
@@ -61,16 +72,16 @@ async fn the_tunnel_lives_as_long_as_the_command_and_its_status_is_ours() {
         shell.io.in_is_terminal = terminal;
         let (signals, out) = (shell.signals.clone(), shell.out.clone());
         let script = async {
-            let _listening = listen(&daemon, port).await;
+            listen(&daemon, &port).await;
             out.shows("closes when").await;
             assert_eq!(daemon.fake.state().tunnels[0].state, "open");
             signals.send(signal).await.unwrap();
         };
         let command = patient(&daemon);
-        let running = run(shell, port, &["--name", "app"], &command);
+        let running = run(shell, port.number, &["--name", "app"], &command);
         let (done, ()) = tokio::join!(running, script);
         assert_eq!((done.exit, &*done.err), (status, "closed app\n"));
-        let target = format!("→ http://localhost:{port}, until");
+        let target = format!("→ http://localhost:{}, until", port.number);
         assert!(done.out.starts_with("https://app.t.example.com\n") && done.out.contains(&target));
         assert_eq!(daemon.fake.state().tunnels[0].state, "closed");
         daemon.stop().await;
@@ -85,14 +96,14 @@ async fn a_terminals_ctrl_c_is_not_sent_twice() {
     shell.io.in_is_terminal = true;
     let (signals, out) = (shell.signals.clone(), shell.out.clone());
     let script = async {
-        let _listening = listen(&daemon, port).await;
+        listen(&daemon, &port).await;
         out.shows("closes when").await;
         // Were the first one passed on, the command would end with 44.
         signals.send(Signal::Interrupt).await.unwrap();
         signals.send(Signal::Terminate).await.unwrap();
     };
     let command = patient(&daemon);
-    let running = run(shell, port, &[], &command);
+    let running = run(shell, port.number, &[], &command);
     let (done, ()) = tokio::join!(running, script);
     assert_eq!(done.exit, 43, "{}", done.err);
     daemon.stop().await;
@@ -103,7 +114,7 @@ async fn a_command_that_ends_before_it_listens_opens_nothing() {
     let daemon = Daemon::client();
     let done = run(
         Shell::to(&daemon),
-        free_port(),
+        free_port().number,
         &[],
         &["sh", "-c", "exit 7"],
     )
@@ -118,14 +129,20 @@ async fn a_command_that_ends_before_it_listens_opens_nothing() {
 async fn a_command_that_cannot_start_ends_as_in_a_shell() {
     let daemon = Daemon::client();
     let port = free_port();
-    let done = run(Shell::to(&daemon), port, &[], &["no-such-command-here"]).await;
+    let done = run(
+        Shell::to(&daemon),
+        port.number,
+        &[],
+        &["no-such-command-here"],
+    )
+    .await;
     assert_eq!(done.exit, 127, "{}", done.err);
     assert!(
         done.err.contains("no-such-command-here cannot be started"),
         "{}",
         done.err
     );
-    let done = run(Shell::to(&daemon), port, &[], &["/"]).await;
+    let done = run(Shell::to(&daemon), port.number, &[], &["/"]).await;
     assert_eq!(done.exit, 126, "{}", done.err);
     daemon.stop().await;
 }
@@ -154,7 +171,7 @@ async fn a_port_that_stays_silent_ends_the_command() {
     let quick = ["--wait-timeout", "200ms"];
     let done = run(
         Shell::to(&daemon),
-        free_port(),
+        free_port().number,
         &quick,
         &["sh", "-c", &script],
     )
@@ -175,11 +192,16 @@ async fn a_tunnel_that_is_refused_ends_the_command() {
         assert_eq!(calls.recv().await.unwrap(), "status");
         let refused = ApiError::new(Code::NameTaken, "app is taken");
         daemon.fake.state().refuse = Some(refused);
-        listen(&daemon, port).await
+        listen(&daemon, &port).await;
     };
     let command = patient(&daemon);
-    let running = run(Shell::to(&daemon), port, &["--name", "app"], &command);
-    let (done, _listening) = tokio::join!(running, script);
+    let running = run(
+        Shell::to(&daemon),
+        port.number,
+        &["--name", "app"],
+        &command,
+    );
+    let (done, ()) = tokio::join!(running, script);
     assert_eq!((done.exit, &*done.out), (6, ""), "{}", done.err);
     assert!(done.err.contains("app is taken"), "{}", done.err);
     assert!(
@@ -196,12 +218,12 @@ async fn with_json_a_run_prints_one_document() {
     let shell = Shell::to(&daemon);
     let (signals, out) = (shell.signals.clone(), shell.out.clone());
     let script = async {
-        let _listening = listen(&daemon, port).await;
+        listen(&daemon, &port).await;
         out.shows("\"slug\":\"app\"").await;
         signals.send(Signal::Terminate).await.unwrap();
     };
     let command = patient(&daemon);
-    let running = run(shell, port, &["--name", "app", "--json"], &command);
+    let running = run(shell, port.number, &["--name", "app", "--json"], &command);
     let (done, ()) = tokio::join!(running, script);
     assert_eq!((done.exit, done.out.lines().count()), (43, 1), "{done:?}");
     assert_eq!(daemon.fake.state().tunnels[0].state, "closed");
