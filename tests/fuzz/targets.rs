@@ -201,6 +201,12 @@ pub(crate) const TARGETS: &[Target] = &[
         judge: proxy_header,
     },
     Target {
+        name: "h3-request",
+        seeds: sections,
+        words: &["\0\0", "a", ":path", "content-length"],
+        judge: |bytes| plain(&wormkey::edge::fuzzing::h3_request(bytes)),
+    },
+    Target {
         name: "proxy-introduction",
         seeds: introductions,
         words: &[
@@ -755,6 +761,19 @@ fn proxy_header(bytes: &[u8]) -> String {
     let length = usize::from(u16::from_be_bytes([v2[14], v2[15]]));
     assert_eq!(v2.len(), 16 + length);
     format!("{family} {length}")
+}
+
+/// A GET and a POST as browsers send them: from the static table, by a name of it, and spelled out.
+fn sections() -> Vec<Vec<u8>> {
+    let get = [0, 0, 0xc0 | 17, 0xc0 | 23, 0xc0 | 1];
+    let authority = [&[0x50, 9][..], b"t.example"].concat();
+    let post = [0, 0, 0xc0 | 20, 0xc0 | 23, 0xc0 | 1];
+    let length = [0x54, 1, b'3'];
+    let own = [&[0x23][..], b"abc", &[2], b"de"].concat();
+    vec![
+        [&get[..], &authority].concat(),
+        [&post[..], &authority, &length, &own].concat(),
+    ]
 }
 
 /// What proxies in front of the server begin a connection with.

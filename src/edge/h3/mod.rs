@@ -21,6 +21,7 @@ mod codes;
 mod control;
 mod fixed;
 mod frames;
+pub(super) mod fuzzing;
 mod head;
 mod huffman;
 mod line;
