@@ -9,7 +9,7 @@ mod visiting;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -56,7 +56,7 @@ struct Inner {
     passwords: Passwords,
     own: Own,
     next: AtomicU64,
-    /// Deadlines may have moved.
+    /// Something falls due before the driver looks again by itself.
     moved: Notify,
     state: Mutex<State>,
     /// One at a time looks whether the lock can be had.
@@ -74,6 +74,8 @@ struct State {
     ends: HashMap<DeviceId, String>,
     /// What ends one visit alone: its tunnel's policy changed.
     cuts: HashMap<VisitId, CancellationToken>,
+    /// When the driver looks again by itself; it has not looked yet without one.
+    looks_at: Option<Instant>,
 }
 
 /// A live link as the desk reaches it.
@@ -116,6 +118,7 @@ impl Desk {
             signals: HashMap::new(),
             ends: HashMap::new(),
             cuts: HashMap::new(),
+            looks_at: None,
         };
         Self(Arc::new(Inner {
             clock: Clock,
@@ -190,8 +193,18 @@ impl Desk {
         let mut state = self.lock();
         state.engine.handle(now, event);
         self.carry_out(&mut state, now);
+        self.wake_driver(state, now);
+    }
+
+    /// Ends a turn at the engine. The driver is woken when something falls due sooner than it looks, and
+    /// sleeps on otherwise: to wake it for each visit would cost more than the engine's decision about it.
+    fn wake_driver(&self, state: MutexGuard<'_, State>, now: Now) {
+        let due = state.engine.poll_timeout(now);
+        let looks_at = state.looks_at;
         drop(state);
-        self.0.moved.notify_one();
+        if due.is_some_and(|due| looks_at.is_none_or(|at| due < at)) {
+            self.0.moved.notify_one();
+        }
     }
 
     /// Puts a link where the engine's actions find it; before `LinkUp`, or before its enrolment is asked for.
@@ -217,8 +230,7 @@ impl Desk {
             state.engine.handle(now, Event::LinkDown { link: id });
             self.carry_out(&mut state, now);
         }
-        drop(state);
-        self.0.moved.notify_one();
+        self.wake_driver(state, self.now());
     }
 
     /// Sends a message to every live link, for GoAway.
@@ -293,14 +305,16 @@ impl Desk {
     pub(crate) async fn drive(self, stop: CancellationToken) {
         loop {
             let now = self.now();
-            let due = {
+            let until = {
                 let mut state = self.lock();
                 state.engine.handle_timeout(now);
                 self.carry_out(&mut state, now);
-                state.engine.poll_timeout(now)
+                let longest = now.monotonic + LONGEST_SLEEP;
+                let due = state.engine.poll_timeout(now);
+                let until = due.map_or(longest, |due| due.min(longest));
+                state.looks_at = Some(until);
+                until
             };
-            let longest = now.monotonic + LONGEST_SLEEP;
-            let until = due.map_or(longest, |due| due.min(longest));
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,

@@ -88,8 +88,7 @@ impl Desk {
         }
         if told {
             self.carry_out(&mut state, now);
-            drop(state);
-            self.0.moved.notify_one();
+            self.wake_driver(state, now);
         }
     }
 

@@ -177,3 +177,29 @@ async fn a_panic_of_the_engine_ends_the_process_in_order() {
     tasks.spawn_critical("engine", world.desk.clone().drive(tasks.stopped()));
     tasks.stopped().cancelled().await;
 }
+
+#[tokio::test]
+async fn the_driver_is_woken_for_what_falls_due_before_it_looks_and_for_nothing_else() {
+    let world = world();
+    world.link_up();
+    let was_woken = || {
+        let mut woken = pin!(world.desk.0.moved.notified());
+        let mut cx = Context::from_waker(Waker::noop());
+        woken.as_mut().poll(&mut cx).is_ready()
+    };
+    let is_woken = |looks_in: Duration| {
+        was_woken();
+        let mut state = world.desk.lock();
+        state.looks_at = Some(world.desk.now().monotonic + looks_in);
+        drop(state);
+        let Ok(Seat::Pass(route, _)) = Desk::admit(&world.desk, &visit()) else {
+            panic!("its client is here");
+        };
+        world.desk.visit_ended(route.visit);
+        was_woken()
+    };
+    assert!(!is_woken(LONGEST_SLEEP), "a visit alone");
+    // What visits changed is to be written within minutes.
+    assert!(is_woken(Duration::from_secs(3600)));
+    assert!(!is_woken(LONGEST_SLEEP));
+}

@@ -63,10 +63,7 @@ impl Desk {
             Err(refusal) => Err(refusal),
         };
         self.carry_out(&mut state, now);
-        drop(state);
-        if matches!(seat, Ok(Seat::Hold(_))) {
-            self.0.moved.notify_one();
-        }
+        self.wake_driver(state, now);
         seat
     }
 
@@ -105,8 +102,7 @@ impl Desk {
         state.cuts.remove(&visit);
         state.engine.handle(now, Event::VisitEnded { visit });
         self.carry_out(&mut state, now);
-        drop(state);
-        self.0.moved.notify_one();
+        self.wake_driver(state, now);
     }
 
     /// `Engine::greet`.
