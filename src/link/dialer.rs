@@ -250,7 +250,15 @@ impl Dialer {
         tag: Pin,
     ) -> Attempt<Connection, LinkError> {
         let tokens = Arc::clone(&self.tokens) as Arc<dyn quinn::TokenStore>;
-        let config = transport::client(&self.identity, &self.settings, tag, door.pins, tokens);
+        let payload = socket::payload_towards(peer);
+        let config = transport::client(
+            &self.identity,
+            &self.settings,
+            tag,
+            door.pins,
+            tokens,
+            payload,
+        );
         let endpoint = door.own.endpoint().clone();
         let pins = door.pins.to_vec();
         let address = door.address.to_owned();

@@ -248,9 +248,14 @@ impl Listener {
             let _ = incoming.retry();
             return None;
         }
+        // The address of a client in a WebSocket leads nowhere.
+        let in_session = self.sessions.is_session(incoming.remote_address());
+        let payload = (!in_session)
+            .then(|| socket::payload_towards(peer))
+            .flatten();
         Some(Arriving {
             incoming: Some(incoming),
-            config: Arc::clone(&self.config),
+            config: transport::server_for(&self.config, &self.settings, payload),
             settings: self.settings.clone(),
             sessions: Arc::clone(&self.sessions),
             _handshake: Handshake::begin(&self.handshakes),

@@ -6,12 +6,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use quinn::{AsyncUdpSocket, Connection, Endpoint, EndpointConfig, Runtime};
+use quinn::{AsyncUdpSocket, Connection, Endpoint, Runtime};
 
 use super::ear::{Ear, Report};
 use super::kick;
 use super::path::Paths;
 use super::socket::{Family, MakeSocket};
+use super::transport;
 
 /// An endpoint of one link.
 #[derive(Debug)]
@@ -46,7 +47,7 @@ impl Own {
         let paths = Paths::over((sockets.0)(Family::Either)?, address);
         let socket = ear.on(Arc::clone(&paths) as _);
         ear.asked();
-        let config = EndpointConfig::default();
+        let config = transport::client_endpoint();
         let endpoint = Endpoint::new_with_abstract_socket(
             config,
             None,

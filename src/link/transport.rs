@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use aws_lc_rs::{hkdf, hmac};
 use quinn::{
-    ClientConfig, ConnectionId, EndpointConfig, IdleTimeout, ServerConfig, TransportConfig, VarInt,
+    ClientConfig, ConnectionId, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, ServerConfig,
+    TransportConfig, VarInt,
 };
 
 use super::cid::{self, OwnCids};
@@ -13,6 +14,7 @@ use super::error::LinkError;
 use super::identity::Identity;
 use super::kick::Kickable;
 use super::path::PathLimits;
+use super::socket::PAYLOAD_MAX;
 use super::tls::{self, RefusedKey};
 use crate::names::Pin;
 
@@ -79,8 +81,12 @@ impl Default for LinkSettings {
     }
 }
 
+/// Payloads up to this size, which is quinn's own choice, pass nearly everywhere.
+const PAYLOAD_USUAL: u16 = 1452;
+
 /// What the two ends share. Datagrams, GSO and MTU discovery: quinn's own ways, but for what stands here.
-fn shared(settings: &LinkSettings) -> TransportConfig {
+/// `payload` is what the first step of the way takes; QUIC probes whether the rest does.
+fn shared(settings: &LinkSettings, payload: Option<u16>) -> TransportConfig {
     let mut transport = TransportConfig::default();
     // The flow-control rule: every stream may fill its own window and the connection's still has
     // room, so no set of stalled readers ever holds up the others.
@@ -98,6 +104,11 @@ fn shared(settings: &LinkSettings) -> TransportConfig {
         .crypto_buffer_size(8 * 1024)
         // CUBIC, which is quinn's own choice, and a way past it after an outage.
         .congestion_controller_factory(Arc::new(Kickable::default()));
+    if let Some(payload) = payload.filter(|payload| *payload > PAYLOAD_USUAL) {
+        let mut discovery = MtuDiscoveryConfig::default();
+        discovery.upper_bound(payload);
+        transport.mtu_discovery_config(Some(discovery));
+    }
     transport
 }
 
@@ -105,8 +116,8 @@ fn idle(timeout: Duration) -> IdleTimeout {
     IdleTimeout::try_from(timeout).unwrap_or_else(|_| VarInt::MAX.into())
 }
 
-fn client_transport(settings: &LinkSettings) -> TransportConfig {
-    let mut transport = shared(settings);
+fn client_transport(settings: &LinkSettings, payload: Option<u16>) -> TransportConfig {
+    let mut transport = shared(settings, payload);
     transport
         .datagram_receive_buffer_size(Some(CLIENT_DATAGRAMS_IN))
         .max_concurrent_bidi_streams(settings.streams.into())
@@ -115,8 +126,8 @@ fn client_transport(settings: &LinkSettings) -> TransportConfig {
     transport
 }
 
-fn server_transport(settings: &LinkSettings) -> TransportConfig {
-    let mut transport = shared(settings);
+fn server_transport(settings: &LinkSettings, payload: Option<u16>) -> TransportConfig {
+    let mut transport = shared(settings, payload);
     transport
         .datagram_receive_buffer_size(Some(SERVER_DATAGRAMS_IN))
         .max_concurrent_bidi_streams(UNKNOWN_CLIENT.into());
@@ -132,7 +143,7 @@ pub(super) fn server(
         .extract(&identity.derive("address tokens"));
     let mut config = ServerConfig::new(Arc::new(tls::server(identity)?), Arc::new(token_key));
     config
-        .transport_config(Arc::new(server_transport(settings)))
+        .transport_config(Arc::new(server_transport(settings, None)))
         // Attempts that wait for us to look at them; we look at once, so few ever do. Above it new
         // ones are dropped, which is what a flood deserves and a client's retransmission survives.
         .max_incoming(settings.handshakes)
@@ -140,6 +151,33 @@ pub(super) fn server(
         .incoming_buffer_size(16 * 1024)
         .incoming_buffer_size_total(4 * 1024 * 1024);
     Ok(config)
+}
+
+/// The same for a client towards which the first step takes so much; unchanged where that is nothing more.
+pub(super) fn server_for(
+    config: &Arc<ServerConfig>,
+    settings: &LinkSettings,
+    payload: Option<u16>,
+) -> Arc<ServerConfig> {
+    if payload.is_none_or(|payload| payload <= PAYLOAD_USUAL) {
+        return Arc::clone(config);
+    }
+    let mut config = ServerConfig::clone(config);
+    config.transport_config(Arc::new(server_transport(settings, payload)));
+    Arc::new(config)
+}
+
+/// A client's endpoint.
+pub(super) fn client_endpoint() -> EndpointConfig {
+    let mut config = EndpointConfig::default();
+    take_large_payloads(&mut config);
+    config
+}
+
+fn take_large_payloads(config: &mut EndpointConfig) {
+    config
+        .max_udp_payload_size(PAYLOAD_MAX)
+        .expect("it is within what QUIC allows");
 }
 
 /// What makes and recognises the server's own connection ids.
@@ -158,21 +196,24 @@ pub(super) fn server_endpoint(identity: &Identity, settings: &LinkSettings) -> E
         // Resets go only to connection ids of our own make, so they cannot be drawn by junk; a
         // thousand clients that come back at once should all be told within their keep-alive.
         .min_reset_interval(Duration::from_millis(1));
+    take_large_payloads(&mut config);
     config
 }
 
-/// A client's configuration for one attempt: tagged for the server of `tag`, taking any of `pins`.
+/// A client's configuration for one attempt: tagged for the server of `tag`, taking any of `pins`;
+/// `payload` is what the first step there takes.
 pub(super) fn client(
     identity: &Identity,
     settings: &LinkSettings,
     tag: Pin,
     pins: &[Pin],
     tokens: Arc<dyn quinn::TokenStore>,
+    payload: Option<u16>,
 ) -> Result<(ClientConfig, Arc<RefusedKey>), LinkError> {
     let (tls, refused) = tls::client(identity, pins)?;
     let mut config = ClientConfig::new(Arc::new(tls));
     config
-        .transport_config(Arc::new(client_transport(settings)))
+        .transport_config(Arc::new(client_transport(settings, payload)))
         .token_store(tokens)
         .initial_dst_cid_provider(Arc::new(move || -> ConnectionId { cid::first_cid(&tag) }));
     Ok((config, refused))

@@ -123,7 +123,7 @@ impl World {
         let identity = Identity::ephemeral().unwrap();
         let pin = self.key.pin();
         let tokens = Arc::new(quinn::NoneTokenStore);
-        let made = transport::client(&identity, &self.settings, pin, &[pin], tokens);
+        let made = transport::client(&identity, &self.settings, pin, &[pin], tokens, None);
         made.unwrap().0
     }
 
