@@ -11,8 +11,9 @@ use super::limits::Sources;
 use super::persist::{Pending, Restriction, RestrictionId};
 use super::policy::share::ShareRow;
 use super::ports::{Port, Seeking};
-use super::state::{Device, Invite, Tunnel, Who};
+use super::state::{Device, Invite, Who};
 use super::timers::{Timer, Timers};
+use super::tunnels::Tunnels;
 use super::{
     Action, Admission, Answer, AskError, AuditRow, EngineSettings, Event, Refusal, Requester,
     Snapshot, Ticket, UserRow, Visit,
@@ -37,7 +38,7 @@ pub struct Engine {
     pub(super) invites: BTreeMap<InviteId, Invite>,
     pub(super) secrets: HashMap<[u8; 32], InviteId>,
     /// Open tunnels, and ended ones in quarantine.
-    pub(super) tunnels: BTreeMap<TunnelId, Tunnel>,
+    pub(super) tunnels: Tunnels,
     /// The one owner of each name: an open tunnel, or one whose first commit is under way.
     pub(super) names: HashMap<Slug, TunnelId>,
     /// The latest ended owner of each name, while it is remembered.
@@ -100,7 +101,7 @@ impl Engine {
             pins: HashMap::new(),
             invites: BTreeMap::new(),
             secrets: HashMap::new(),
-            tunnels: BTreeMap::new(),
+            tunnels: Tunnels::default(),
             names: HashMap::new(),
             former: HashMap::new(),
             ports: HashMap::new(),

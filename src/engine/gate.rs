@@ -553,7 +553,7 @@ impl Engine {
             .values_mut()
             .for_each(|owned| owned.meter.bucket = Bucket::default());
         self.tunnels
-            .values_mut()
+            .each_mut()
             .for_each(|tunnel| tunnel.gate.forget_rates());
     }
 }

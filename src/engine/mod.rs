@@ -14,6 +14,7 @@
 //! | `leases`, `ports` | who gets which name, and which public port |
 //! | [`domains`] | whose domain leads where, and when its proof is looked at |
 //! | `lifecycle`, `idle`, `ends` | when a tunnel ends, and what that means; what would end it next |
+//! | `tunnels` | nothing: holds all of them, found by their ids |
 //! | `enrol` | users, join tokens, devices |
 //! | `persist` | what waits for the disk, and what is tried again |
 //! | [`policy`], [`limits`] | what a tunnel lets through, and how much of it |
@@ -54,6 +55,7 @@ mod suspend;
 #[cfg(test)]
 mod tests;
 mod timers;
+mod tunnels;
 mod views;
 pub mod watch;
 
