@@ -135,6 +135,16 @@ impl Guard {
             Ok(known) => return known,
             Err(looks) => looks,
         };
+        // Apart, so that a visit to an origin that was looked at does not carry the room for a look.
+        Box::pin(self.admit_after_a_look(origins, tunnel, looks)).await
+    }
+
+    async fn admit_after_a_look(
+        &self,
+        origins: &Origins,
+        tunnel: &OriginTunnel,
+        looks: u64,
+    ) -> Result<(), StreamCode> {
         let _alone = self.looking.lock().await;
         {
             // Somebody looked while this one waited.

@@ -437,7 +437,7 @@ async fn visit(
     if let StreamHead::Http(head) = &head
         && Probes::is_ours(head)
     {
-        return client.probes.answer(head, tx, rx).await;
+        return Box::pin(client.probes.answer(head, tx, rx)).await;
     }
     let id = match &head {
         StreamHead::Http(head) => head.tunnel,
@@ -465,7 +465,7 @@ async fn visit(
     };
     drop(count);
     client.visit_ended.notify_waiters();
-    client.tell_visit(&line, begun, report.as_ref());
+    client.tell_visit(line, begun, report.as_ref());
 }
 
 async fn serve(
@@ -487,9 +487,9 @@ async fn serve(
     }
     match head {
         StreamHead::Http(head) => client.origins.http(tunnel, *head, tx, rx).await,
-        StreamHead::Bytes(head) => client.origins.bytes(tunnel, head, tx, rx).await,
+        StreamHead::Bytes(head) => Box::pin(client.origins.bytes(tunnel, head, tx, rx)).await,
         StreamHead::Udp(head) => match link.take_flow(head.flow, tx, rx) {
-            Some(flow) => client.origins.udp(tunnel, head, flow).await,
+            Some(flow) => Box::pin(client.origins.udp(tunnel, head, flow)).await,
             None => VisitReport {
                 error: Some(StreamCode::Protocol),
                 ..VisitReport::default()
@@ -557,7 +557,7 @@ fn raw_line(kind: &str, visit: VisitId, peer: SocketAddr, slug: String) -> Line 
 }
 
 impl Client {
-    pub(super) fn tell_visit(&self, line: &Line, begun: Now, report: Option<&VisitReport>) {
+    pub(super) fn tell_visit(&self, line: Line, begun: Now, report: Option<&VisitReport>) {
         let millis = Clock
             .now()
             .monotonic
@@ -579,13 +579,13 @@ impl Client {
             "visit"
         );
         self.events.tell(EventJson::Visit(VisitJson {
-            id: line.id.clone(),
-            slug: line.slug.clone(),
+            id: line.id,
+            slug: line.slug,
             at: begun.wall,
-            method: line.method.clone(),
-            path: line.path.clone(),
+            method: line.method,
+            path: line.path,
             status,
-            peer: line.peer.clone(),
+            peer: line.peer,
             millis,
             bytes_out: report.map_or(0, |r| r.bytes_out),
             error: error.map(str::to_owned),

@@ -141,7 +141,7 @@ pub(super) async fn run<S: Admit + OpenStream>(
                 }
                 earlier = Some((link, failure));
             }
-            Err(Failure::Cut) => return Err(why_cut(conn, visit).await),
+            Err(Failure::Cut) => return Err(Box::pin(why_cut(conn, visit)).await),
             result => return result,
         }
     }
@@ -312,7 +312,7 @@ impl<S: Admit + OpenStream> Errand<'_, S> {
         let (tx, rx) = opened.map_err(Failure::Open)?;
         let pass = Arc::new(pass);
         if self.protocol.is_some() {
-            self.switch(pass, tx, rx).await
+            Box::pin(self.switch(pass, tx, rx)).await
         } else {
             self.exchange(pass, tx, rx).await
         }
@@ -329,10 +329,11 @@ impl<S: Admit + OpenStream> Errand<'_, S> {
             return Ok(());
         };
         let signatures = &self.conn.edge.signatures;
+        let look = Box::pin(signatures.look(&pass.route, &head.fields, self.body.as_mut()));
         let looked = tokio::select! {
             biased;
             () = pass.cut.cancelled() => return Err(Failure::Cut),
-            looked = signatures.look(&pass.route, &head.fields, self.body.as_mut()) => looked,
+            looked = look => looked,
         };
         if self.body.as_ref().is_some_and(Sent::has_begun) {
             // The visitor has its 100, and the origin need not be asked.

@@ -143,7 +143,7 @@ async fn visit<S: Admit + Attach + OpenStream>(
     if probe::is_ours(&visiting.head.path) {
         log.silence();
         visiting.log = VisitLog::default();
-        return reserved::answer(conn, settings, visiting, has_body).await;
+        return Box::pin(reserved::answer(conn, settings, visiting, has_body)).await;
     }
     conn.edge.visits.fetch_add(1, Ordering::Relaxed);
     if cors::is_preflight(&visiting.head)

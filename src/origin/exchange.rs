@@ -1,8 +1,9 @@
 //! One HTTP visit: a head and a body from the wire, asked of an origin, its answer back on the wire.
 //! Mapping of heads is in `request` and `response`; what follows a 101 is in `splice`.
 
+use std::collections::VecDeque;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use http::{Response, StatusCode};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
-use tokio::sync::mpsc;
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{debug, info};
 
@@ -93,7 +94,9 @@ pub(super) async fn serve<S: SendChunks, R: RecvChunks>(
     report: &mut VisitReport,
 ) -> Result<(), Failure> {
     let fields = std::mem::take(&mut head.fields);
-    let plan = Plan::new(head, fields, nonce())?;
+    // Few visits need one, and random numbers are dear.
+    let nonce = head.protocol.as_ref().map(|_| nonce()).unwrap_or_default();
+    let plan = Plan::new(head, fields, nonce)?;
     let (body, rest) = if head.has_body {
         let body = WireBody::new(rx, FrameDecoder::new());
         (RequestBody::new(body, plan.length), None)
@@ -176,7 +179,7 @@ impl<'a> Exchange<'a> {
         report.status = Some(answered.response.status().as_u16());
         match rest {
             Some(rx) if answered.response.status() == StatusCode::SWITCHING_PROTOCOLS => {
-                self.switch(tx, rx, answered, report).await
+                Box::pin(self.switch(tx, rx, answered, report)).await
             }
             rest => {
                 let relayed = self.relay(tx, answered, report).await;
@@ -208,10 +211,8 @@ impl<'a> Exchange<'a> {
         {
             return first;
         }
-        match self
-            .ask_as(tx, HostUse::Rewrite, RequestBody::empty())
-            .await
-        {
+        let second = self.ask_as(tx, HostUse::Rewrite, RequestBody::empty());
+        match Box::pin(second).await {
             Ok(second) if self.learn(second.response.status()) => Ok(second),
             Ok(_) => first,
             Err(gone @ Failure::Visitor(_)) => Err(gone),
@@ -315,11 +316,11 @@ impl<'a> Exchange<'a> {
     ) -> Result<Result<Response<Incoming>, SendError>, Failure> {
         let secure = matches!(self.tunnel.target, Target::Https { .. });
         let mut request = self.plan.request(lease.version(), secure, naming, body)?;
-        let (told, mut interims) = mpsc::channel(INTERIMS);
+        let interims = Arc::new(Waiting::default());
+        let told = Arc::clone(&interims);
         hyper::ext::on_informational(&mut request, move |interim| {
             if let Some(head) = interim_head(interim.status(), interim.headers()) {
-                // Full: the visitor reads slowly, and interim answers are advice.
-                let _ = told.try_send(head);
+                told.push(head);
             }
         });
         let mut relay = Interims::new(self.head.version, self.plan.expects_continue);
@@ -332,9 +333,11 @@ impl<'a> Exchange<'a> {
             tokio::select! {
                 biased;
                 gone = gone(tx) => return Err(gone),
-                Some(head) = interims.recv() => relay.send(tx, head).await?,
+                () = interims.news.notified() => while let Some(head) = interims.pop() {
+                    relay.send(tx, head).await?;
+                },
                 answer = &mut asking => {
-                    while let Ok(head) = interims.try_recv() {
+                    while let Some(head) = interims.pop() {
                         relay.send(tx, head).await?;
                     }
                     return Ok(answer);
@@ -421,6 +424,33 @@ impl<'a> Exchange<'a> {
         report.bytes_in = moved.up;
         report.bytes_out = moved.down;
         ended.map_err(Failure::Splice)
+    }
+}
+
+/// Interim answers on their way from hyper. No channel: it would make room for them with each visit, and
+/// few have any.
+#[derive(Default)]
+struct Waiting {
+    heads: Mutex<VecDeque<ResponseHead>>,
+    news: Notify,
+}
+
+impl Waiting {
+    fn heads(&self) -> MutexGuard<'_, VecDeque<ResponseHead>> {
+        self.heads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn push(&self, head: ResponseHead) {
+        let mut heads = self.heads();
+        // Full: the visitor reads slowly, and interim answers are advice.
+        if heads.len() < INTERIMS {
+            heads.push_back(head);
+            self.news.notify_one();
+        }
+    }
+
+    fn pop(&self) -> Option<ResponseHead> {
+        self.heads().pop_front()
     }
 }
 

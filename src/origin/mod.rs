@@ -110,7 +110,7 @@ impl Origins {
         let served = match &tunnel.target {
             Target::File { dir } => {
                 let policy = self.pool.dialler().policy();
-                files::serve(policy, dir, &head, &mut tx, rx, &mut report).await
+                Box::pin(files::serve(policy, dir, &head, &mut tx, rx, &mut report)).await
             }
             Target::Stream { .. } => Err(exchange::Failure::Dial(DialError::Unsupported {
                 target: tunnel.target.to_string(),

@@ -127,10 +127,16 @@ impl Pool {
         speak: Speak,
         fresh: bool,
     ) -> Result<Lease, DialError> {
-        let by = Instant::now() + CONNECT_DEADLINE;
         if !fresh && let Some(lease) = self.0.take(target, speak) {
             return Ok(lease);
         }
+        // Apart, so that a visit that needs no dial does not carry the room for one.
+        Box::pin(self.begin(target, speak, fresh)).await
+    }
+
+    /// A connection that has to be made first, or waited for.
+    async fn begin(&self, target: &Target, speak: Speak, fresh: bool) -> Result<Lease, DialError> {
+        let by = Instant::now() + CONNECT_DEADLINE;
         let in_clear = !matches!(target, Target::Https { .. });
         if speak == Speak::Http2 && in_clear {
             if let Some(lease) = self.0.http2_in_clear(target, fresh, by).await? {

@@ -190,7 +190,8 @@ impl Desk {
             let http = visit.http.as_mut();
             let said = http.and_then(|http| http.credentials.as_mut());
             let said = said.expect("only credentials are checked");
-            said.checked = Some(self.check(*verification, said.password.clone()).await?);
+            let check = self.check(*verification, said.password.clone());
+            said.checked = Some(Box::pin(check).await?);
             seat = Self::admit(self, visit)?;
         }
         Ok(seat)
