@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::client::TlsStream;
 
@@ -49,6 +49,16 @@ impl Socket {
             Self::Tcp(stream) => Probe::Tcp(Arc::downgrade(stream)),
             Self::Unix(stream) => Probe::Unix(Arc::downgrade(stream)),
         }
+    }
+
+    /// Less came than there was room for, so there is no more: the next read waits for news without asking
+    /// the kernel first, as tokio's own reads do.
+    fn has_no_more(&self) {
+        let nothing = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
+        let _ = match self {
+            Self::Tcp(stream) => stream.try_io(Interest::READABLE, nothing),
+            Self::Unix(stream) => stream.try_io(Interest::READABLE, nothing),
+        };
     }
 
     /// Makes the close that follows a reset, so that the origin sees an abort and no orderly end.
@@ -118,10 +128,16 @@ impl AsyncRead for Socket {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let room = buf.remaining();
         let read = match &*self {
             Self::Tcp(s) => when_ready!(cx, poll_read_ready, s, s.try_read_buf(buf)),
             Self::Unix(s) => when_ready!(cx, poll_read_ready, s, s.try_read_buf(buf)),
         };
+        if let Poll::Ready(Ok(count)) = read
+            && (1..room).contains(&count)
+        {
+            self.has_no_more();
+        }
         read.map_ok(|_| ())
     }
 }
