@@ -113,7 +113,7 @@ def h2load(world, subject, path, connections, streams, seconds):
     count, failed = (int(re.search(rf"(\d+) {what}", said)[1]) for what in ("succeeded", "failed"))
     if not count or failed > connections * streams or "Application protocol: h2" not in said:
         raise Failed(f"h2load saw errors: {said}")
-    rate = float(re.search(r"finished in [\d.]+s, ([\d.]+) req/s", said)[1])
+    rate = float(re.search(r"finished in [\d.]+(?:us|ms|s), ([\d.]+) req/s", said)[1])
     return Run(rate, each(spent, count))
 
 
