@@ -11,7 +11,7 @@ use quinn::{AsyncUdpSocket, Connection, Endpoint, Runtime};
 use super::ear::{Ear, Report};
 use super::kick;
 use super::path::Paths;
-use super::socket::{Family, MakeSocket};
+use super::socket::{self, Family, MakeSocket};
 use super::transport;
 
 /// An endpoint of one link.
@@ -47,7 +47,10 @@ impl Own {
         let paths = Paths::over((sockets.0)(Family::Either)?, address);
         let socket = ear.on(Arc::clone(&paths) as _);
         ear.asked();
-        let config = transport::client_endpoint();
+        // Only where the first step takes more than usual: what may be received is 13 MiB of buffers then, not
+        // three. A name is looked up later than this.
+        let peer = address.parse().ok();
+        let config = transport::client_endpoint(peer.and_then(socket::payload_towards));
         let endpoint = Endpoint::new_with_abstract_socket(
             config,
             None,

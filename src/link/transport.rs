@@ -167,10 +167,12 @@ pub(super) fn server_for(
     Arc::new(config)
 }
 
-/// A client's endpoint.
-pub(super) fn client_endpoint() -> EndpointConfig {
+/// A client's endpoint, for a way whose first step takes so much.
+pub(super) fn client_endpoint(payload: Option<u16>) -> EndpointConfig {
     let mut config = EndpointConfig::default();
-    take_large_payloads(&mut config);
+    if payload.is_some_and(|payload| payload > PAYLOAD_USUAL) {
+        take_large_payloads(&mut config);
+    }
     config
 }
 
