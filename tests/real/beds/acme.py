@@ -20,6 +20,7 @@ from authority import (
     newer_pebble,
     older_pebble,
 )
+from beds.conformance import no_risk
 from harness import DOMAIN, Server, check, free_port, same, until
 from registry import bed
 from visits import Load
@@ -272,6 +273,19 @@ def renewal(world):
         world.say(load.all_answered(load.begun(), "renewed three times"))
         world.say(f"{shown.count} new connections saw {len(shown.seen)} certificates")
         same(shown.errors, [], "new connections that failed")
+
+
+@bed("acme_testssl", long=True)
+def judged(world):
+    """testssl.sh on an edge whose certificate an authority gave."""
+    authority = Authority(world)
+    path, _ = hook(world, authority)
+    server = serve(world, authority, **{"dns.hook": str(path)})
+    authority.start(server.port)
+    server.start()
+    issued(server, WILDCARD)
+    with origins.plain() as origin:
+        no_risk(world, visited(world, origin, authority))
 
 
 @bed("certificate_files")
