@@ -148,6 +148,7 @@ impl Upload {
             pace: (!manner.may_pause).then(Pace::default),
             timer: None,
             throttle,
+            goes_on: false,
         };
         let go_first = manner.expects_continue.then_some(gone);
         let stop = tasks.stopped();
@@ -282,6 +283,8 @@ struct UploadBody {
     pace: Option<Pace>,
     timer: Option<Pin<Box<Sleep>>>,
     throttle: Throttle,
+    /// What came last has yet to go on: until the link has taken it, the visitor is not waited for.
+    goes_on: bool,
 }
 
 impl UploadBody {
@@ -326,6 +329,7 @@ impl Body for UploadBody {
             return Poll::Pending;
         }
         if let Some(piece) = this.throttle.next_piece() {
+            this.goes_on = true;
             this.progress.note(false);
             return Poll::Ready(Some(Ok(Frame::data(piece))));
         }
@@ -335,8 +339,13 @@ impl Body for UploadBody {
         let mut polled = Pin::new(&mut self.body)
             .poll_frame(cx)
             .map_err(BodyTrouble::Broken);
-        self.progress.note(polled.is_pending());
+        let waits = polled.is_pending() && !std::mem::take(&mut self.goes_on);
+        self.progress.note(waits);
         if polled.is_pending() {
+            if !waits {
+                // Whoever sends writes what there is, and asks again.
+                return Poll::Pending;
+            }
             ready!(self.poll_slow(cx));
             self.ended = true;
             return Poll::Ready(Some(Err(BodyTrouble::Slow)));
@@ -346,6 +355,7 @@ impl Body for UploadBody {
             if let Some(pace) = &mut self.pace {
                 pace.got(now(), size);
             }
+            self.goes_on = size > 0;
             // Over HTTP/1, when the response has left before the body is whole, hyper 1.12 does not
             // tell the body's end before the next request comes; but the end can be seen.
             self.ended = frame.is_trailers() || self.body.is_end_stream();

@@ -247,6 +247,35 @@ async fn b18_a_body_that_we_do_not_take_is_not_slow() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_upload_whose_link_stood_still_is_not_taken_for_a_slow_one() {
+    let mut world = World::new();
+    let mut visitor = world.visitor();
+    visitor
+        .send(b"POST / HTTP/1.1\r\nHost: app.t.example\r\nContent-Length: 1000000\r\n\r\n")
+        .await;
+    let stream = world.stream().await;
+    let (mut from, mut to) = tokio::io::split(visitor.0);
+    let (resume, resumed) = tokio::sync::oneshot::channel();
+    world.tasks.spawn("test-upload", async move {
+        // All that there is just now is on its way when the link stops taking it.
+        let first = WINDOW + 10_000;
+        to.write_all(&vec![b'x'; first]).await.unwrap();
+        resumed.await.unwrap();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        to.write_all(&vec![b'x'; 1_000_000 - first]).await.unwrap();
+        std::future::pending::<()>().await;
+    });
+    tokio::time::sleep(Duration::from_secs(50)).await;
+    resume.send(()).unwrap();
+    let (body, mut response) = stream.body().await;
+    assert_eq!(body.unwrap().len(), 1_000_000);
+    send_head(&mut response, 204, &[]).await;
+    let mut answer = vec![0; 4096];
+    let count = from.read(&mut answer).await.unwrap();
+    assert_eq!(status(&String::from_utf8_lossy(&answer[..count])), 204);
+}
+
+#[tokio::test(start_paused = true)]
 async fn b18_while_both_directions_are_under_way_a_body_may_pause() {
     let mut world = World::new();
     let mut visitor = world.visitor();
