@@ -44,13 +44,8 @@ const MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 <meta name="color-scheme" content="light dark">
 <title>{{ host }}</title>
 <style nonce="{{ nonce }}">
-:root{--ground:#f6f5f1;--card:#fff;--ink:#1d1f24;--soft:#63676f;--line:#e3e1da;--mark:#0f8a6a}
-@media (prefers-color-scheme:dark){:root{--ground:#14161a;--card:#1c1f25;--ink:#eceef1;--soft:#9aa0aa;--line:#2b2f37;--mark:#4fd1a8}}
-*{box-sizing:border-box}
-body{margin:0;min-height:100vh;display:grid;place-items:center;padding:1.5rem;background:var(--ground);color:var(--ink);font:1rem/1.55 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif}
-main{width:100%;max-width:36rem;background:var(--card);border:1px solid var(--line);border-radius:16px;padding:2.25rem 2.25rem 1.5rem;box-shadow:0 12px 40px rgb(0 0 0/.06)}
+{{ crate::edge::pages::STYLE|safe }}
 h1{margin:0 0 .75rem;font-size:1.45rem;line-height:1.25;letter-spacing:-.01em;overflow-wrap:anywhere}
-p{margin:0 0 1rem;color:var(--soft)}
 p:first-of-type{color:var(--ink)}
 button{font:inherit;font-weight:600;padding:.65rem 1.4rem;border:0;border-radius:10px;background:var(--mark);color:var(--card);cursor:pointer}
 a{color:var(--mark)}

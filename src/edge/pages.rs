@@ -13,6 +13,14 @@ pub(super) struct Page {
     pub(super) policy: String,
 }
 
+/// What every page of ours looks like.
+pub(super) const STYLE: &str = r#":root{--ground:#f6f5f1;--card:#fff;--ink:#1d1f24;--soft:#63676f;--line:#e3e1da;--mark:#0f8a6a}
+@media (prefers-color-scheme:dark){:root{--ground:#14161a;--card:#1c1f25;--ink:#eceef1;--soft:#9aa0aa;--line:#2b2f37;--mark:#4fd1a8}}
+*{box-sizing:border-box}
+body{margin:0;min-height:100vh;display:grid;place-items:center;padding:1.5rem;background:var(--ground);color:var(--ink);font:1rem/1.55 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif}
+main{width:100%;max-width:36rem;background:var(--card);border:1px solid var(--line);border-radius:16px;padding:2.25rem 2.25rem 1.5rem;box-shadow:0 12px 40px rgb(0 0 0/.06)}
+p{margin:0 0 1rem;color:var(--soft)}"#;
+
 /// The style stands in the page and is allowed by a nonce; nothing else is allowed at all.
 #[derive(Template)]
 #[template(
@@ -27,14 +35,9 @@ pub(super) struct Page {
 {% if refresh > 0 %}<meta http-equiv="refresh" content="{{ refresh }}">
 {% endif %}<title>{{ status }} · {{ title }}</title>
 <style nonce="{{ nonce }}">
-:root{--ground:#f6f5f1;--card:#fff;--ink:#1d1f24;--soft:#63676f;--line:#e3e1da;--mark:#0f8a6a}
-@media (prefers-color-scheme:dark){:root{--ground:#14161a;--card:#1c1f25;--ink:#eceef1;--soft:#9aa0aa;--line:#2b2f37;--mark:#4fd1a8}}
-*{box-sizing:border-box}
-body{margin:0;min-height:100vh;display:grid;place-items:center;padding:1.5rem;background:var(--ground);color:var(--ink);font:1rem/1.55 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif}
-main{width:100%;max-width:34rem;background:var(--card);border:1px solid var(--line);border-radius:16px;padding:2.25rem 2.25rem 1.5rem;box-shadow:0 12px 40px rgb(0 0 0/.06)}
+{{ crate::edge::pages::STYLE|safe }}
 .hole{display:block;width:44px;height:44px;margin:0 0 1.25rem;color:var(--mark)}
 h1{margin:0 0 .5rem;font-size:1.45rem;line-height:1.25;letter-spacing:-.01em}
-p{margin:0 0 1rem;color:var(--soft)}
 .now{display:flex;align-items:center;gap:.6rem;color:var(--ink)}
 .now::before{content:"";width:.6rem;height:.6rem;border-radius:50%;background:var(--mark)}
 @media (prefers-reduced-motion:no-preference){.now::before{animation:beat 1.6s ease-in-out infinite}@keyframes beat{50%{opacity:.25}}}

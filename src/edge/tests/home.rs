@@ -48,6 +48,7 @@ async fn the_base_domain_says_what_it_is() {
     assert!(answer.contains("href=\"mailto:abuse@t.example\""));
     assert!(!answer.contains("b=\"2\""), "what is shown is escaped");
     assert!(!answer.contains("<script"));
+    assert!(answer.contains("font:1rem/1.55 system-ui,-apple-system,\"Segoe UI\""));
     let silent = ask(|_| {}, "GET /").await;
     assert!(!silent.contains("<footer>"), "{silent}");
     let head = ask(|_| {}, "HEAD /").await;
