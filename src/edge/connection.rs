@@ -72,7 +72,7 @@ pub(super) struct Facts {
     /// The name TLS was asked for.
     pub(super) sni: Option<Hostname>,
     /// Whether many requests share it: ALPN chose HTTP/2, or it is HTTP/3.
-    pub(super) is_h2: bool,
+    pub(super) is_multiplexed: bool,
     /// Whether something of the operator's stands in between: a visitor cannot come to us past it.
     pub(super) is_behind: bool,
     /// Its place among the connections; kept by what outlives the HTTP on it.
@@ -222,7 +222,7 @@ where
 {
     let conn = Arc::new(Conn {
         edge,
-        ledger: (!facts.is_h2).then(Arc::default),
+        ledger: (!facts.is_multiplexed).then(Arc::default),
         facts,
         activity: Arc::default(),
         abort: CancellationToken::new(),

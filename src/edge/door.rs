@@ -26,7 +26,7 @@ pub(super) fn knock<S: Admit + Attach + OpenStream>(
 ) -> Option<Result<Response<EdgeBody<S::Rx>>, Failure>> {
     let is_door = parts.uri.path_and_query()?.as_str() == S::DOOR;
     // Only a connection of HTTP/1 can become another's.
-    if !is_door || conn.facts.scheme != Scheme::Https || conn.facts.is_h2 {
+    if !is_door || conn.facts.scheme != Scheme::Https || conn.facts.is_multiplexed {
         return None;
     }
     let at_home = is_home(conn, settings, visitor, parts)?;

@@ -92,7 +92,7 @@ pub(super) async fn run<S: Admit + OpenStream>(
         kind: Kind::Http,
         label: visiting.label,
         peer: visiting.visitor.addr,
-        bytes: held::bytes(conn.facts.is_h2, &visiting.head, &body),
+        bytes: held::bytes(conn.facts.is_multiplexed, &visiting.head, &body),
     };
     let head = visiting.head;
     let is_extended = head.protocol.is_some() && head.version >= 20;

@@ -17,11 +17,11 @@ const VISIT: usize = 2 * 1024;
 const DATAGRAM: usize = 1500;
 
 /// The most that it keeps.
-pub(super) fn bytes(is_h2: bool, head: &Head, body: &RequestBody) -> u64 {
-    let ahead = if is_h2 {
-        ahead_of_h2(head, body)
+pub(super) fn bytes(is_multiplexed: bool, head: &Head, body: &RequestBody) -> u64 {
+    let ahead = if is_multiplexed {
+        ahead_of_stream(head, body)
     } else {
-        ahead_of_h1(head)
+        ahead_of_connection(head)
     };
     (size_of_head(head) as u64).saturating_add(ahead)
 }
@@ -43,7 +43,7 @@ fn size_of_head(head: &Head) -> usize {
 }
 
 /// A window is given back only for what was taken, and of a visit that waits nothing is.
-fn ahead_of_h2(head: &Head, body: &RequestBody) -> u64 {
+fn ahead_of_stream(head: &Head, body: &RequestBody) -> u64 {
     if body.is_end_stream() {
         return 0;
     }
@@ -53,7 +53,7 @@ fn ahead_of_h2(head: &Head, body: &RequestBody) -> u64 {
 }
 
 /// hyper's buffer, whatever follows the head in it; and behind an upgrade what the guard keeps back.
-fn ahead_of_h1(head: &Head) -> u64 {
+fn ahead_of_connection(head: &Head) -> u64 {
     let kept_back = match head.protocol {
         Some(_) => guard::HELD_MAX + guard::READ,
         None => 0,

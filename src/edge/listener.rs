@@ -226,7 +226,7 @@ async fn serve<S: Admit + Attach + OpenStream>(
         peer,
         scheme: Scheme::Https,
         sni: session.server_name().and_then(|n| Hostname::parse(n).ok()),
-        is_h2: session.alpn_protocol() == Some(tls::ALPN_H2),
+        is_multiplexed: session.alpn_protocol() == Some(tls::ALPN_H2),
         is_behind,
         slot,
     };
@@ -246,7 +246,7 @@ async fn serve_bare<S: Admit + Attach + OpenStream>(
         true => front::is_h2(&edge, &mut tcp, opened).await,
         false => Some((opened, false)),
     };
-    let Some((Opened { peer, first }, is_h2)) = looked else {
+    let Some((Opened { peer, first }, is_multiplexed)) = looked else {
         return;
     };
     let facts = Facts {
@@ -257,7 +257,7 @@ async fn serve_bare<S: Admit + Attach + OpenStream>(
             Scheme::Http
         },
         sni: None,
-        is_h2,
+        is_multiplexed,
         is_behind: true,
         slot,
     };

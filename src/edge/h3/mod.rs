@@ -161,7 +161,7 @@ impl<S: Admit + Attach + OpenStream> Session<S> {
                 peer,
                 scheme: Scheme::Https,
                 sni,
-                is_h2: true,
+                is_multiplexed: true,
                 is_behind: false,
                 slot: Some(Arc::new(slot)),
             },

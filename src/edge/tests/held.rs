@@ -6,11 +6,11 @@ use super::*;
 
 /// What a visitor can send to a visit that waits for ever, in tiny pieces over a pipe that holds almost
 /// nothing; and what the engine was told that it keeps.
-async fn fill(head: &str, is_h2: bool) -> (usize, u64) {
+async fn fill(head: &str, is_multiplexed: bool) -> (usize, u64) {
     let world = World::new();
     world.change(|shared| shared.holds = true);
     let (mut near, far) = tokio::io::duplex(16);
-    let facts = World::facts(is_h2);
+    let facts = World::facts(is_multiplexed);
     let run = connection::run(Arc::clone(&world.edge.inner), far, facts);
     world.tasks.spawn("test-connection", run);
     near.write_all(head.as_bytes()).await.unwrap();

@@ -312,12 +312,12 @@ impl World {
         Arc::strong_count(&self.shared.lock().unwrap().guards) - 1
     }
 
-    fn facts(is_h2: bool) -> Facts {
+    fn facts(is_multiplexed: bool) -> Facts {
         Facts {
             peer: "192.0.2.7:1234".parse().unwrap(),
             scheme: Scheme::Https,
             sni: Some(host("app.t.example")),
-            is_h2,
+            is_multiplexed,
             is_behind: false,
             slot: None,
         }
