@@ -40,7 +40,7 @@
 //! `edge::serve::visit` → [`engine::Engine::admit`] → [`edge::OpenStream::open`] → `edge::forward`
 //!
 //! The edge asks through its own traits, [`edge::Admit`] and [`edge::OpenStream`]; `server::visits` answers
-//! both, with the engine and with the live link. At the other end of the stream `client::session` takes
+//! both, with the engine and with the live link. At the other end of the stream `client::visits` takes
 //! the visit, and [`origin`] carries it to the service.
 
 pub mod codes;

@@ -22,6 +22,7 @@ mod rules;
 mod session;
 #[cfg(test)]
 mod tests;
+mod visits;
 mod vital;
 mod ways;
 
