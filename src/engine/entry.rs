@@ -5,13 +5,13 @@ use std::time::Instant;
 
 use super::domains::Domains;
 use super::dormant::Sleepers;
-use super::gate::{Owned, Owner, Stay};
 use super::hold::Held;
 use super::limits::Sources;
 use super::persist::{Pending, Restriction, RestrictionId};
 use super::policy::share::ShareRow;
 use super::ports::{Port, Seeking};
 use super::state::{Device, Invite, Who};
+use super::stays::{Owned, Owner, Stay};
 use super::timers::{Timer, Timers};
 use super::tunnels::Tunnels;
 use super::{

@@ -1,6 +1,5 @@
-//! Whether a visit may come in: the tunnel's policy asked, with what is counted and who was checked; and
-//! the counting itself. What is known of each visit is kept while it goes on, so that a new policy can be
-//! asked about it again.
+//! Whether a visit may come in: the tunnel's policy asked, with what is counted and who was checked. Asked
+//! again about those that came in when the policy changes. Counting them is [`super::stays`]'s.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -10,15 +9,16 @@ use std::time::{Duration, Instant};
 use ::http::Method;
 
 use super::entry::Engine;
-use super::limits::{Act, Bucket, Limit, Meter, Seat, Source, Table, Visitor};
+use super::limits::{Act, Bucket, Limit, Meter, Source, Sources, Table, Visitor};
 use super::policy::{
     Decision, Facts, HttpFacts, Login, Over, PasswordHash, Policy, RuleId, Scope, ShareFacts,
     Verdict, decide,
 };
 use super::routes::FOUND;
 use super::state::Tunnel;
-use super::{Action, Bandwidth, Credentials, Refusal, Verification, Visit};
-use crate::names::{DeviceId, Kind, ShareId, TunnelId, UserId, VisitId};
+use super::stays::Owner;
+use super::{Credentials, Refusal, Verification, Visit};
+use crate::names::{Kind, ShareId, TunnelId, VisitId};
 use crate::times::Now;
 
 /// Visitor addresses of one tunnel that are told apart.
@@ -33,8 +33,8 @@ const ROOM_IN: Duration = Duration::from_secs(1);
 /// What is counted about a tunnel's visits.
 #[derive(Debug)]
 pub(super) struct Gate {
-    all: Meter,
-    visitors: Table<Visitor>,
+    pub(super) all: Meter,
+    pub(super) visitors: Table<Visitor>,
     passwords: Bucket,
     verified: Verified,
 }
@@ -81,50 +81,6 @@ impl Verified {
             self.known.remove(&oldest);
         }
     }
-}
-
-/// Who owns tunnels, for the limits over all of theirs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Owner {
-    Device(DeviceId),
-    User(UserId),
-}
-
-/// What is counted about an owner.
-#[derive(Debug, Default)]
-pub(super) struct Owned {
-    meter: Meter,
-    held: usize,
-}
-
-/// What is kept of a visit that goes on or waits.
-#[derive(Debug)]
-pub(super) struct Stay {
-    pub(super) tunnel: TunnelId,
-    owners: [Owner; 2],
-    seat: Seat<Visitor>,
-    peer: IpAddr,
-    http: Option<KeptHttp>,
-    held: bool,
-    rule: RuleId,
-    shadowed: Vec<RuleId>,
-}
-
-#[derive(Debug)]
-struct KeptHttp {
-    method: Method,
-    path: String,
-    user: Option<(String, PasswordHash)>,
-    share: Option<ShareId>,
-}
-
-/// What a visit that may come in is told about itself.
-#[derive(Debug, Clone)]
-pub(super) struct Passage {
-    pub(super) policy: Arc<Policy>,
-    pub(super) rule: RuleId,
-    pub(super) shadowed: Vec<RuleId>,
-    pub(super) bandwidth: Bandwidth,
 }
 
 /// What the gate says to a visit that is not refused.
@@ -341,141 +297,6 @@ impl Engine {
         over
     }
 
-    /// Counts a visit that comes in, and keeps what a new policy would be asked about.
-    pub(super) fn enter(
-        &mut self,
-        now: Instant,
-        id: TunnelId,
-        visit: &Visit,
-        (rule, shadowed): (RuleId, Vec<RuleId>),
-        held: bool,
-    ) {
-        let limits = &self.settings.limits;
-        let tunnel = self.tunnels.get_mut(&id).expect(FOUND);
-        let row = &tunnel.row;
-        let owners = [Owner::Device(row.device), Owner::User(row.user)];
-        let seat = tunnel.gate.visitors.seat(visit.peer.ip().into());
-        let all = row.policy.tunnel_limit().or(limits.tunnel);
-        let each = row.policy.visitor_limit().or(limits.visitor);
-        count(now, &mut tunnel.gate.all, all);
-        if let Some(meter) = tunnel.gate.visitors.meter(seat) {
-            count(now, meter, each);
-        }
-        for (owner, rate) in owners
-            .into_iter()
-            .zip([limits.device.rate, limits.user.rate])
-        {
-            let owned = self.owned.entry(owner).or_default();
-            owned.held += usize::from(held);
-            let limit = Limit {
-                rate,
-                ..Limit::default()
-            };
-            count(now, &mut owned.meter, limit);
-        }
-        let stay = Stay {
-            tunnel: id,
-            owners,
-            seat,
-            peer: visit.peer.ip(),
-            http: visit.http.as_ref().map(|http| KeptHttp {
-                method: http.method.clone(),
-                path: http.path.clone(),
-                user: whose(tunnel, http.credentials.as_ref()),
-                share: http.share,
-            }),
-            held,
-            rule,
-            shadowed,
-        };
-        self.stays.insert(visit.id, stay);
-    }
-
-    /// A visit is over, or waits no longer and is refused.
-    pub(super) fn left(&mut self, visit: VisitId) {
-        let Some(stay) = self.stays.remove(&visit) else {
-            return;
-        };
-        if let Some(tunnel) = self.tunnels.get_mut(&stay.tunnel) {
-            let open = &mut tunnel.gate.all.open;
-            *open = open.saturating_sub(1);
-            if let Some(meter) = tunnel.gate.visitors.meter(stay.seat) {
-                meter.open = meter.open.saturating_sub(1);
-            }
-        }
-        for owner in stay.owners {
-            if let Some(owned) = self.owned.get_mut(&owner) {
-                owned.meter.open = owned.meter.open.saturating_sub(1);
-                owned.held = owned.held.saturating_sub(usize::from(stay.held));
-            }
-        }
-    }
-
-    /// A visit that waited goes on.
-    pub(super) fn waits_no_more(&mut self, visit: VisitId) {
-        let Some(stay) = self.stays.get_mut(&visit) else {
-            return;
-        };
-        if std::mem::take(&mut stay.held) {
-            for owner in stay.owners {
-                if let Some(owned) = self.owned.get_mut(&owner) {
-                    owned.held = owned.held.saturating_sub(1);
-                }
-            }
-        }
-    }
-
-    /// Whether an owner of a tunnel has as many visits waiting as it may.
-    pub(super) fn owners_wait_enough(&self, id: TunnelId) -> bool {
-        let row = &self.tunnels.get(&id).expect(FOUND).row;
-        let limits = &self.settings.limits;
-        [
-            (Owner::Device(row.device), limits.device.held),
-            (Owner::User(row.user), limits.user.held),
-        ]
-        .into_iter()
-        .any(|(owner, most)| {
-            let held = self.owned.get(&owner).map_or(0, |owned| owned.held);
-            most.is_some_and(|most| held >= most)
-        })
-    }
-
-    /// What a visit that came in is told about itself.
-    pub(super) fn passage(&self, visit: VisitId, id: TunnelId) -> Passage {
-        let row = &self.tunnels.get(&id).expect(FOUND).row;
-        let stay = self
-            .stays
-            .get(&visit)
-            .expect("it came in before it goes on");
-        Passage {
-            policy: Arc::clone(&row.policy),
-            rule: stay.rule.clone(),
-            shadowed: stay.shadowed.clone(),
-            bandwidth: self.bandwidth_of(&row.policy, stay.peer.into(), (row.device, row.user)),
-        }
-    }
-
-    fn bandwidth_of(&self, policy: &Policy, from: Visitor, owner: (DeviceId, UserId)) -> Bandwidth {
-        let limits = &self.settings.limits;
-        Bandwidth {
-            from,
-            owner: Some(owner),
-            tunnel: policy.tunnel_limit().or(limits.tunnel).bandwidth,
-            visitor: policy.visitor_limit().or(limits.visitor).bandwidth,
-            device: limits.device.bandwidth,
-            user: limits.user.bandwidth,
-        }
-    }
-
-    /// Tells the visits of a tunnel that go on what they may move now.
-    pub(super) fn shape_anew(&mut self, id: TunnelId) {
-        let row = &self.tunnels.get(&id).expect(FOUND).row;
-        let from = Bandwidth::UNLIMITED.from;
-        let bandwidth = self.bandwidth_of(&row.policy, from, (row.device, row.user));
-        let tunnel = id;
-        self.act(Action::Shape { tunnel, bandwidth });
-    }
-
     /// The visits of a tunnel, going on or waiting, that its policy as it is now would not let in. Limits
     /// are for those who come.
     pub(super) fn no_longer_allowed(&self, now: Now, id: TunnelId) -> Vec<(VisitId, Refusal)> {
@@ -548,21 +369,13 @@ impl Engine {
 
     /// Other settings are in force.
     pub(super) fn forget_rates(&mut self) {
-        self.sources = super::limits::Sources::default();
+        self.sources = Sources::default();
         self.owned
             .values_mut()
             .for_each(|owned| owned.meter.bucket = Bucket::default());
         self.tunnels
             .each_mut()
             .for_each(|tunnel| tunnel.gate.forget_rates());
-    }
-}
-
-/// Counts one visit that comes in.
-fn count(now: Instant, meter: &mut Meter, limit: Limit) {
-    meter.open += 1;
-    if let Some(rate) = limit.rate {
-        meter.bucket.count(now, rate);
     }
 }
 
@@ -616,7 +429,7 @@ fn login<'v>(tunnel: &Tunnel, said: Option<&'v Credentials>) -> Login<'v> {
 }
 
 /// Whose credentials let a visit in.
-fn whose(tunnel: &Tunnel, said: Option<&Credentials>) -> Option<(String, PasswordHash)> {
+pub(super) fn whose(tunnel: &Tunnel, said: Option<&Credentials>) -> Option<(String, PasswordHash)> {
     match login(tunnel, said) {
         Login::Right { user } => {
             let hash = tunnel.row.policy.user(user)?.hash();

@@ -18,11 +18,12 @@
 //! | `enrol` | users, join tokens, devices |
 //! | `persist` | what waits for the disk, and what is tried again |
 //! | [`policy`], [`limits`] | what a tunnel lets through, and how much of it |
-//! | `gate` | whether a visit may come in, and what is counted about it |
+//! | `gate`, `stays` | whether a visit may come in; what is counted about those that did |
 //! | `setting`, `life`, `sharing`, `suspend` | changes of a policy and of a life, share links, what the operator keeps from everything |
 //! | `asks` | what those two are asked with |
 //! | `backoff`, `hostmode`, [`book`], [`watch`] | the client's few pure decisions |
 
+mod ask_error;
 mod asks;
 mod backoff;
 pub mod book;
@@ -51,6 +52,7 @@ mod routes;
 mod setting;
 mod sharing;
 mod state;
+mod stays;
 mod suspend;
 #[cfg(test)]
 mod tests;
@@ -59,14 +61,13 @@ mod tunnels;
 mod views;
 pub mod watch;
 
+pub use ask_error::AskError;
 pub use asks::{Bandwidth, Checked, Credentials, HttpAsk, LifeAsk, SetAsk, ShareAsk, Verification};
 pub use backoff::Backoff;
 pub use dormant::DormantCaps;
 pub use ends::{EndsNext, EndsWhy, Standing};
 pub use entry::Engine;
-pub use event::{
-    Action, Admission, Answer, AskError, BindAsk, Event, Requester, Route, Ticket, Visit,
-};
+pub use event::{Action, Admission, Answer, BindAsk, Event, Requester, Route, Ticket, Visit};
 pub use hostmode::{HostMind, HostUse};
 pub use model::{
     Actor, AuditRow, Change, DeviceRow, EngineSettings, InviteRow, Snapshot, TunnelRow,
