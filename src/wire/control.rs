@@ -1,51 +1,16 @@
 //! Messages of the control stream: `{ varint length, CBOR }` both ways. Every one is a CBOR map with
-//! integer keys inside an array `[number, [map]]`; unknown keys and unknown messages are skipped.
+//! integer keys inside an array `[number, [map]]`; unknown keys and unknown messages are skipped. The list
+//! of all is here, with those about tunnels and the link itself; [`super::hello`], [`super::shares`] and
+//! [`super::domains`] have the others.
 
 use bytes::{Buf, Bytes, BytesMut};
-use minicbor::bytes::ByteArray;
 use minicbor::{Decode, Decoder, Encode};
 
 use super::domains::{DomainNews, SetDomains};
+use super::hello::{Enroll, Enrolled, Hello, Welcome};
+use super::shares::{Share, ShareList, Shared, Shares, Unshare};
 use super::{CONTROL_MAX, Standing, WireError, get_varint, put_varint};
-use crate::names::{DeviceId, Generation, Kind, Pin, TunnelId};
-
-/// The newest protocol version this build speaks. Version 1 is the first.
-pub const VERSION: u32 = 1;
-
-/// What a peer can do beyond the version; unknown bits are another release's and mean nothing here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Encode, Decode)]
-#[cbor(transparent)]
-pub struct Capabilities(#[n(0)] pub u64);
-
-impl Capabilities {
-    /// Carries `bytes` streams.
-    pub const BYTES: Self = Self(1);
-    /// Carries flows of datagrams.
-    pub const UDP: Self = Self(2);
-    /// Keeps to policies: `Bind.policy`, Set, Share.
-    pub const POLICY: Self = Self(4);
-    /// Changes lives: `Set.life`.
-    pub const LIFE: Self = Self(8);
-    /// Knows own domains: `Bind.domains`, SetDomains, DomainNews.
-    pub const DOMAINS: Self = Self(16);
-    /// All that this build can do.
-    pub const OURS: Self =
-        Self(Self::BYTES.0 | Self::UDP.0 | Self::POLICY.0 | Self::LIFE.0 | Self::DOMAINS.0);
-
-    /// What both ends need for tunnels of a kind.
-    pub const fn needed_for(kind: Kind) -> Self {
-        match kind {
-            Kind::Http => Self(0),
-            Kind::Tcp | Kind::Tls => Self::BYTES,
-            Kind::Udp => Self::UDP,
-        }
-    }
-
-    /// Whether all of `other` is in here.
-    pub const fn has(self, other: Self) -> bool {
-        self.0 & other.0 == other.0
-    }
-}
+use crate::names::TunnelId;
 
 /// A message of the control stream.
 #[derive(Debug, Clone, PartialEq, Encode, Decode)]
@@ -125,109 +90,6 @@ pub enum Control {
     /// Server: how the own domains of a tunnel stand.
     #[n(29)]
     DomainNews(#[n(0)] DomainNews),
-}
-
-/// The client's first message.
-#[derive(Debug, Clone, PartialEq, Encode, Decode)]
-#[cbor(map)]
-pub struct Hello {
-    /// The versions it speaks, any order.
-    #[n(0)]
-    pub versions: Vec<u32>,
-    /// What else it can do.
-    #[n(1)]
-    pub capabilities: Capabilities,
-    /// `wormkeyd 0.1.0`; for people only.
-    #[n(2)]
-    pub software: String,
-    /// The machine's name; for people only.
-    #[n(3)]
-    pub device_name: String,
-    /// Whether an Enroll follows.
-    #[n(4)]
-    pub enrolling: bool,
-}
-
-/// What both ends keep to.
-#[derive(Debug, Clone, PartialEq, Encode, Decode)]
-#[cbor(map)]
-pub struct LinkTerms {
-    /// Milliseconds between the client's keep-alives that the server reckons with.
-    #[n(0)]
-    pub keep_alive_ms: u64,
-}
-
-/// The server's answer to a Hello.
-#[derive(Debug, Clone, PartialEq, Encode, Decode)]
-#[cbor(map)]
-pub struct Welcome {
-    /// The version to speak: the highest both have.
-    #[n(0)]
-    pub version: u32,
-    /// What else the server can do.
-    #[n(1)]
-    pub capabilities: Capabilities,
-    /// For people only.
-    #[n(2)]
-    pub software: String,
-    /// This link's generation.
-    #[n(3)]
-    pub generation: Generation,
-    /// Keep-alive and such.
-    #[n(4)]
-    pub terms: LinkTerms,
-    /// The tunnel domain.
-    #[n(5)]
-    pub domain: String,
-    /// Pins of the server's keys: current first, then the next.
-    #[n(6)]
-    pub pins: Vec<ByteArray<32>>,
-    /// Where to reach the server; empty = as before.
-    #[n(7)]
-    pub addresses: Vec<String>,
-    /// The device's row.
-    #[n(8)]
-    pub device: DeviceId,
-    /// The user it belongs to.
-    #[n(9)]
-    pub user: String,
-}
-
-/// Uses a join token.
-#[derive(Clone, PartialEq, Encode, Decode)]
-#[cbor(map)]
-pub struct Enroll {
-    /// The token's secret; the server keeps only its SHA-256.
-    #[n(0)]
-    #[cbor(with = "minicbor::bytes")]
-    pub secret: [u8; 32],
-    /// HMAC-SHA-256(secret, TLS exporter of this connection): binds the token to this link and key.
-    #[n(1)]
-    #[cbor(with = "minicbor::bytes")]
-    pub proof: [u8; 32],
-    /// The machine's name.
-    #[n(2)]
-    pub device_name: String,
-}
-
-impl std::fmt::Debug for Enroll {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Enroll")
-            .field("device_name", &self.device_name)
-            .finish_non_exhaustive()
-    }
-}
-
-/// The device is known.
-#[derive(Debug, Clone, PartialEq, Encode, Decode)]
-#[cbor(map)]
-pub struct Enrolled {
-    /// Its row.
-    #[n(0)]
-    pub device: DeviceId,
-    /// The user it belongs to.
-    #[n(1)]
-    pub user: String,
 }
 
 /// Opens a tunnel or takes it back; harmless to send twice.
@@ -315,119 +177,6 @@ pub struct Life {
     /// All of them.
     #[n(3)]
     pub labels: Option<Vec<(String, String)>>,
-}
-
-/// Asks for a share link.
-#[derive(Debug, Clone, PartialEq, Encode, Decode)]
-#[cbor(map)]
-pub struct Share {
-    /// Ties the answer to the question.
-    #[n(0)]
-    pub request: u64,
-    /// The tunnel.
-    #[n(1)]
-    pub tunnel: TunnelId,
-    /// When it stops working, unix milliseconds.
-    #[n(2)]
-    pub expires_at: i64,
-    /// How many visitors may open it; absent = any number.
-    #[n(3)]
-    pub uses: Option<u32>,
-    /// The only methods it is for; empty = all that the tunnel allows.
-    #[n(4)]
-    pub methods: Vec<String>,
-    /// The only paths it is for; empty = all that the tunnel allows.
-    #[n(5)]
-    pub paths: Vec<String>,
-}
-
-/// A share link works.
-#[derive(Clone, PartialEq, Encode, Decode)]
-#[cbor(map)]
-pub struct Shared {
-    /// Of the Share.
-    #[n(0)]
-    pub request: u64,
-    /// `shr_…`, by which it can be withdrawn.
-    #[n(1)]
-    pub share: String,
-    /// The link to give away: who has it gets in.
-    #[n(2)]
-    pub url: String,
-    /// When it stops working, as the server keeps it.
-    #[n(3)]
-    pub expires_at: i64,
-}
-
-impl std::fmt::Debug for Shared {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Shared")
-            .field("share", &self.share)
-            .finish_non_exhaustive()
-    }
-}
-
-/// Asks for a tunnel's share links.
-#[derive(Debug, Clone, PartialEq, Encode, Decode)]
-#[cbor(map)]
-pub struct Shares {
-    /// Ties the answer to the question.
-    #[n(0)]
-    pub request: u64,
-    /// The tunnel.
-    #[n(1)]
-    pub tunnel: TunnelId,
-    /// The one after which to go on; absent = from the oldest.
-    #[n(2)]
-    pub after: Option<String>,
-}
-
-/// Some share links of a tunnel, oldest first; none: there are no more.
-#[derive(Debug, Clone, PartialEq, Encode, Decode)]
-#[cbor(map)]
-pub struct ShareList {
-    /// Of the Shares.
-    #[n(0)]
-    pub request: u64,
-    /// Those that work; the links themselves are not told again.
-    #[n(1)]
-    pub shares: Vec<ShareNote>,
-}
-
-/// A share link, without the link.
-#[derive(Debug, Clone, PartialEq, Encode, Decode)]
-#[cbor(map)]
-pub struct ShareNote {
-    /// `shr_…`
-    #[n(0)]
-    pub share: String,
-    /// When it was made, unix milliseconds.
-    #[n(1)]
-    pub created_at: i64,
-    /// When it stops working.
-    #[n(2)]
-    pub expires_at: i64,
-    /// How many visitors may still open it; absent = any number.
-    #[n(3)]
-    pub uses_left: Option<u32>,
-    /// The only methods it is for.
-    #[n(4)]
-    pub methods: Vec<String>,
-    /// The only paths it is for.
-    #[n(5)]
-    pub paths: Vec<String>,
-}
-
-/// Withdraws a share link.
-#[derive(Debug, Clone, PartialEq, Encode, Decode)]
-#[cbor(map)]
-pub struct Unshare {
-    /// Ties the answer to the question.
-    #[n(0)]
-    pub request: u64,
-    /// `shr_…`
-    #[n(1)]
-    pub share: String,
 }
 
 /// A tunnel is open.
@@ -564,13 +313,6 @@ impl Bind {
     pub const NEVER: u64 = u64::MAX;
 }
 
-impl Welcome {
-    /// The pins as pins.
-    pub fn pins(&self) -> Vec<Pin> {
-        self.pins.iter().map(|pin| Pin(**pin)).collect()
-    }
-}
-
 /// A message with its length in front.
 pub fn encode_control(message: &Control) -> Bytes {
     // Writing to a Vec cannot fail.
@@ -649,6 +391,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::wire::Capabilities;
 
     fn hello() -> Control {
         Control::Hello(Hello {

@@ -15,11 +15,13 @@ mod domains;
 mod fields;
 mod frame;
 mod head;
+mod hello;
 #[cfg(test)]
 pub(crate) mod memory;
 pub mod probe;
 pub mod proxy;
 mod queue;
+mod shares;
 mod standing;
 mod stream;
 pub mod token;
@@ -30,16 +32,17 @@ pub use body::{
     BodyError, WireBody, read_response_head, send_body, send_interim, send_response_head,
 };
 pub use control::{
-    Bind, Bound, Capabilities, Close, Closed, Control, ControlDecoder, Enroll, Enrolled, Fault,
-    GoAway, Hello, Life, LinkTerms, Ping, Set, Share, ShareList, ShareNote, Shared, Shares,
-    TimeNote, Unshare, Update, VERSION, Welcome, encode_control,
+    Bind, Bound, Close, Closed, Control, ControlDecoder, Fault, GoAway, Life, Ping, Set, TimeNote,
+    Update, encode_control,
 };
 pub use domains::{DomainNews, DomainNote, SetDomains};
 pub use frame::{Frame, FrameDecoder, data_header, encode_frame};
 pub use head::{
     BytesHead, HttpHead, ResponseHead, StreamHead, UdpHead, decode_stream_head, encode_stream_head,
 };
+pub use hello::{Capabilities, Enroll, Enrolled, Hello, LinkTerms, VERSION, Welcome};
 pub use queue::{QueueRecv, QueueSend, queue};
+pub use shares::{Share, ShareList, ShareNote, Shared, Shares, Unshare};
 pub use standing::Standing;
 pub use stream::{RecvChunks, SendChunks, StreamCode, StreamError, poll_send_all, send_all};
 pub use varint::{VARINT_MAX, get_varint, put_varint};
