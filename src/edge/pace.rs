@@ -62,14 +62,14 @@ mod tests {
     }
 
     #[test]
-    fn b18_the_minimum_holds_at_its_last_byte() {
+    fn the_minimum_holds_at_its_last_byte() {
         assert!(is_slow(239, Duration::ZERO));
         assert!(!is_slow(240, Duration::ZERO));
         assert!(!is_slow(10_000, Duration::ZERO));
     }
 
     #[test]
-    fn b18_our_own_time_does_not_count() {
+    fn our_own_time_does_not_count() {
         assert!(!is_slow(240, Duration::from_secs(100)));
         assert!(is_slow(239, Duration::from_secs(100)));
     }

@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn b18_the_minimum_rate_is_240_bytes_a_second() {
+    fn the_minimum_rate_is_240_bytes_a_second() {
         let board = StallBoard::new(9);
         let (enough, _a, _) = sit(&board, link(1));
         assert_eq!(minute(&board, &enough, 240), None);
@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn b18_where_the_socket_is_blocked_or_patience_was_asked_for_nobody_is_cut() {
+    fn where_the_socket_is_blocked_or_patience_was_asked_for_nobody_is_cut() {
         let board = StallBoard::new(9);
         let blocked = outlet();
         blocked.activity.set_blocked(true);

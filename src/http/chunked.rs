@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn b6_bad_framing_is_refused_at_its_byte() {
+    fn bad_framing_is_refused_at_its_byte() {
         for bad in [
             &b"0x"[..],
             b"\r",

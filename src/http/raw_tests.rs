@@ -67,7 +67,7 @@ fn only_http_1_1_asks_for_an_upgrade() {
 }
 
 #[test]
-fn b1_length_with_encoding_is_refused_in_both_orders() {
+fn length_with_encoding_is_refused_in_both_orders() {
     refused(
         b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding:",
         HeadError::LengthAndEncoding,
@@ -79,7 +79,7 @@ fn b1_length_with_encoding_is_refused_in_both_orders() {
 }
 
 #[test]
-fn b2_anything_but_one_chunked_is_refused() {
+fn anything_but_one_chunked_is_refused() {
     for value in [
         "chunked, chunked",
         "gzip, chunked",
@@ -108,7 +108,7 @@ fn b2_anything_but_one_chunked_is_refused() {
 }
 
 #[test]
-fn b3_http_1_0_has_neither_encoding_nor_a_body_without_length() {
+fn http_1_0_has_neither_encoding_nor_a_body_without_length() {
     refused(
         b"POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding:",
         HeadError::TransferEncoding,
@@ -121,7 +121,7 @@ fn b3_http_1_0_has_neither_encoding_nor_a_body_without_length() {
 }
 
 #[test]
-fn b4_lengths_are_one_decimal_number() {
+fn lengths_are_one_decimal_number() {
     for value in ["+", "-", "x", "0x", "5,", "5 5", "1e", "5.", "\""] {
         let head = format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {value}");
         refused(head.as_bytes(), HeadError::ContentLength);
@@ -153,7 +153,7 @@ fn b4_lengths_are_one_decimal_number() {
 }
 
 #[test]
-fn b5_lines_are_refused_at_the_offending_byte() {
+fn lines_are_refused_at_the_offending_byte() {
     refused(b"GET / HTTP/1.1\n", HeadError::BareLf);
     refused(b"GET / HTTP/1.1\r\nHost: a\n", HeadError::BareLf);
     refused(b"GET / HTTP/1.1\r\nHost: a\r\nX: y\n", HeadError::BareLf);
@@ -184,7 +184,7 @@ fn b5_lines_are_refused_at_the_offending_byte() {
 }
 
 #[test]
-fn b7_there_is_one_host_and_nothing_contradicts_it() {
+fn there_is_one_host_and_nothing_contradicts_it() {
     refused(b"GET / HTTP/1.1\r\n\r\n", HeadError::HostMissing);
     refused(b"GET / HTTP/1.0\r\n\r\n", HeadError::HostMissing);
     refused(b"GET https://a/ HTTP/1.1\r\n\r\n", HeadError::HostMissing);
@@ -207,7 +207,7 @@ fn b7_there_is_one_host_and_nothing_contradicts_it() {
 }
 
 #[test]
-fn b9_targets_have_a_form_that_fits_the_method() {
+fn targets_have_a_form_that_fits_the_method() {
     refused(b"GET foo ", HeadError::Target);
     refused(b"GET *", HeadError::Target);
     refused(b"OPTIONS *x", HeadError::Target);
@@ -221,7 +221,7 @@ fn b9_targets_have_a_form_that_fits_the_method() {
 }
 
 #[test]
-fn b10_other_versions_and_protocols_are_refused() {
+fn other_versions_and_protocols_are_refused() {
     refused(b"GET / HTTP/1.2", HeadError::Version);
     refused(b"GET / HTTP/2", HeadError::Version);
     refused(b"GET / h", HeadError::Version);
@@ -237,7 +237,7 @@ fn b10_other_versions_and_protocols_are_refused() {
 }
 
 #[test]
-fn b11_some_methods_never_pass() {
+fn some_methods_never_pass() {
     refused(b"CONNECT ", HeadError::MethodRefused);
     refused(b"TRACE ", HeadError::MethodRefused);
     let long = format!(
@@ -252,7 +252,7 @@ fn b11_some_methods_never_pass() {
 }
 
 #[test]
-fn b17_targets_may_have_8192_bytes() {
+fn targets_may_have_8192_bytes() {
     let head = |n: usize| format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "a".repeat(n - 1));
     accepted(head(limits::TARGET_MAX - 1).as_bytes());
     accepted(head(limits::TARGET_MAX).as_bytes());
@@ -263,7 +263,7 @@ fn b17_targets_may_have_8192_bytes() {
 }
 
 #[test]
-fn b17_heads_may_have_100_fields() {
+fn heads_may_have_100_fields() {
     let head = |n: usize| {
         format!(
             "GET / HTTP/1.1\r\nHost: a\r\n{}\r\n",
@@ -279,7 +279,7 @@ fn b17_heads_may_have_100_fields() {
 }
 
 #[test]
-fn b17_heads_may_have_32768_bytes() {
+fn heads_may_have_32768_bytes() {
     let start = "GET / HTTP/1.1\r\nHost: a\r\nX: ";
     let head = |n: usize| format!("{start}{}\r\n\r\n", "y".repeat(n - start.len() - 4));
     for n in [limits::HEAD_MAX - 1, limits::HEAD_MAX] {

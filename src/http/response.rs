@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn b16_answers_that_are_none_are_refused() {
+    fn answers_that_are_none_are_refused() {
         for status in [100, 101, 103] {
             assert!(judge(&Method::GET, status, &mut HeaderMap::new()).is_err());
         }

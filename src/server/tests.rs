@@ -134,7 +134,7 @@ fn bind(request: u64) -> Control {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn b27_a_device_that_asks_without_reading_disturbs_nobody() {
+async fn a_device_that_asks_without_reading_disturbs_nobody() {
     let world = World::new("").await;
     let mut good = world.device().await;
     let mut evil = world.device().await;
@@ -164,7 +164,7 @@ async fn b27_a_device_that_asks_without_reading_disturbs_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn b27_tunnels_beyond_the_limit_are_refused_and_the_lists_stay_readable() {
+async fn tunnels_beyond_the_limit_are_refused_and_the_lists_stay_readable() {
     let world = World::new("[tunnels]\nper_device = 5\n").await;
     let mut good = world.device().await;
     let mut evil = world.device().await;

@@ -107,7 +107,7 @@ async fn websocket(visitor: &Visitor, more: &str) -> (TlsStream<TcpStream>, Stri
 }
 
 #[tokio::test]
-async fn b34_every_way_of_asking_needs_the_right_password() {
+async fn every_way_of_asking_needs_the_right_password() {
     let mut world = World::new().await;
     let client = world.joined().await;
     let origin = Origin::named("inside").await;
@@ -176,7 +176,7 @@ async fn without_auth_a_password_is_the_origins_own() {
 }
 
 #[tokio::test]
-async fn b34_ten_thousand_guesses_are_not_ten_thousand_checks() {
+async fn ten_thousand_guesses_are_not_ten_thousand_checks() {
     let mut world = World::new().await;
     let client = world.joined().await;
     let origin = Origin::named("inside").await;

@@ -68,7 +68,7 @@ fn abort(stream: TcpStream) {
 }
 
 #[tokio::test]
-async fn b30_either_side_may_end_first_and_the_other_goes_on() {
+async fn either_side_may_end_first_and_the_other_goes_on() {
     let mut world = World::with_ports().await;
     let client = world.joined().await;
     let origin = Origin::new().await;
@@ -101,7 +101,7 @@ async fn b30_either_side_may_end_first_and_the_other_goes_on() {
 }
 
 #[tokio::test]
-async fn b30_a_reset_is_a_reset_on_the_other_side_and_no_bytes_are_none() {
+async fn a_reset_is_a_reset_on_the_other_side_and_no_bytes_are_none() {
     let mut world = World::with_ports().await;
     let client = world.joined().await;
     let origin = Origin::new().await;
@@ -142,7 +142,7 @@ async fn b30_a_reset_is_a_reset_on_the_other_side_and_no_bytes_are_none() {
 }
 
 #[tokio::test]
-async fn b30_a_taken_port_is_a_conflict_and_a_port_is_kept_across_restarts() {
+async fn a_taken_port_is_a_conflict_and_a_port_is_kept_across_restarts() {
     let mut world = World::with_ports().await;
     let mut client = world.joined().await;
     let origin = Origin::new().await;

@@ -349,7 +349,7 @@ mod unit {
     use super::*;
 
     #[test]
-    fn b32_logged_paths_are_escaped_and_capped() {
+    fn logged_paths_are_escaped_and_capped() {
         assert_eq!(logged_path("/a\u{202e}b?secret"), "/a\\u{202e}b");
         assert_eq!(logged_path(&"ü".repeat(9000)).chars().count(), LONGEST);
     }

@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn b22_pseudo_headers_that_are_missing_unknown_late_or_twice_are_malformed() {
+    fn pseudo_headers_that_are_missing_unknown_late_or_twice_are_malformed() {
         for name in [":method", ":scheme", ":authority", ":path"] {
             assert!(read(&without(name)).is_err(), "no {name}");
             let twice = GET.into_iter().find(|(n, _)| *n == name).unwrap();
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn b22_fields_without_a_place_in_http3_are_malformed() {
+    fn fields_without_a_place_in_http3_are_malformed() {
         for line in [
             ("connection", "close"),
             ("keep-alive", "1"),

@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn b22_a_section_over_its_limits_is_not_read_to_its_end() {
+    fn a_section_over_its_limits_is_not_read_to_its_end() {
         let block = |lines: usize| [&[0, 0][..], &vec![0xc0 | 17; lines]].concat();
         assert_eq!(read(&block(100)).map(|lines| lines.len()), Ok(100));
         assert_eq!(read(&block(30_000)), Err(Problem::TooLarge));

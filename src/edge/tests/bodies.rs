@@ -57,7 +57,7 @@ async fn request_trailers_go_on_without_those_that_frame_or_route() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn b6_a_bad_chunk_is_an_aborted_body_for_the_origin_and_a_400_for_the_visitor() {
+async fn a_bad_chunk_is_an_aborted_body_for_the_origin_and_a_400_for_the_visitor() {
     for bad in [
         &b"3\r\nabc\r\n0x1\r\n"[..],
         b"3\r\nabcX",
@@ -331,7 +331,7 @@ async fn extra_bytes_after_a_body_reach_nobody() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn b16_an_answer_that_is_none_is_a_502() {
+async fn an_answer_that_is_none_is_a_502() {
     for (code, fields) in [
         (101, &[][..]),
         (200, &[("content-length", "1"), ("content-length", "2")]),

@@ -172,7 +172,7 @@ async fn a_connection_is_kept_alive_and_each_request_is_routed_for_itself() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn b15_forwarded_fields_are_exactly_ours() {
+async fn forwarded_fields_are_exactly_ours() {
     let mut world = World::new();
     let mut visitor = world.visitor();
     visitor

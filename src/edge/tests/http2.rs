@@ -143,7 +143,7 @@ impl futures_core::Stream for Listed {
 }
 
 #[tokio::test(start_paused = true)]
-async fn b8_and_b20_hosts_are_judged_for_each_request() {
+async fn hosts_are_judged_for_each_request() {
     let mut world = World::new();
     let mut browser = browser(&world).await;
     let other = browser
@@ -189,7 +189,7 @@ async fn b8_and_b20_hosts_are_judged_for_each_request() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn b17_limits_answer_431_and_414_over_http_2_too() {
+async fn limits_answer_431_and_414_over_http_2_too() {
     let world = World::new();
     let mut browser = browser(&world).await;
     let mut many = get("https://app.t.example/");
@@ -312,7 +312,7 @@ fn connect(protocol: &'static str) -> Request<Out> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn b21_a_websocket_over_http_2_works_and_ends_each_way_for_itself() {
+async fn a_websocket_over_http_2_works_and_ends_each_way_for_itself() {
     let mut world = World::new();
     let mut browser = browser(&world).await;
     // The server's settings allow extended CONNECT; a request makes sure they have come.
@@ -364,7 +364,7 @@ async fn b21_a_websocket_over_http_2_works_and_ends_each_way_for_itself() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn b21_other_protocols_are_501_and_a_plain_200_is_no_websocket() {
+async fn other_protocols_are_501_and_a_plain_200_is_no_websocket() {
     let mut world = World::new();
     let mut browser = browser(&world).await;
     let warm = browser

@@ -181,7 +181,7 @@ async fn a_body_and_its_trailers_go_through_http3() {
 }
 
 #[tokio::test]
-async fn b22_a_malformed_message_costs_its_stream_and_nothing_else() {
+async fn a_malformed_message_costs_its_stream_and_nothing_else() {
     let mut visiting = visiting().await;
     for bytes in [
         request("GET", &[(":path", "/")]),
@@ -415,7 +415,7 @@ async fn until_it_ends(visiting: &Visiting, bytes: &[u8]) -> usize {
 }
 
 #[tokio::test]
-async fn b22_what_is_malformed_cost_a_visitor_nothing() {
+async fn what_is_malformed_cost_a_visitor_nothing() {
     for bytes in [
         request("GET", &[("connection", "close")]),
         // A head of 70 000 bytes, with hardly one of them there.
@@ -434,7 +434,7 @@ async fn b22_what_is_malformed_cost_a_visitor_nothing() {
 }
 
 #[tokio::test]
-async fn b22_bodies_that_break_their_word_cost_a_visitor_nothing() {
+async fn bodies_that_break_their_word_cost_a_visitor_nothing() {
     let mut visiting = visiting().await;
     let mut streams = std::mem::replace(&mut visiting.world.streams, mpsc::unbounded_channel().1);
     let bytes = [
@@ -455,7 +455,7 @@ async fn b22_bodies_that_break_their_word_cost_a_visitor_nothing() {
 }
 
 #[tokio::test]
-async fn b22_heads_that_never_end_filled_a_connections_window() {
+async fn heads_that_never_end_filled_a_connections_window() {
     let visiting = visiting().await;
     // A head of 36 000 bytes, but for the last.
     let part = [&[1, 0x80, 0, 0x8c, 0xa0][..], &[0; 35_999]].concat();

@@ -178,7 +178,7 @@ async fn ends_with(tcp: &mut TcpStream) -> Result<Vec<u8>, std::io::ErrorKind> {
 }
 
 #[tokio::test]
-async fn b30_ends_and_resets_go_through_as_what_they_are() {
+async fn ends_and_resets_go_through_as_what_they_are() {
     let mut ports = Ports::with(|_| {});
     let (_listener, address) = ports.tcp().await;
     let mut visitor = TcpStream::connect(address).await.unwrap();

@@ -5,7 +5,7 @@ use tokio::time::Instant;
 use super::*;
 
 #[tokio::test(start_paused = true)]
-async fn b18_a_slow_head_gets_a_408_after_ten_seconds() {
+async fn a_slow_head_gets_a_408_after_ten_seconds() {
     let world = World::new();
     let started = Instant::now();
     let response = world.raw(b"GET / HTTP/1.1\r\nHost: app.t").await;
@@ -145,7 +145,7 @@ async fn readers_that_stand_still_are_cut_over_the_budget() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn b18_a_visitor_that_takes_nothing_is_cut_after_twenty_seconds() {
+async fn a_visitor_that_takes_nothing_is_cut_after_twenty_seconds() {
     let mut world = World::new();
     let mut visitor = world.visitor();
     visitor.get("/").await;
@@ -165,7 +165,7 @@ async fn b18_a_visitor_that_takes_nothing_is_cut_after_twenty_seconds() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn b18_an_event_stream_waits_for_its_reader() {
+async fn an_event_stream_waits_for_its_reader() {
     let mut world = World::new();
     let mut visitor = world.visitor();
     visitor.get("/").await;
@@ -216,7 +216,7 @@ async fn trickle(piece: usize) -> String {
 }
 
 #[tokio::test(start_paused = true)]
-async fn b18_a_slow_body_is_a_408_and_no_whole_body_for_the_origin() {
+async fn a_slow_body_is_a_408_and_no_whole_body_for_the_origin() {
     let response = trickle(200).await;
     assert_eq!(status(&response), 408);
     assert_eq!(header(&response, "connection"), Some("close"));
@@ -224,7 +224,7 @@ async fn b18_a_slow_body_is_a_408_and_no_whole_body_for_the_origin() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn b18_a_body_that_we_do_not_take_is_not_slow() {
+async fn a_body_that_we_do_not_take_is_not_slow() {
     let mut world = World::with(|s| s.origin_timeout = Duration::ZERO);
     let mut visitor = world.visitor();
     visitor
@@ -276,7 +276,7 @@ async fn an_upload_whose_link_stood_still_is_not_taken_for_a_slow_one() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn b18_while_both_directions_are_under_way_a_body_may_pause() {
+async fn while_both_directions_are_under_way_a_body_may_pause() {
     let mut world = World::new();
     let mut visitor = world.visitor();
     visitor

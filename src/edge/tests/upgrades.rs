@@ -81,7 +81,7 @@ async fn half_close_from_the_origin_goes_through() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn b12_without_a_101_what_follows_is_the_next_request() {
+async fn without_a_101_what_follows_is_the_next_request() {
     let mut world = World::new();
     let mut visitor = world.visitor();
     ask(

@@ -1,12 +1,15 @@
 //! The engine in a world of its own: a clock we own, a disk that commits when it is told to, no sockets.
-//! After every step the world checks what has to hold at every instant.
+//! After every step the world checks what has to hold at every instant ([`laws`]).
 
+mod auditing;
 mod bounds;
+mod deeds;
 mod disk;
 mod dormant;
 mod ending;
 mod enrolment;
 mod holding;
+mod laws;
 mod leasing;
 mod linking;
 mod lives;
@@ -15,8 +18,10 @@ mod owning;
 mod policing;
 mod ports;
 mod probing;
+mod sharing;
 mod storing;
 mod storms;
+mod suspending;
 mod walls;
 mod watching;
 
@@ -209,8 +214,6 @@ impl World {
         self.numbers
     }
 
-    // Time.
-
     /// Time passes, and the engine is woken whenever it wants to be.
     fn advance(&mut self, by: Duration) {
         let end = self.now.monotonic + by;
@@ -243,8 +246,6 @@ impl World {
             *latest = self.now.wall.max(*latest);
         }
     }
-
-    // Events and what they lead to.
 
     fn handle(&mut self, event: Event) {
         self.look();
@@ -369,277 +370,6 @@ impl World {
         self.pump();
     }
 
-    // What people and devices do.
-
-    fn admin(&mut self) -> Requester {
-        let call = self.number();
-        Requester::Admin { call, uid: 1000 }
-    }
-
-    fn over(&mut self, client: &Client) -> Requester {
-        let (link, request) = (client.link, self.number());
-        Requester::Link { link, request }
-    }
-
-    /// The answer to something that has been asked.
-    fn reply(&mut self, to: Requester) -> Outcome {
-        self.replies.remove(&to).expect("it was answered")
-    }
-
-    /// Asks for a join token; returns the number of its secret.
-    fn invite_asked(&mut self, from: Requester, user: &str, uses: u32, valid: Duration) -> u64 {
-        let secret = self.number();
-        let (user_id, id) = (self.number(), self.number());
-        self.handle(Event::InviteAsked {
-            from,
-            user: user.into(),
-            user_id: UserId::from_bytes(bytes(user_id)),
-            id: InviteId::from_bytes(bytes(id)),
-            secret_hash: hash(secret),
-            uses,
-            expires_at: self.now.wall.plus(valid),
-        });
-        secret
-    }
-
-    fn invites(&mut self, user: &str, uses: u32) -> u64 {
-        let from = self.admin();
-        let secret = self.invite_asked(from, user, uses, 8 * HOUR);
-        assert!(matches!(self.reply(from), Ok(Answer::Invited { .. })));
-        secret
-    }
-
-    /// A newcomer shows a token and a key.
-    fn enroll_asked(&mut self, secret: u64, pin: Pin, name: &str) -> Requester {
-        let (counter, id) = (self.number(), self.number());
-        let from = Requester::Link {
-            link: link(counter),
-            request: 0,
-        };
-        self.handle(Event::EnrollAsked {
-            from,
-            peer: peer(),
-            secret_hash: hash(secret),
-            pin,
-            name: name.into(),
-            id: DeviceId::from_bytes(bytes(id)),
-        });
-        from
-    }
-
-    fn enrolls(&mut self, secret: u64, pin: Pin, name: &str) -> Outcome {
-        let from = self.enroll_asked(secret, pin, name);
-        self.reply(from)
-    }
-
-    fn new_pin(&mut self) -> Pin {
-        Pin(hash(self.number()))
-    }
-
-    /// A device of that name, of a user of that name, with a link.
-    fn connect(&mut self, name: &str) -> Client {
-        self.connect_as(name, name)
-    }
-
-    fn connect_as(&mut self, user: &str, name: &str) -> Client {
-        let secret = self.invites(user, 1);
-        let pin = self.new_pin();
-        let Ok(Answer::Enrolled { device, .. }) = self.enrolls(secret, pin, name) else {
-            panic!("{name} was not enrolled");
-        };
-        let link = self.link_up(device);
-        Client { device, link, pin }
-    }
-
-    fn link_up(&mut self, device: DeviceId) -> LinkId {
-        let link = link(self.number());
-        self.link_up_as(device, link);
-        link
-    }
-
-    fn link_up_as(&mut self, device: DeviceId, link: LinkId) {
-        self.up.insert(link);
-        let newest = self.newest.entry(device).or_insert(link);
-        *newest = link.max(*newest);
-        self.handle(Event::LinkUp {
-            link,
-            device,
-            peer: peer(),
-        });
-    }
-
-    fn link_down(&mut self, link: LinkId) {
-        self.handle(Event::LinkDown { link });
-        self.up.remove(&link);
-    }
-
-    fn heard(&mut self, link: LinkId) {
-        self.handle(Event::LinkHeard { link });
-    }
-
-    /// Time passes while clients keep their links alive.
-    fn live_for(&mut self, by: Duration, clients: &[Client]) {
-        let end = self.now.monotonic + by;
-        while self.now.monotonic < end {
-            let left = end.saturating_duration_since(self.now.monotonic);
-            self.advance(secs(10).min(left));
-            for client in clients {
-                self.heard(client.link);
-            }
-        }
-    }
-
-    fn ask(&mut self, name: &str) -> BindAsk {
-        BindAsk {
-            tunnel: TunnelId::from_bytes(bytes(self.number())),
-            name: Some(slug(name)),
-            kind: Kind::Http,
-            expires_at: None,
-            expires_in: None,
-            idle: None,
-            hold: None,
-            declared: false,
-            labels: Vec::new(),
-            public_port: None,
-            policy: policy::Policy::default(),
-            domains: None,
-        }
-    }
-
-    fn bind_asked(&mut self, client: &Client, ask: &BindAsk) -> Requester {
-        let from = self.over(client);
-        self.handle(Event::BindAsked {
-            from,
-            ask: ask.clone(),
-            proposals: ["quiet-lime-1", "quiet-lime-2"].map(slug).to_vec(),
-        });
-        from
-    }
-
-    fn bind(&mut self, client: &Client, ask: &BindAsk) -> Result<TunnelView, AskError> {
-        let from = self.bind_asked(client, ask);
-        self.reply(from).map(|answer| match answer {
-            Answer::Bound(view) => *view,
-            other => panic!("{other:?} is no answer to a bind"),
-        })
-    }
-
-    fn opens(&mut self, client: &Client, name: &str) -> TunnelId {
-        let ask = self.ask(name);
-        self.bind(client, &ask).expect("it was opened").row.id
-    }
-
-    fn close_asked(&mut self, from: Requester, tunnel: TunnelId) {
-        self.closing.insert(from, tunnel);
-        self.handle(Event::CloseAsked { from, tunnel });
-    }
-
-    fn closes(&mut self, client: &Client, tunnel: TunnelId) -> Outcome {
-        let from = self.over(client);
-        self.close_asked(from, tunnel);
-        self.reply(from)
-    }
-
-    fn operator_closes(&mut self, tunnel: TunnelId) -> Outcome {
-        let from = self.admin();
-        self.close_asked(from, tunnel);
-        self.reply(from)
-    }
-
-    fn leaves(&mut self, client: &Client) -> Outcome {
-        let from = self.over(client);
-        self.handle(Event::LeaveAsked { from });
-        self.reply(from)
-    }
-
-    fn revokes(&mut self, what: &str) -> Outcome {
-        let from = self.admin();
-        self.handle(Event::RevokeAsked {
-            from,
-            what: what.into(),
-        });
-        self.reply(from)
-    }
-
-    // Visits.
-
-    fn visit(&mut self, label: &str) -> (VisitId, Result<Admission, Refusal>) {
-        let visit = self.visit_to(label);
-        self.asks_in(label, visit)
-    }
-
-    fn visit_of(&mut self, kind: Kind, label: &str) -> (VisitId, Result<Admission, Refusal>) {
-        let http = (kind == Kind::Http).then(|| HttpAsk::new(http::Method::GET, "/"));
-        let visit = Visit {
-            kind,
-            http,
-            ..self.visit_to(label)
-        };
-        self.asks_in(label, visit)
-    }
-
-    /// A `GET /` from [`peer`].
-    fn visit_to(&mut self, label: &str) -> Visit {
-        Visit {
-            id: VisitId::from_bytes(bytes(self.number())),
-            kind: Kind::Http,
-            label: label.into(),
-            peer: peer(),
-            bytes: 0,
-            http: Some(HttpAsk::new(http::Method::GET, "/")),
-        }
-    }
-
-    fn asks_in(&mut self, label: &str, visit: Visit) -> (VisitId, Result<Admission, Refusal>) {
-        self.look();
-        let admitted = self.engine.admit(self.now, &visit);
-        if let Ok(Admission::Pass(route)) = &admitted {
-            let by_id = route.tunnel.to_string() == label;
-            assert!(by_id || route.slug.as_str() == label);
-            assert_eq!(route.visit, visit.id);
-            self.check_route(route);
-            self.going_on.push(visit.id);
-        }
-        self.pump();
-        (visit.id, admitted)
-    }
-
-    fn passes(&mut self, label: &str) -> Route {
-        match self.visit(label).1 {
-            Ok(Admission::Pass(route)) => route,
-            other => panic!("{label}: {other:?}"),
-        }
-    }
-
-    /// A visit that comes and goes.
-    fn visited(&mut self, label: &str) {
-        let visit = self.passes(label).visit;
-        self.ends(visit);
-    }
-
-    fn waits(&mut self, label: &str) -> VisitId {
-        match self.visit(label) {
-            (visit, Ok(Admission::Hold)) => visit,
-            (_, other) => panic!("{label}: {other:?}"),
-        }
-    }
-
-    fn refused(&mut self, label: &str) -> Refusal {
-        match self.visit(label).1 {
-            Err(refusal) => refusal,
-            Ok(other) => panic!("{label}: {other:?}"),
-        }
-    }
-
-    fn ends(&mut self, visit: VisitId) {
-        self.going_on.retain(|other| *other != visit);
-        self.handle(Event::VisitEnded { visit });
-    }
-
-    fn release_of(&mut self, visit: VisitId) -> Option<Result<Route, Refusal>> {
-        self.released.remove(&visit)
-    }
-
     fn state(&self, key: &str) -> &'static str {
         self.engine.tunnel(key).map_or("none", |view| view.state)
     }
@@ -662,160 +392,8 @@ impl World {
         self.engine = Engine::new(settings, snapshot, self.now);
         self.pump();
     }
-
-    // What has to hold.
-
-    fn check(&self) {
-        let mut owners = HashMap::new();
-        for view in self.engine.tunnels() {
-            let row = &view.row;
-            if row.state == TunnelState::Open {
-                let other = owners.insert(row.slug.clone(), row.id);
-                assert_eq!(other, None, "{} has two owners", row.slug);
-                if let Some(socket) = self.sockets.get(&row.id) {
-                    assert_eq!(Some(socket.1), row.public_port, "another port");
-                }
-                assert!(self.disk.is_open(row.id), "{} is not on disk", row.id);
-            }
-            if let Some(link) = view.link {
-                assert_eq!(self.newest.get(&row.device), Some(&link), "a ghost");
-                assert_eq!(view.held, 0, "held with a live link");
-            }
-        }
-        for (domain, _) in self.engine.domains_served() {
-            let tunnel = self.engine.domain_tunnel(domain);
-            let proven =
-                |row: &&domains::DomainRow| row.domain == *domain && row.proven_at.is_some();
-            let on_disk = self
-                .disk
-                .domains()
-                .iter()
-                .find(proven)
-                .map(|row| row.tunnel);
-            assert_eq!(tunnel, on_disk, "{domain} leads elsewhere on disk");
-        }
-        let counts = self.engine.counts();
-        assert_eq!(counts.visits, self.going_on.len());
-        let waiting: usize = self.engine.tunnels().map(|view| view.held).sum();
-        assert_eq!(counts.held, waiting);
-        let caps = &self.engine.settings().dormant;
-        assert!(counts.dormant <= caps.links, "too many links sleep");
-        assert!(counts.dormant_bytes <= caps.memory, "and hold too much");
-        assert_eq!(self.engine.stays.len(), counts.visits + counts.held);
-    }
-
-    fn check_route(&self, route: &Route) {
-        let row = self.disk.tunnel(route.tunnel).expect("it is on disk");
-        assert_eq!(row.slug, route.slug);
-        assert_eq!(row.state, TunnelState::Open, "on disk it is over");
-        assert_eq!(self.newest.get(&row.device), Some(&route.link), "a ghost");
-        assert!(self.up.contains(&route.link), "a dead link");
-        assert!(
-            !self.cut_visits.contains(&route.tunnel),
-            "visited after its end"
-        );
-        assert!(
-            row.expires_at
-                .is_none_or(|at| at > self.latest_wall[&route.tunnel]),
-            "visited after its expiry"
-        );
-        let revoked = self.disk.device(row.device).and_then(|d| d.revoked_at);
-        assert_eq!(revoked, None, "a revoked device");
-    }
-
-    /// Acknowledged is durable.
-    fn check_reply(&mut self, to: Requester, outcome: &Outcome) {
-        match outcome {
-            Ok(Answer::Bound(view)) => {
-                let row = self.disk.tunnel(view.row.id).expect("it is on disk");
-                assert_eq!((&row.slug, row.device), (&view.row.slug, view.row.device));
-                assert_eq!(row.state, TunnelState::Open);
-                // An id that the engine has forgotten may be used anew.
-                self.cut_visits.remove(&view.row.id);
-                let since = self.latest_wall.entry(view.row.id);
-                since.or_insert(self.now.wall);
-            }
-            Ok(Answer::Closed) => {
-                let tunnel = self.closing[&to];
-                assert!(!self.disk.is_open(tunnel), "acknowledged, not on disk");
-            }
-            Ok(Answer::Enrolled { device, .. }) => assert!(self.disk.device(*device).is_some()),
-            _ => {}
-        }
-    }
-
-    /// Ends everything, lets all quarantines pass, and looks for what was left behind.
-    fn finish(mut self) {
-        self.commits();
-        let open: Vec<TunnelId> = self.open_tunnels();
-        for tunnel in open {
-            assert_eq!(self.operator_closes(tunnel), Ok(Answer::Closed));
-        }
-        for visit in self.going_on.clone() {
-            self.ends(visit);
-        }
-        let links: Vec<LinkId> = self.newest.values().copied().collect();
-        for link in links {
-            self.link_down(link);
-        }
-        self.step(self.engine.settings().quarantine + 30 * DAY);
-        self.wake();
-        assert!(self.sockets.is_empty(), "sockets without a tunnel");
-        assert_eq!(self.engine.leftovers(), Vec::<&str>::new());
-        assert_eq!(self.engine.poll_timeout(self.now), None);
-    }
-
-    fn open_tunnels(&self) -> Vec<TunnelId> {
-        let open = |view: &TunnelView| view.row.state == TunnelState::Open;
-        self.engine
-            .tunnels()
-            .filter(open)
-            .map(|view| view.row.id)
-            .collect()
-    }
 }
 
 fn link(counter: u64) -> LinkId {
     LinkId(Generation { boot: 1, counter })
-}
-
-impl Engine {
-    /// The names of everything that is not empty, of what should be once all is over.
-    fn leftovers(&self) -> Vec<&'static str> {
-        let devices = self.devices.values();
-        let empty = [
-            ("links", self.links.is_empty()),
-            ("visits", self.visits.is_empty()),
-            ("held", self.held.is_empty()),
-            ("sleepers", self.sleepers.is_empty()),
-            ("tunnels", self.tunnels.is_empty()),
-            ("names", self.names.is_empty()),
-            ("former", self.former.is_empty()),
-            ("ports", self.ports.is_empty()),
-            ("former ports", self.former_ports.is_empty()),
-            ("seeking", self.seeking.is_empty()),
-            ("ended", self.ended.is_empty()),
-            (
-                "invites",
-                self.invites.is_empty() && self.secrets.is_empty(),
-            ),
-            ("domains", self.domains.is_empty()),
-            ("pending", self.pending.is_empty()),
-            ("opening", self.opening.is_empty()),
-            ("enrolling", self.enrolling.is_empty()),
-            ("founding", self.founding.is_empty()),
-            ("restrictions", self.restrictions.is_empty()),
-            ("dirty", self.dirty.is_empty()),
-            ("actions", self.actions.is_empty()),
-            ("timers", self.timers.len() == 0),
-            (
-                "devices",
-                devices
-                    .clone()
-                    .all(|d| d.link.is_none() && d.tunnels.is_empty() && d.opening == 0),
-            ),
-        ];
-        let left = empty.into_iter().filter(|(_, empty)| !empty);
-        left.map(|(name, _)| name).collect()
-    }
 }

@@ -1,4 +1,4 @@
-//! The flow-control rule of design section 4: readers that stop cost their window, and nobody else's time.
+//! Flow control: readers that stop cost their window, and nobody else's time.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 

@@ -1,4 +1,4 @@
-//! F11: descriptors run out. The server does not spin, its admin socket answers, and visitors are served
+//! Descriptors run out. The server does not spin, its admin socket answers, and visitors are served
 //! again as soon as there are some.
 
 use tokio::net::TcpStream;
@@ -75,7 +75,7 @@ async fn check(boundary: &Boundary, count: usize, more: Option<usize>) {
 }
 
 #[tokio::test]
-async fn f11_with_all_descriptors_taken_the_operator_still_gets_in() {
+async fn with_all_descriptors_taken_the_operator_still_gets_in() {
     let boundary = Boundary::new().await;
     // As many as visitors may have, and some more: the last ones are kept back.
     limit(&boundary.world.server, 128);

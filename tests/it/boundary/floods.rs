@@ -1,4 +1,4 @@
-//! B19: floods over HTTP/2. The connection ends within a second, the origin sees little of it, the
+//! Floods over HTTP/2. The connection ends within a second, the origin sees little of it, the
 //! server's memory stays, and nobody else notices.
 
 use super::frames::{
@@ -61,7 +61,7 @@ fn many(count: u32, make: impl Fn(u32) -> Vec<u8>) -> impl Iterator<Item = Vec<u
 }
 
 #[tokio::test]
-async fn b19_floods_end_with_goaway_and_disturb_nobody() {
+async fn floods_end_with_goaway_and_disturb_nobody() {
     let boundary = Boundary::new().await;
     let visitor = boundary.visitor();
     let before = resident(&boundary.world.server);
@@ -134,7 +134,7 @@ async fn b19_floods_end_with_goaway_and_disturb_nobody() {
 }
 
 #[tokio::test]
-async fn b19_a_header_block_that_unpacks_to_megabytes_is_not_unpacked() {
+async fn a_header_block_that_unpacks_to_megabytes_is_not_unpacked() {
     let boundary = Boundary::new().await;
     let visitor = boundary.visitor();
     let before = resident(&boundary.world.server);
@@ -172,7 +172,7 @@ async fn b19_a_header_block_that_unpacks_to_megabytes_is_not_unpacked() {
 }
 
 #[tokio::test]
-async fn b19_more_streams_than_allowed_are_refused_and_the_rest_served() {
+async fn more_streams_than_allowed_are_refused_and_the_rest_served() {
     let boundary = Boundary::new().await;
     let mut connection = Raw2::new(&boundary.visitor()).await;
     let begin: Vec<u8> = (0..400)

@@ -1,4 +1,5 @@
-//! Heads of HTTP/1: B1 to B5 and B7 to B15.
+//! Requests of HTTP/1: ambiguous lengths, broken lines, other protocols, hosts that contradict, methods and
+//! targets, what belongs to one hop, and bodies that break their framing.
 
 use super::*;
 
@@ -51,13 +52,23 @@ const POST: &str = "POST / HTTP/1.1";
 const GET: &str = "GET / HTTP/1.1";
 
 #[tokio::test]
-async fn b1_to_b4_ambiguous_lengths_reach_no_origin() {
+async fn ambiguous_lengths_reach_no_origin() {
     let boundary = Boundary::new().await;
     let mut cases = Vec::new();
     let (cl, te) = ("Content-Length", "Transfer-Encoding");
     for length in ["0", "5", "55"] {
-        cases.extend(family("B1", POST, &[(cl, length), (te, "chunked")], &[400]));
-        cases.extend(family("B1", POST, &[(te, "chunked"), (cl, length)], &[400]));
+        cases.extend(family(
+            "two lengths",
+            POST,
+            &[(cl, length), (te, "chunked")],
+            &[400],
+        ));
+        cases.extend(family(
+            "two lengths",
+            POST,
+            &[(te, "chunked"), (cl, length)],
+            &[400],
+        ));
     }
     for coding in [
         "chunked, chunked",
@@ -75,18 +86,18 @@ async fn b1_to_b4_ambiguous_lengths_reach_no_origin() {
         "x\u{1}chunked",
         "",
     ] {
-        cases.extend(family("B2", POST, &[(te, coding)], &[400]));
+        cases.extend(family("encoding", POST, &[(te, coding)], &[400]));
     }
     for (one, other) in [
         ("chunked", "chunked"),
         ("chunked", "identity"),
         ("gzip", "chunked"),
     ] {
-        cases.extend(family("B2", POST, &[(te, one), (te, other)], &[400]));
+        cases.extend(family("encoding", POST, &[(te, one), (te, other)], &[400]));
     }
     for start in ["POST / HTTP/1.0", "PUT / HTTP/1.0"] {
-        cases.extend(family("B3", start, &[(te, "chunked")], &[400]));
-        cases.extend(family("B3", start, &[], &[400]));
+        cases.extend(family("HTTP/1.0", start, &[(te, "chunked")], &[400]));
+        cases.extend(family("HTTP/1.0", start, &[], &[400]));
     }
     for length in [
         "+5",
@@ -106,17 +117,17 @@ async fn b1_to_b4_ambiguous_lengths_reach_no_origin() {
         "18446744073709551616",
         "99999999999999999999999999999999",
     ] {
-        cases.extend(family("B4", POST, &[(cl, length)], &[400]));
+        cases.extend(family("length", POST, &[(cl, length)], &[400]));
     }
     for pair in [["5", "6"], ["5", "5"], ["0", "5"], ["5", ""]] {
         let [one, other] = pair;
-        cases.extend(family("B4", POST, &[(cl, one), (cl, other)], &[400]));
+        cases.extend(family("length", POST, &[(cl, one), (cl, other)], &[400]));
     }
     boundary.refuses(cases).await;
 }
 
 #[tokio::test]
-async fn b5_and_b10_broken_lines_and_other_protocols_reach_no_origin() {
+async fn broken_lines_and_other_protocols_reach_no_origin() {
     let boundary = Boundary::new().await;
     let host = host();
     let mut cases = Vec::new();
@@ -142,7 +153,7 @@ async fn b5_and_b10_broken_lines_and_other_protocols_reach_no_origin() {
         "X, Y: a\r\n",
     ] {
         for (place, head) in placed(GET, &[line.to_owned()]) {
-            cases.push(Case::new(format!("B5 {line:?} {place}"), head, &[400]));
+            cases.push(Case::new(format!("line {line:?} {place}"), head, &[400]));
         }
     }
     for start in [
@@ -176,13 +187,13 @@ async fn b5_and_b10_broken_lines_and_other_protocols_reach_no_origin() {
         "\u{16}\u{3}\u{1}\u{2}\0\u{1}\0\r\n",
     ] {
         let head = format!("{start}Host: {host}\r\n\r\n");
-        cases.push(Case::new(format!("B10 {start:?}"), head, &[400]));
+        cases.push(Case::new(format!("start {start:?}"), head, &[400]));
     }
     boundary.refuses(cases).await;
 }
 
 #[tokio::test]
-async fn b7_b8_b11_and_b13_hosts_methods_and_nominations_reach_no_origin() {
+async fn hosts_methods_and_nominations_reach_no_origin() {
     let boundary = Boundary::new().await;
     let host = host();
     let mut cases = Vec::new();
@@ -190,7 +201,7 @@ async fn b7_b8_b11_and_b13_hosts_methods_and_nominations_reach_no_origin() {
         cases.push(Case::new(format!("{name} {head:?}"), head, statuses));
     };
     bare(
-        "B7 none",
+        "no host",
         "GET / HTTP/1.1\r\nAccept: */*\r\n\r\n".to_owned(),
         &[400],
     );
@@ -199,7 +210,7 @@ async fn b7_b8_b11_and_b13_hosts_methods_and_nominations_reach_no_origin() {
             for more in [&host[..], "other.t.wormkey.test", ""] {
                 let twice =
                     format!("GET / HTTP/1.1\r\nHost: {host}\r\n{spelled}:{space}{more}\r\n\r\n");
-                bare("B7 twice", twice, &[400]);
+                bare("host twice", twice, &[400]);
             }
         }
     }
@@ -216,7 +227,7 @@ async fn b7_b8_b11_and_b13_hosts_methods_and_nominations_reach_no_origin() {
         "ap%70.t.wormkey.test",
     ] {
         bare(
-            "B7 value",
+            "host",
             format!("GET / HTTP/1.1\r\nHost: {value}\r\n\r\n"),
             &[400, 404, 421],
         );
@@ -230,7 +241,7 @@ async fn b7_b8_b11_and_b13_hosts_methods_and_nominations_reach_no_origin() {
         "https:/x",
     ] {
         bare(
-            "B7 target",
+            "target",
             format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n"),
             &[400, 421],
         );
@@ -238,7 +249,7 @@ async fn b7_b8_b11_and_b13_hosts_methods_and_nominations_reach_no_origin() {
     for method in ["CONNECT", "TRACE"] {
         for target in ["/", "app.t.wormkey.test:443", "127.0.0.1:22"] {
             bare(
-                "B11",
+                "method",
                 format!("{method} {target} HTTP/1.1\r\nHost: {host}\r\n\r\n"),
                 &[400, 405],
             );
@@ -247,7 +258,7 @@ async fn b7_b8_b11_and_b13_hosts_methods_and_nominations_reach_no_origin() {
     for size in [33, 300, 3000] {
         let method = "M".repeat(size);
         bare(
-            "B11",
+            "method",
             format!("{method} / HTTP/1.1\r\nHost: {host}\r\n\r\n"),
             &[501],
         );
@@ -261,7 +272,7 @@ async fn b7_b8_b11_and_b13_hosts_methods_and_nominations_reach_no_origin() {
         "\"host\"",
     ] {
         cases.extend(family(
-            "B13",
+            "nomination",
             POST,
             &[("Connection", named), ("Content-Length", "0")],
             &[400],
@@ -272,14 +283,18 @@ async fn b7_b8_b11_and_b13_hosts_methods_and_nominations_reach_no_origin() {
     for other in ["other.t.wormkey.test", "t.wormkey.test", "localhost"] {
         let head = format!("GET / HTTP/1.1\r\nHost: {other}\r\nConnection: close\r\n\r\n");
         let answer = raw(&boundary.visitor(), head.as_bytes()).await;
-        assert_eq!(status(&answer), Some(421), "B8 {other}: {answer}");
+        assert_eq!(
+            status(&answer),
+            Some(421),
+            "another name: {other}: {answer}"
+        );
     }
     assert_eq!(boundary.canary.heard(), "");
     boundary.control().await;
 }
 
 #[tokio::test]
-async fn b9_targets_are_forwarded_to_the_byte_or_refused() {
+async fn targets_are_forwarded_to_the_byte_or_refused() {
     let boundary = Boundary::new().await;
     let mut forwarded = 0;
     for target in [
@@ -340,7 +355,7 @@ async fn b9_targets_are_forwarded_to_the_byte_or_refused() {
 }
 
 #[tokio::test]
-async fn b12_and_b14_and_b15_what_is_between_hops_does_not_go_on() {
+async fn what_is_between_hops_does_not_go_on() {
     let boundary = Boundary::new().await;
     let host = host();
     let forged: String = [
@@ -395,7 +410,7 @@ async fn b12_and_b14_and_b15_what_is_between_hops_does_not_go_on() {
 }
 
 #[tokio::test]
-async fn b6_a_body_that_breaks_its_framing_is_never_whole_at_the_origin() {
+async fn a_body_that_breaks_its_framing_is_never_whole_at_the_origin() {
     let boundary = Boundary::new().await;
     let start = format!(
         "POST /chunks HTTP/1.1\r\nHost: {}\r\nTransfer-Encoding: chunked\r\n\r\n",
@@ -425,18 +440,18 @@ async fn b6_a_body_that_breaks_its_framing_is_never_whole_at_the_origin() {
         "1_0\r\na\r\n0\r\n\r\n",
     ] {
         cases.push(Case::new(
-            format!("B6 {chunks:?}"),
+            format!("chunks {chunks:?}"),
             format!("{start}{chunks}"),
             &[400],
         ));
     }
     cases.push(Case::new(
-        "B6 extension",
+        "chunk extension",
         format!("{start}1;{long}\r\na\r\n0\r\n\r\n"),
         &[400],
     ));
     cases.push(Case::new(
-        "B6 trailers",
+        "trailers",
         format!("{start}1\r\na\r\n0\r\nX: {long}\r\n\r\n"),
         &[400],
     ));

@@ -1,4 +1,4 @@
-//! B17: the documented sizes hold at N − 1 and N and refuse at N + 1, alike for HTTP/1.1 and HTTP/2.
+//! The documented sizes hold at N − 1 and N and refuse at N + 1, alike for HTTP/1.1 and HTTP/2.
 
 use super::frames::{END_STREAM, Outcome, Raw2, block, headers};
 use super::*;
@@ -59,7 +59,7 @@ fn last() -> String {
 }
 
 #[tokio::test]
-async fn b17_sizes_are_the_same_in_every_version() {
+async fn sizes_are_the_same_in_every_version() {
     let boundary = Boundary::new().await;
     let visitor = boundary.visitor();
     let target = |size: usize| Ask::get(format!("/{}", "t".repeat(size - 1)));
@@ -98,7 +98,7 @@ async fn b17_sizes_are_the_same_in_every_version() {
 }
 
 #[tokio::test]
-async fn b17_a_head_of_32_kib_passes_and_one_byte_more_does_not() {
+async fn a_head_of_32_kib_passes_and_one_byte_more_does_not() {
     let boundary = Boundary::new().await;
     let visitor = boundary.visitor();
     let ask = |head: usize| {

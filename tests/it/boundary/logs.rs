@@ -1,4 +1,4 @@
-//! B32: what a stranger puts into a request, or an origin into an answer, is one harmless log line.
+//! What a stranger puts into a request, or an origin into an answer, is one harmless log line.
 
 use super::frames::{END_STREAM, Raw2, block, headers};
 use super::*;
@@ -15,7 +15,7 @@ fn strangers(log: &str) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn b32_every_line_is_ours_whatever_strangers_send() {
+async fn every_line_is_ours_whatever_strangers_send() {
     let boundary = Boundary::with(LEVEL).await;
     let host = host();
     let long = "l".repeat(7000);

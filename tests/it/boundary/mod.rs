@@ -1,5 +1,5 @@
-//! The boundary, row by row of the bar: real daemons, raw bytes over real TLS, and an origin that records
-//! every byte it gets. Families of cases are made by code: variants × places × spellings.
+//! The boundary, one family of bad input after the other: real daemons, raw bytes over real TLS, and an
+//! origin that records every byte it gets. Families of cases are made by code: variants × places × spellings.
 
 mod canary;
 mod descriptors;

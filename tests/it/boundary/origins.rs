@@ -1,4 +1,4 @@
-//! B16: hostile origins. The visitor gets a 502 or one whole answer, what comes too much reaches nobody,
+//! Hostile origins. The visitor gets a 502 or one whole answer, what comes too much reaches nobody,
 //! and the next visit is not answered with the leftovers.
 
 use tokio::net::TcpListener;
@@ -44,7 +44,7 @@ async fn origin(answer: &'static [u8]) -> u16 {
 }
 
 #[tokio::test]
-async fn b16_hostile_origins_harm_nobody() {
+async fn hostile_origins_harm_nobody() {
     let boundary = Boundary::new().await;
     use Fault::{Extra, Head, Short};
     let cases: [(&'static str, Fault); 14] = [

@@ -1,4 +1,4 @@
-//! B27 and B28 with the real programs: a device that means the server ill, and a server that means its
+//! Hostile peers of the real programs: a device that means the server ill, and a server that means its
 //! client ill. Each speaks the wire with a key that is good.
 
 use std::future::poll_fn;
@@ -129,7 +129,7 @@ async fn end_of(rx: &mut LinkRecv) -> Result<(), StreamError> {
 }
 
 #[tokio::test]
-async fn b27_a_device_that_asks_for_everything_gets_its_share_and_disturbs_nobody() {
+async fn a_device_that_asks_for_everything_gets_its_share_and_disturbs_nobody() {
     let boundary = Boundary::with("[tunnels]\nper_device = 20\n").await;
     let (link, mut tx, mut rx) = device(&boundary.world).await;
     let before = resident(&boundary.world.server);
@@ -234,7 +234,7 @@ async fn hostile_server(client: &Daemon) -> (Listener, Link, ControlSend, Contro
 }
 
 #[tokio::test]
-async fn b28_a_hostile_server_is_refused_each_time_and_dials_nothing() {
+async fn a_hostile_server_is_refused_each_time_and_dials_nothing() {
     let mut world = World::new().await;
     let client = world.client().await;
     let (_listener, link, mut tx, mut rx) = hostile_server(&client).await;

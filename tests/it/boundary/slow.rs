@@ -1,4 +1,4 @@
-//! B18 in real time: who is slow is told so or cut, and all of it at once, because it takes half a minute.
+//! Slow visitors in real time: told so or cut, and all of them at once, because it takes half a minute.
 
 use tokio::net::TcpStream;
 
@@ -22,7 +22,7 @@ fn check(what: &str, took: Duration, from: u64, to: u64) {
 }
 
 #[tokio::test]
-async fn b18_slow_visitors_are_cut_and_quick_ones_are_served_meanwhile() {
+async fn slow_visitors_are_cut_and_quick_ones_are_served_meanwhile() {
     let mut boundary = Boundary::new().await;
     let origin = Origin::named("large").await;
     open(&boundary.client, &[&origin.target(), "--name", "large"]).await;

@@ -1,4 +1,4 @@
-//! B31: the admin socket, row by row, on both roles.
+//! The admin socket of both roles against web pages, floods, and files that stand in its place.
 
 use std::os::unix::fs::PermissionsExt as _;
 
@@ -37,7 +37,7 @@ async fn call(daemon: &Daemon, head: &str, body: usize) -> Option<u16> {
 }
 
 #[tokio::test]
-async fn b31_the_admin_socket_takes_no_calls_of_web_pages_and_no_floods() {
+async fn the_admin_socket_takes_no_calls_of_web_pages_and_no_floods() {
     let boundary = Boundary::new().await;
     let roles = [
         (&boundary.world.server, "/v1/invites"),
@@ -74,7 +74,7 @@ async fn b31_the_admin_socket_takes_no_calls_of_web_pages_and_no_floods() {
 }
 
 #[tokio::test]
-async fn b31_a_stale_socket_is_replaced_and_a_symbolic_link_never() {
+async fn a_stale_socket_is_replaced_and_a_symbolic_link_never() {
     let mut boundary = Boundary::new().await;
     let path = boundary.client.socket().to_owned();
     boundary.client.crash().await;

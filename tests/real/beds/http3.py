@@ -284,7 +284,7 @@ def cases(quic, tunnel):
 
 
 async def too_large(quic, tunnel):
-    """B22: 30,000 fields, and 10 MB of them."""
+    """30,000 fields, and 10 MB of them."""
     head = [*HEAD, (":authority", tunnel.netloc)]
     async with quic.visit(tunnel) as visitor:
         got = await visitor.get("/", *[("a", str(at)) for at in range(120)])
@@ -314,7 +314,7 @@ async def useless(quic, tunnel):
 
 @bed("http3_flood", "python")
 def http3_flood(world):
-    """B23, B24: junk, versions that nobody has and 5,000 first packets a second from addresses that do
+    """Junk, versions that nobody has and 5,000 first packets a second from addresses that do
     not answer. A client links and a visitor is served all the same, and not much more comes out than goes in."""
     import quic
 

@@ -1,5 +1,5 @@
-"""QUIC below HTTP/3, by aioquic: what breaks a handshake or a packet costs its own connection (B23), and
-nothing is done for data that came too early (B25)."""
+"""QUIC below HTTP/3, by aioquic: what breaks a handshake or a packet costs its own connection, and
+nothing is done for data that came too early."""
 
 import asyncio
 import types

@@ -135,7 +135,7 @@ def stalled(world):
 
 @bed("huge", direct=True)
 def huge(world):
-    """B33: a body that no memory holds, down and up; with --long of ten gigabytes each way."""
+    """A body that no memory holds, down and up; with --long of ten gigabytes each way."""
     size = 10 * 1024 * MIB if world.long else 128 * MIB
     with origins.plain() as origin:
         tunnel = world.open(origin.port)

@@ -250,7 +250,7 @@ def abort(peer):
 
 @bed("tcp-faithful", direct=True)
 def tcp_faithful(world):
-    """B30: half-close each way, reset each way, no bytes at all, a taken port."""
+    """Half-close each way, reset each way, no bytes at all, a taken port."""
     origin = socket.create_server(("127.0.0.1", 0))
     origin.settimeout(20)
     at, tunnel = open_raw(world, f"tcp://127.0.0.1:{origin.getsockname()[1]}")
