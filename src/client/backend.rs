@@ -13,7 +13,7 @@ use crate::admin::types::{
     ClientStatusJson, EventJson, JoinAsk, JoinJson, LinkJson, OpenAsk, PacketsJson, PolicyAsk,
     ReloadJson, ShareJson, ShareLinkAsk, ShareLinkJson, TunnelJson, VisitPage,
 };
-use crate::admin::{ApiError, Caller, ClientBackend, CommonBackend, EventStream, LogLevels};
+use crate::admin::{ApiError, Caller, ClientBackend, CommonBackend, EventStream, LogOverride};
 use crate::codes::Code;
 use crate::config::ClientConfig;
 use crate::link::Link;
@@ -33,13 +33,13 @@ pub struct Backend {
     client: Arc<Client>,
     config: Mutex<ClientConfig>,
     own: Own,
-    levels: LogLevels,
+    log_override: LogOverride,
 }
 
 impl Backend {
     pub(super) fn new(client: Arc<Client>, config: ClientConfig, own: Own) -> Self {
         Self {
-            levels: LogLevels::new(client.tasks.clone()),
+            log_override: LogOverride::new(client.tasks.clone()),
             client,
             config: Mutex::new(config),
             own,
@@ -116,7 +116,7 @@ impl CommonBackend for Backend {
     }
 
     fn log_level(&self) -> LogLevelJson {
-        self.levels.shown()
+        self.log_override.shown()
     }
 
     async fn set_log_level(
@@ -124,7 +124,7 @@ impl CommonBackend for Backend {
         caller: Caller,
         ask: LogLevelAsk,
     ) -> Result<LogLevelJson, ApiError> {
-        self.levels.set(caller, &ask)
+        self.log_override.set(caller, &ask)
     }
 
     async fn alive(&self) -> bool {

@@ -11,7 +11,7 @@ use crate::names::TunnelId;
 use crate::times::Clock;
 
 use super::Client;
-use super::rules::{policy_aside, with_policy};
+use super::declared_policy::{policy_aside, with_policy};
 
 /// What has to happen to make one entry true.
 #[derive(Debug, PartialEq)]
@@ -63,9 +63,9 @@ impl Client {
         let there = self.book.find(entry.name.as_str());
         let name = &entry.name;
         let had = there.as_ref().map(|row| Arc::clone(&row.policy));
-        let policy = match policy_aside(&entry.rules, had).await {
+        let policy = match policy_aside(&entry.policy, had).await {
             Ok(policy) => policy,
-            // Without its rules it would be open to everybody.
+            // Without its policy it would be open to everybody.
             Err(err) => {
                 let problem = format!("tunnel {name}: {err}; nothing of it changes");
                 self.note_problem(problem.clone());
@@ -73,9 +73,9 @@ impl Client {
             }
         };
         let step = step(entry, there.as_ref());
-        let ruled = match &there {
+        let changed = match &there {
             Some(row) if matches!(step, Step::Nothing | Step::Repoint) => {
-                self.rule(row, &policy).await
+                self.put_declared_policy(row, &policy).await
             }
             _ => None,
         };
@@ -83,7 +83,7 @@ impl Client {
             Step::Nothing => {
                 let row = self.book.row(there?.id)?;
                 match row.domains == entry.domains {
-                    true => ruled,
+                    true => changed,
                     false => Some(self.redirect(row, entry).await),
                 }
             }
@@ -127,7 +127,11 @@ impl Client {
     }
 
     /// Makes a tunnel that is there let through what its entry says.
-    async fn rule(self: &Arc<Self>, row: &BookRow, policy: &Policy) -> Option<String> {
+    async fn put_declared_policy(
+        self: &Arc<Self>,
+        row: &BookRow,
+        policy: &Policy,
+    ) -> Option<String> {
         if *row.policy == *policy {
             self.want_nothing(row.id);
             return None;
@@ -136,14 +140,11 @@ impl Client {
             // The server hears it when it hears of the tunnel.
             let fresh = with_policy(row.clone(), policy.clone());
             if let Err(err) = self.book.put(fresh).await {
-                warn!(tunnel = %row.id, %err, "declared rules not stored");
+                warn!(tunnel = %row.id, %err, "declared policy not stored");
             }
         }
         self.want_policy(row.id, policy.clone());
-        Some(format!(
-            "{} has new rules for visitors",
-            super::name_of(row)
-        ))
+        Some(format!("{} has a new policy", super::name_of(row)))
     }
 
     /// Makes other domains lead to a tunnel: the server hears of all of them whenever it hears of the tunnel.
@@ -268,7 +269,7 @@ mod tests {
             public_port: None,
             yes_expose: false,
             proxy_protocol: None,
-            rules: crate::config::DeclaredRules::default(),
+            policy: crate::config::DeclaredPolicy::default(),
             domains: Vec::new(),
         }
     }

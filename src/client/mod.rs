@@ -5,6 +5,7 @@ mod backend;
 mod backlog;
 mod book;
 mod declared;
+mod declared_policy;
 mod doctor;
 mod domains;
 mod ends;
@@ -18,7 +19,6 @@ mod open;
 mod policy;
 mod probe;
 mod requests;
-mod rules;
 mod session;
 #[cfg(test)]
 mod tests;
@@ -86,7 +86,7 @@ pub(crate) struct Client {
     /// Share links on their way to who asked.
     shares: policy::Shares,
     /// Policies of declared tunnels that the server is still to be told of.
-    wanted: rules::Wanted,
+    wanted: declared_policy::Wanted,
     /// How the link stands, for status.
     standing: watch::Sender<LinkJson>,
     /// Moves when the enrolment changes: links of the old one end.
@@ -157,7 +157,7 @@ impl Running {
             started_at: Clock.now().wall,
             current: Mutex::new(None),
             shares: policy::Shares::default(),
-            wanted: rules::Wanted::default(),
+            wanted: declared_policy::Wanted::default(),
             standing: watch::channel(LinkJson::default()).0,
             epoch: watch::channel(0).0,
             handed: Mutex::new(None),

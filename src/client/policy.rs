@@ -53,7 +53,7 @@ impl Client {
         match &*current {
             Some(current) if !current.capabilities.has(Capabilities::POLICY) => Err(ApiError::new(
                 Code::VersionMismatch,
-                "the server is too old for access rules; upgrade it",
+                "the server is too old for policies; upgrade it",
             )),
             _ => Ok(()),
         }

@@ -15,11 +15,11 @@ mod front;
 mod keys;
 mod limits;
 mod load;
+mod policy;
 mod problem;
 mod reload;
 mod resolve;
 mod resolve_client;
-mod rules;
 mod section;
 mod site;
 mod sizes;
@@ -29,8 +29,8 @@ pub use acme::{AcmeConfig, AcmeDns, SingleProof};
 pub use domains::DomainsConfig;
 pub use front::FrontConfig;
 pub use keys::Key;
+pub use policy::DeclaredPolicy;
 pub use problem::{ConfigError, Problem};
-pub use rules::DeclaredRules;
 pub use site::SiteConfig;
 
 #[cfg(test)]
@@ -365,7 +365,7 @@ pub struct DeclaredTunnel {
     /// The PROXY header before each connection.
     pub proxy_protocol: Option<crate::engine::book::ProxyVersion>,
     /// Who may visit.
-    pub rules: DeclaredRules,
+    pub policy: DeclaredPolicy,
     /// Domains of one's own that lead to it.
     pub domains: Vec<Domain>,
 }

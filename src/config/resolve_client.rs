@@ -149,7 +149,7 @@ fn tunnel(section: &mut Section<'_>, name: Option<Slug>) -> Option<DeclaredTunne
         );
     }
     let domains = super::domains::of_tunnel(section, kind);
-    let rules = super::rules::rules(section, kind);
+    let policy = super::policy::policy(section, kind);
     Some(DeclaredTunnel {
         name: name?,
         target: target?,
@@ -161,7 +161,7 @@ fn tunnel(section: &mut Section<'_>, name: Option<Slug>) -> Option<DeclaredTunne
         public_port,
         yes_expose: yes_expose.unwrap_or_default(),
         proxy_protocol,
-        rules,
+        policy,
         domains,
     })
 }

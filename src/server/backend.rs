@@ -17,7 +17,7 @@ use crate::admin::types::{
     ServerStatusJson, SuspendAsk, TunnelJson, UserJson,
 };
 use crate::admin::{
-    ApiError, AuditAsk, Caller, CommonBackend, EventStream, LogLevels, ServerBackend,
+    ApiError, AuditAsk, Caller, CommonBackend, EventStream, LogOverride, ServerBackend,
 };
 use crate::codes::Code;
 use crate::config::{ServerConfig, TlsMode};
@@ -55,7 +55,7 @@ pub(super) struct Parts {
     pub(super) https: SocketAddr,
     pub(super) config: ServerConfig,
     pub(super) drains: Drains,
-    pub(super) levels: LogLevels,
+    pub(super) log_override: LogOverride,
 }
 
 /// The server as its admin socket sees it.
@@ -247,7 +247,7 @@ impl CommonBackend for Backend {
     }
 
     fn log_level(&self) -> LogLevelJson {
-        self.parts.levels.shown()
+        self.parts.log_override.shown()
     }
 
     async fn set_log_level(
@@ -255,7 +255,7 @@ impl CommonBackend for Backend {
         caller: Caller,
         ask: LogLevelAsk,
     ) -> Result<LogLevelJson, ApiError> {
-        let shown = self.parts.levels.set(caller, &ask)?;
+        let shown = self.parts.log_override.set(caller, &ask)?;
         let lasts = shown.until.map(|until| format!("until {until}"));
         let row = AuditRow {
             at: self.parts.desk.now().wall,

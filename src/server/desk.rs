@@ -29,12 +29,12 @@ use crate::store::ServerStore;
 use crate::times::{Clock, Now};
 use crate::wire::{Control, Shared};
 
-use super::asks::Asks;
 use super::backend::tunnel_json;
 use super::control;
 use super::domains::Own;
 use super::passwords::Passwords;
 use super::ports::Ports;
+use super::silence::Silence;
 use figures::Figures;
 pub(super) use visiting::{Seat, Seated, Signals};
 
@@ -85,7 +85,7 @@ pub(crate) struct Entry {
     /// For the link's own task, which writes to the client.
     pub(crate) outbox: mpsc::Sender<Post>,
     /// Visits sent on it that nothing was heard after.
-    pub(crate) asks: Asks,
+    pub(crate) silence: Silence,
     /// How many datagrams the engine was told of.
     pub(crate) told: u64,
     /// How it does, for status.
@@ -174,7 +174,7 @@ impl Desk {
         let now = self.now().monotonic;
         let mut state = self.lock();
         let entry = state.links.get_mut(&id)?;
-        entry.asks.note(now, entry.link.heard());
+        entry.silence.note(now, entry.link.heard());
         Some(entry.link.clone())
     }
 

@@ -19,11 +19,11 @@ use crate::wire::{
     Capabilities, Control, Enroll, Hello, LinkTerms, Ping, TimeNote, VERSION, Welcome,
 };
 
-use super::asks::Asks;
 use super::control::{self, bind_ask, fault};
 use super::desk::figures::{Figures, LOOK, why};
 use super::desk::{Desk, Entry, Post};
 use super::pace::Pace;
+use super::silence::Silence;
 use super::slugs;
 
 /// How long a newcomer has from its Hello to its Enroll.
@@ -93,7 +93,7 @@ async fn serve(arriving: Arriving, desk: Desk, greeting: Greeting) {
         device: None,
         link: link.clone(),
         outbox,
-        asks: Asks::default(),
+        silence: Silence::default(),
         told: 0,
         figures: Figures::new(desk.now()),
     };

@@ -1,7 +1,6 @@
 //! The server role: binds, wires the adapters to the engine, supervises, drains. Decides nothing about
 //! visits or tunnels itself.
 
-mod asks;
 mod audit;
 mod backend;
 mod bind;
@@ -19,6 +18,7 @@ mod policy;
 mod ports;
 mod prune;
 mod restore;
+mod silence;
 mod slugs;
 #[cfg(test)]
 mod tests;
@@ -36,7 +36,7 @@ use rustls::server::ResolvesServerCert;
 use tokio::net::TcpListener;
 use tracing::info;
 
-use crate::admin::LogLevels;
+use crate::admin::LogOverride;
 use crate::codes::Code;
 use crate::config::{AccessLines, ServerConfig};
 use crate::edge::{AccessMode, Edge, EdgeSettings, Front, Site};
@@ -170,7 +170,7 @@ impl Server {
             https: addr,
             config: config.clone(),
             drains: drains.clone(),
-            levels: LogLevels::new(tasks.clone()),
+            log_override: LogOverride::new(tasks.clone()),
         }));
         tasks.spawn_critical(
             "admin",

@@ -79,18 +79,18 @@ fn declared_tunnels_take_open_s_flags() {
     assert!(db.yes_expose && !blog.yes_expose);
     let labels = [("env", "test"), ("team", "web")];
     assert_eq!(db.labels, labels.map(|(k, v)| (k.into(), v.into())));
-    assert_eq!(blog.rules, crate::config::DeclaredRules::default());
+    assert_eq!(blog.policy, crate::config::DeclaredPolicy::default());
     assert_eq!(
-        locked.rules.passwords,
+        locked.policy.passwords,
         [("bob".into(), "/etc/wormkey/bob".into())]
     );
-    assert_eq!(locked.rules.policy, Some("/etc/wormkey/policy.json".into()));
+    assert_eq!(locked.policy.file, Some("/etc/wormkey/policy.json".into()));
     assert_eq!(
-        locked.rules.webhooks,
+        locked.policy.webhooks,
         [(WebhookKind::Github, "/etc/wormkey/hook".into())]
     );
     assert_eq!(
-        locked.rules.words.compile().unwrap().to_text(),
+        locked.policy.words.compile().unwrap().to_text(),
         r#"{"allow":["203.0.113.0/24"],"methods":["GET"],"deny_paths":["/admin/**"],"#.to_owned()
             + r#""share":"required","limits":{"tunnel":{"rate":"10/m burst 5","bandwidth":5242880},"#
             + r#""visitor":{"concurrency":3}},"response_headers":{"set":{"cache-control":"no-store"}},"#

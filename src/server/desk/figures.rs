@@ -71,9 +71,11 @@ impl Desk {
         };
         let heard = entry.link.heard();
         let news = heard != std::mem::replace(&mut entry.told, heard);
-        let asked = entry.asks.since();
+        let asked = entry.silence.since();
         entry.figures.look(now.monotonic, news, asked, keep_alive);
-        let away = entry.asks.is_away(now.monotonic, heard, entry.link.rtt());
+        let away = entry
+            .silence
+            .is_away(now.monotonic, heard, entry.link.rtt());
         let bytes = if sleeps { entry.link.load().bytes } else { 0 };
         let weighs = bytes != std::mem::replace(&mut entry.figures.weight, bytes);
         let events = [

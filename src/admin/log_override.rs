@@ -21,7 +21,7 @@ const LEVEL_MAX: usize = 1024;
 
 /// Clones are the same.
 #[derive(Debug, Clone)]
-pub struct LogLevels {
+pub struct LogOverride {
     tasks: Tasks,
     stand: Arc<Mutex<Stand>>,
 }
@@ -33,7 +33,7 @@ struct Stand {
     until: Option<WallTime>,
 }
 
-impl LogLevels {
+impl LogOverride {
     /// What ends a change is a task of the role.
     pub fn new(tasks: Tasks) -> Self {
         Self {

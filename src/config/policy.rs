@@ -13,7 +13,7 @@ use crate::names::Kind;
 
 /// Who may visit a declared tunnel, and what it lets through.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct DeclaredRules {
+pub struct DeclaredPolicy {
     /// What needs no file.
     pub words: PolicyWords,
     /// Users, and the files whose first lines are their passwords.
@@ -21,12 +21,12 @@ pub struct DeclaredRules {
     /// Who signs requests, and the files whose first lines are their secrets.
     pub webhooks: Vec<(WebhookKind, PathBuf)>,
     /// A file with a whole policy, of which the rest replaces parts.
-    pub policy: Option<PathBuf>,
+    pub file: Option<PathBuf>,
 }
 
 const NUMBER: usize = 1_000_000;
 
-pub(super) fn rules(section: &mut Section<'_>, kind: Option<Kind>) -> DeclaredRules {
+pub(super) fn policy(section: &mut Section<'_>, kind: Option<Kind>) -> DeclaredPolicy {
     let s = &mut *section;
     let passwords = s.list("auth", "\"bob:@/etc/wormkey/bob\"", password);
     let mut texts = |key, example| s.list(key, example, text).unwrap_or_default();
@@ -72,19 +72,19 @@ pub(super) fn rules(section: &mut Section<'_>, kind: Option<Kind>) -> DeclaredRu
         cookie_domain: s.get("allow_cookie_domain", switch).unwrap_or_default(),
         shadow,
     };
-    let rules = DeclaredRules {
+    let declared = DeclaredPolicy {
         words,
         passwords: passwords.unwrap_or_default(),
         webhooks: s.get("verify_webhook", webhooks).unwrap_or_default(),
-        policy: s.get("policy", policy_file),
+        file: s.get("policy", policy_file),
     };
-    check(section, &rules, kind);
-    rules
+    check(section, &declared, kind);
+    declared
 }
 
 /// What is wrong with the values together.
-fn check(section: &Section<'_>, rules: &DeclaredRules, kind: Option<Kind>) {
-    let needs_http = match rules.words.compile() {
+fn check(section: &Section<'_>, declared: &DeclaredPolicy, kind: Option<Kind>) {
+    let needs_http = match declared.words.compile() {
         Ok(policy) => policy.needs_http(),
         Err(err) => {
             for problem in err.problems {
@@ -94,14 +94,14 @@ fn check(section: &Section<'_>, rules: &DeclaredRules, kind: Option<Kind>) {
             return;
         }
     };
-    let needs_http = needs_http || !rules.passwords.is_empty() || !rules.webhooks.is_empty();
+    let needs_http = needs_http || !declared.passwords.is_empty() || !declared.webhooks.is_empty();
     if needs_http && kind.is_some_and(|kind| kind != Kind::Http) {
         section.object(
             "target",
             "has networks and limits only, since it carries bytes; leave the other rules out",
         );
     }
-    let mut users: Vec<&str> = rules.passwords.iter().map(|(user, _)| &**user).collect();
+    let mut users: Vec<&str> = declared.passwords.iter().map(|(user, _)| &**user).collect();
     users.sort_unstable();
     if users.windows(2).any(|two| two[0] == two[1]) {
         section.object("auth", "has a user twice; leave one out");

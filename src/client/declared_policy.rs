@@ -9,7 +9,7 @@ use std::time::Duration;
 use tracing::info;
 
 use crate::codes::Code;
-use crate::config::DeclaredRules;
+use crate::config::DeclaredPolicy;
 use crate::engine::book::{BookRow, BookState};
 use crate::engine::policy::{POLICY_MAX, Policy, PolicyError};
 use crate::names::TunnelId;
@@ -22,9 +22,9 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// The most bytes of a file with a secret.
 const SECRET_MAX: u64 = 8 * 1024;
 
-/// Why an entry's rules cannot be had.
+/// Why an entry's policy cannot be had.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum RulesError {
+pub(super) enum DeclaredPolicyError {
     #[error("{path}: {source}")]
     Read {
         path: String,
@@ -81,20 +81,23 @@ impl Wanted {
 
 /// The same, where it makes nobody wait: hashing is slow on purpose.
 pub(super) async fn policy_aside(
-    rules: &DeclaredRules,
+    declared: &DeclaredPolicy,
     there: Option<Arc<Policy>>,
-) -> Result<Policy, RulesError> {
-    let rules = rules.clone();
-    let work = move || policy_of(&rules, there.as_deref());
+) -> Result<Policy, DeclaredPolicyError> {
+    let declared = declared.clone();
+    let work = move || policy_of(&declared, there.as_deref());
     let done = tokio::task::spawn_blocking(work).await;
-    done.unwrap_or(Err(RulesError::GivenUp))
+    done.unwrap_or(Err(DeclaredPolicyError::GivenUp))
 }
 
 /// The policy that an entry means. Hashes of passwords that did not change stay what they are in `there`,
 /// so that what was not changed looks unchanged.
-fn policy_of(rules: &DeclaredRules, there: Option<&Policy>) -> Result<Policy, RulesError> {
-    let mut words = rules.words.clone();
-    for (user, path) in &rules.passwords {
+fn policy_of(
+    declared: &DeclaredPolicy,
+    there: Option<&Policy>,
+) -> Result<Policy, DeclaredPolicyError> {
+    let mut words = declared.words.clone();
+    for (user, path) in &declared.passwords {
         let secret = first_line(path)?;
         let kept = there.and_then(|policy| policy.user(user));
         let kept = kept.map(|user| user.hash().as_str().to_owned());
@@ -104,13 +107,13 @@ fn policy_of(rules: &DeclaredRules, there: Option<&Policy>) -> Result<Policy, Ru
         };
         words.auth.push((user.clone(), hash));
     }
-    for (kind, path) in &rules.webhooks {
+    for (kind, path) in &declared.webhooks {
         words.webhook.push((*kind, first_line(path)?));
     }
-    if let Some(path) = &rules.policy {
+    if let Some(path) = &declared.file {
         let most = u64::try_from(POLICY_MAX).unwrap_or(u64::MAX);
         let base = Policy::parse(&read(path, most + 1)?);
-        words.base = Some(base.map_err(|source| RulesError::File {
+        words.base = Some(base.map_err(|source| DeclaredPolicyError::File {
             path: path.display().to_string(),
             source,
         })?);
@@ -118,27 +121,27 @@ fn policy_of(rules: &DeclaredRules, there: Option<&Policy>) -> Result<Policy, Ru
     Ok(words.compile()?)
 }
 
-fn salt() -> Result<[u8; 16], RulesError> {
+fn salt() -> Result<[u8; 16], DeclaredPolicyError> {
     let mut salt = [0; 16];
-    aws_lc_rs::rand::fill(&mut salt).map_err(|_| RulesError::Random)?;
+    aws_lc_rs::rand::fill(&mut salt).map_err(|_| DeclaredPolicyError::Random)?;
     Ok(salt)
 }
 
-fn first_line(path: &Path) -> Result<Secret<String>, RulesError> {
+fn first_line(path: &Path) -> Result<Secret<String>, DeclaredPolicyError> {
     let text = read(path, SECRET_MAX)?;
     let line = text.lines().next().unwrap_or_default();
     if line.is_empty() {
         let path = path.display().to_string();
-        return Err(RulesError::Empty { path });
+        return Err(DeclaredPolicyError::Empty { path });
     }
     Ok(Secret::new(line.to_owned()))
 }
 
-fn read(path: &Path, most: u64) -> Result<String, RulesError> {
+fn read(path: &Path, most: u64) -> Result<String, DeclaredPolicyError> {
     use std::io::Read as _;
     let mut text = String::new();
     let read = std::fs::File::open(path).and_then(|file| file.take(most).read_to_string(&mut text));
-    read.map_err(|source| RulesError::Read {
+    read.map_err(|source| DeclaredPolicyError::Read {
         path: path.display().to_string(),
         source,
     })?;
@@ -152,8 +155,10 @@ impl Client {
         state.wanted.insert(id, policy);
         if !std::mem::replace(&mut state.worked, true) {
             let client = Arc::clone(self);
-            self.tasks
-                .spawn("declared rules", async move { client.work_wanted().await });
+            self.tasks.spawn(
+                "declared policies",
+                async move { client.work_wanted().await },
+            );
         }
     }
 
@@ -191,9 +196,9 @@ impl Client {
         }
         let name = name_of(&row);
         match self.put_policy(row, policy, Vec::new()).await {
-            Ok(_) => info!(tunnel = %id, "declared rules in force"),
+            Ok(_) => info!(tunnel = %id, "declared policy in force"),
             Err(err) if is_passing(err.code) => return false,
-            Err(err) => self.note_problem(format!("tunnel {name}: {err}; its old rules stay")),
+            Err(err) => self.note_problem(format!("tunnel {name}: {err}; its old policy stays")),
         }
         self.wanted.done(id, policy);
         true
@@ -220,10 +225,10 @@ pub(super) fn with_policy(row: BookRow, policy: Policy) -> BookRow {
 mod tests {
     use super::*;
 
-    fn rules(dir: &Path) -> DeclaredRules {
-        DeclaredRules {
+    fn declared(dir: &Path) -> DeclaredPolicy {
+        DeclaredPolicy {
             passwords: vec![("bob".into(), dir.join("bob"))],
-            ..DeclaredRules::default()
+            ..DeclaredPolicy::default()
         }
     }
 
@@ -231,11 +236,11 @@ mod tests {
     fn a_password_that_did_not_change_keeps_its_hash() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("bob"), "correct horse\n").unwrap();
-        let rules = rules(dir.path());
-        let first = policy_of(&rules, None).unwrap();
-        assert_eq!(policy_of(&rules, Some(&first)).unwrap(), first);
+        let declared = declared(dir.path());
+        let first = policy_of(&declared, None).unwrap();
+        assert_eq!(policy_of(&declared, Some(&first)).unwrap(), first);
         std::fs::write(dir.path().join("bob"), "battery staple\n").unwrap();
-        let second = policy_of(&rules, Some(&first)).unwrap();
+        let second = policy_of(&declared, Some(&first)).unwrap();
         let hash = second.user("bob").unwrap().hash().as_str();
         assert!(password::fits(hash, "battery staple"));
         assert!(!password::fits(hash, "correct horse"));
@@ -244,10 +249,10 @@ mod tests {
     #[test]
     fn a_file_that_is_not_there_opens_nothing() {
         let dir = tempfile::tempdir().unwrap();
-        let err = policy_of(&rules(dir.path()), None).unwrap_err();
+        let err = policy_of(&declared(dir.path()), None).unwrap_err();
         assert!(err.to_string().contains("/bob: "), "{err}");
         std::fs::write(dir.path().join("bob"), "\nsecret\n").unwrap();
-        let err = policy_of(&rules(dir.path()), None).unwrap_err();
+        let err = policy_of(&declared(dir.path()), None).unwrap_err();
         assert!(err.to_string().contains("no first line"), "{err}");
     }
 

@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 /// Tells a link that is away from one that is only quiet: a visit that was sent gets at least an
 /// acknowledgement. Counts datagrams heard, as the link does.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Asks(Option<(Ask, Ask)>);
+pub(crate) struct Silence(Option<(Sent, Sent)>);
 
 /// When something was sent, and how much had been heard by then.
 #[derive(Debug, Clone, Copy)]
-struct Ask {
+struct Sent {
     at: Instant,
     heard: u64,
 }
@@ -17,11 +17,11 @@ struct Ask {
 /// What an answer may take beside three round trips, before the link counts as away.
 const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 
-impl Asks {
+impl Silence {
     /// Something was sent.
     pub(super) fn note(&mut self, at: Instant, heard: u64) {
-        let ask = Ask { at, heard };
-        self.0 = Some((self.0.map_or(ask, |(first, _)| first), ask));
+        let sent = Sent { at, heard };
+        self.0 = Some((self.0.map_or(sent, |(first, _)| first), sent));
     }
 
     /// Since when something waits for an answer, as far as was looked.
@@ -53,27 +53,27 @@ mod tests {
     fn a_link_is_away_when_nothing_is_heard_after_a_visit_was_sent() {
         let (start, rtt) = (Clock.now().monotonic, Duration::from_millis(100));
         let at = |ms| start + Duration::from_millis(ms);
-        let mut asks = Asks::default();
+        let mut silence = Silence::default();
         assert!(
-            !asks.is_away(at(60_000), 7, rtt),
+            !silence.is_away(at(60_000), 7, rtt),
             "a quiet link is only quiet"
         );
-        asks.note(at(0), 7);
-        assert!(!asks.is_away(at(1299), 7, rtt));
-        assert!(asks.is_away(at(1300), 7, rtt));
-        assert!(!asks.is_away(at(1300), 8, rtt), "heard");
-        assert!(!asks.is_away(at(60_000), 8, rtt), "and quiet again");
+        silence.note(at(0), 7);
+        assert!(!silence.is_away(at(1299), 7, rtt));
+        assert!(silence.is_away(at(1300), 7, rtt));
+        assert!(!silence.is_away(at(1300), 8, rtt), "heard");
+        assert!(!silence.is_away(at(60_000), 8, rtt), "and quiet again");
     }
 
     #[test]
     fn a_visit_sent_after_the_last_sign_of_life_counts_for_itself() {
         let (start, rtt) = (Clock.now().monotonic, Duration::ZERO);
         let at = |ms| start + Duration::from_millis(ms);
-        let mut asks = Asks::default();
-        asks.note(at(0), 7);
+        let mut silence = Silence::default();
+        silence.note(at(0), 7);
         // The first was acknowledged, the second was not.
-        asks.note(at(500), 8);
-        assert!(!asks.is_away(at(1400), 8, rtt));
-        assert!(asks.is_away(at(1500), 8, rtt));
+        silence.note(at(500), 8);
+        assert!(!silence.is_away(at(1400), 8, rtt));
+        assert!(silence.is_away(at(1500), 8, rtt));
     }
 }
