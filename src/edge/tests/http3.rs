@@ -23,7 +23,12 @@ struct Visiting {
 }
 
 async fn visiting() -> Visiting {
-    visiting_as(|_| {}, |_| {}).await
+    visiting_with(|_| {}).await
+}
+
+/// With a visitor that is as a test wants it.
+async fn visiting_with(transport: impl FnOnce(&mut quinn::TransportConfig)) -> Visiting {
+    visiting_as(|_| {}, transport).await
 }
 
 /// With a server and a visitor that are as a test wants them.
@@ -334,12 +339,9 @@ async fn a_visitor_that_moves_came_from_an_address_that_nothing_proves() {
 
 #[tokio::test]
 async fn a_visitor_that_allows_no_control_stream_kept_its_place_even_over_a_drain() {
-    let visiting = visiting_as(
-        |_| {},
-        |transport| {
-            transport.max_concurrent_uni_streams(0u32.into());
-        },
-    )
+    let visiting = visiting_with(|transport| {
+        transport.max_concurrent_uni_streams(0u32.into());
+    })
     .await;
     let edge = &visiting.world.edge;
     assert_eq!(edge.connections(), 1);
@@ -350,12 +352,9 @@ async fn a_visitor_that_allows_no_control_stream_kept_its_place_even_over_a_drai
 #[tokio::test]
 async fn a_visitor_with_no_room_for_the_goodbye_kept_its_place_over_a_drain() {
     // The settings fit, and not a byte more.
-    let visiting = visiting_as(
-        |_| {},
-        |transport| {
-            transport.stream_receive_window(8u32.into());
-        },
-    )
+    let visiting = visiting_with(|transport| {
+        transport.stream_receive_window(8u32.into());
+    })
     .await;
     let _unread = visiting.visitor.accept_uni().await.unwrap();
     let edge = &visiting.world.edge;
@@ -365,12 +364,9 @@ async fn a_visitor_with_no_room_for_the_goodbye_kept_its_place_over_a_drain() {
 
 #[tokio::test]
 async fn an_answer_of_ours_that_nobody_took_stayed_for_good_over_http3() {
-    let visiting = visiting_as(
-        |_| {},
-        |transport| {
-            transport.stream_receive_window(64u32.into());
-        },
-    )
+    let visiting = visiting_with(|transport| {
+        transport.stream_receive_window(64u32.into());
+    })
     .await;
     visiting.world.change(|shared| shared.holds = true);
     let _held = visiting.send(&request("GET", &[])).await;

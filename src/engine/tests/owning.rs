@@ -48,6 +48,30 @@ impl World {
         self.bind(client, &ask)
     }
 
+    /// The same, where nothing stands against it.
+    fn opened_at(&mut self, client: &Client, name: &str, texts: &[&str]) -> TunnelId {
+        let view = self.opens_at(client, name, texts);
+        view.expect("it was opened").row.id
+    }
+
+    /// Opens a tunnel at a domain whose record stands.
+    fn proves(&mut self, client: &Client, name: &str, text: &str) -> TunnelId {
+        self.places(client, text);
+        let tunnel = self.opened_at(client, name, &[text]);
+        self.advance(MINUTE);
+        tunnel
+    }
+
+    /// Opens a tunnel that needs no visits to stay.
+    fn opens_for_good(&mut self, client: &Client, name: &str, text: &str) -> TunnelId {
+        let ask = BindAsk {
+            idle: Some(None),
+            domains: Some(domains(&[text])),
+            ..self.ask(name)
+        };
+        self.bind(client, &ask).expect("it was opened").row.id
+    }
+
     fn wishes(
         &mut self,
         client: &Client,
@@ -82,11 +106,7 @@ impl World {
 fn a_domain_leads_somewhere_when_its_proof_is_seen_and_on_disk() {
     let mut world = World::new();
     let alice = world.connect("alice");
-    let tunnel = world
-        .opens_at(&alice, "app", &["App.Example.ORG."])
-        .unwrap()
-        .row
-        .id;
+    let tunnel = world.opened_at(&alice, "app", &["App.Example.ORG."]);
     assert_eq!(
         world.stands(tunnel, "app.example.org"),
         Some(DomainState::Pending)
@@ -112,11 +132,7 @@ fn a_record_that_was_there_before_is_found_at_once() {
     let mut world = World::new();
     let alice = world.connect("alice");
     world.places(&alice, "app.example.org");
-    let tunnel = world
-        .opens_at(&alice, "app", &["app.example.org"])
-        .unwrap()
-        .row
-        .id;
+    let tunnel = world.opened_at(&alice, "app", &["app.example.org"]);
     world.advance(secs(1));
     assert_eq!(world.leads("app.example.org"), Some(tunnel));
     world.finish();
@@ -130,16 +146,8 @@ fn a_wildcard_is_for_one_label_and_the_very_name_comes_first() {
     for text in texts {
         world.places(&alice, text);
     }
-    let wide = world
-        .opens_at(&alice, "wide", &["*.example.org"])
-        .unwrap()
-        .row
-        .id;
-    let one = world
-        .opens_at(&alice, "one", &["one.example.org"])
-        .unwrap()
-        .row
-        .id;
+    let wide = world.opened_at(&alice, "wide", &["*.example.org"]);
+    let one = world.opened_at(&alice, "one", &["one.example.org"]);
     world.advance(MINUTE);
     for (host, leads) in [
         ("any.example.org", Some(wide)),
@@ -214,11 +222,7 @@ fn a_users_domains_have_a_ceiling() {
         ..settings()
     });
     let alice = world.connect("alice");
-    let tunnel = world
-        .opens_at(&alice, "app", &["a.example", "b.example"])
-        .unwrap()
-        .row
-        .id;
+    let tunnel = world.opened_at(&alice, "app", &["a.example", "b.example"]);
     let over = world.opens_at(&alice, "more", &["c.example"]).unwrap_err();
     assert_eq!(over.code(), Code::LimitReached);
     assert_eq!(over.to_string(), "domains of a user: at most 2 here");
@@ -235,13 +239,7 @@ fn a_users_domains_have_a_ceiling() {
 fn a_proven_domain_is_refused_to_others_and_two_proofs_change_nothing() {
     let mut world = World::new();
     let (alice, bob) = (world.connect("alice"), world.connect("bob"));
-    world.places(&alice, "app.example.org");
-    let first = world
-        .opens_at(&alice, "app", &["app.example.org"])
-        .unwrap()
-        .row
-        .id;
-    world.advance(MINUTE);
+    let first = world.proves(&alice, "app", "app.example.org");
     let taken = AskError::DomainTaken {
         domain: domain("app.example.org"),
     };
@@ -270,13 +268,7 @@ fn a_proven_domain_is_refused_to_others_and_two_proofs_change_nothing() {
 fn who_asks_and_proves_gets_the_domain_of_one_who_does_not_any_more() {
     let mut world = World::new();
     let (alice, bob) = (world.connect("alice"), world.connect("bob"));
-    world.places(&alice, "app.example.org");
-    let first = world
-        .opens_at(&alice, "app", &["app.example.org"])
-        .unwrap()
-        .row
-        .id;
-    world.advance(MINUTE);
+    let first = world.proves(&alice, "app", "app.example.org");
     world.takes_away(&alice, "app.example.org");
     assert!(world.opens_at(&bob, "bobs", &["app.example.org"]).is_err());
     world.advance(MINUTE);
@@ -293,11 +285,7 @@ fn who_asks_and_proves_gets_the_domain_of_one_who_does_not_any_more() {
         world.stands(first, "app.example.org"),
         Some(DomainState::Lost)
     );
-    let second = world
-        .opens_at(&bob, "bobs", &["app.example.org"])
-        .unwrap()
-        .row
-        .id;
+    let second = world.opened_at(&bob, "bobs", &["app.example.org"]);
     world.advance(MINUTE);
     assert_eq!(world.leads("app.example.org"), Some(second));
     world.finish();
@@ -310,11 +298,7 @@ fn of_two_who_wait_the_one_who_proves_it_has_it() {
     world
         .opens_at(&squatter, "squat", &["app.example.org"])
         .unwrap();
-    let right = world
-        .opens_at(&owner, "own", &["app.example.org"])
-        .unwrap()
-        .row
-        .id;
+    let right = world.opened_at(&owner, "own", &["app.example.org"]);
     world.places(&owner, "app.example.org");
     world.live_for(10 * MINUTE, &[squatter, owner]);
     assert_eq!(world.leads("app.example.org"), Some(right));
@@ -336,12 +320,7 @@ fn a_proof_that_is_gone_for_a_day_is_lost_and_comes_back_with_its_record() {
     let mut world = World::new();
     let alice = world.connect("alice");
     world.places(&alice, "app.example.org");
-    let ask = BindAsk {
-        idle: Some(None),
-        domains: Some(domains(&["app.example.org"])),
-        ..world.ask("app")
-    };
-    let tunnel = world.bind(&alice, &ask).unwrap().row.id;
+    let tunnel = world.opens_for_good(&alice, "app", "app.example.org");
     world.advance(MINUTE);
     world.takes_away(&alice, "app.example.org");
     world.live_for(12 * HOUR, &[alice]);
@@ -377,12 +356,7 @@ fn a_name_server_that_says_nothing_takes_nothing_away() {
     let mut world = World::new();
     let alice = world.connect("alice");
     world.places(&alice, "app.example.org");
-    let ask = BindAsk {
-        idle: Some(None),
-        domains: Some(domains(&["app.example.org"])),
-        ..world.ask("app")
-    };
-    let tunnel = world.bind(&alice, &ask).unwrap().row.id;
+    let tunnel = world.opens_for_good(&alice, "app", "app.example.org");
     world.advance(MINUTE);
     world
         .records
@@ -398,12 +372,7 @@ fn a_name_server_that_says_nothing_takes_nothing_away() {
 fn looks_are_rare_and_asking_does_not_make_them_many() {
     let mut world = World::new();
     let alice = world.connect("alice");
-    let ask = BindAsk {
-        idle: Some(None),
-        domains: Some(domains(&["app.example.org"])),
-        ..world.ask("app")
-    };
-    let tunnel = world.bind(&alice, &ask).unwrap().row.id;
+    let tunnel = world.opens_for_good(&alice, "app", "app.example.org");
     world.live_for(DAY, &[alice]);
     let waiting = world.looks.len();
     assert!((40..80).contains(&waiting), "{waiting} in a day of waiting");
@@ -435,11 +404,7 @@ fn giving_up_is_in_force_at_once_and_frees_the_domain() {
     for client in [&alice, &bob] {
         world.places(client, "app.example.org");
     }
-    let tunnel = world
-        .opens_at(&alice, "app", &["app.example.org"])
-        .unwrap()
-        .row
-        .id;
+    let tunnel = world.opened_at(&alice, "app", &["app.example.org"]);
     world.advance(MINUTE);
     world.store = Store::Fails(Code::DiskFull);
     assert!(
@@ -450,11 +415,7 @@ fn giving_up_is_in_force_at_once_and_frees_the_domain() {
     world.commits();
     world.advance(MINUTE);
     assert!(world.disk.domains().is_empty());
-    let other = world
-        .opens_at(&bob, "bobs", &["app.example.org"])
-        .unwrap()
-        .row
-        .id;
+    let other = world.opened_at(&bob, "bobs", &["app.example.org"]);
     world.advance(MINUTE);
     assert_eq!(world.leads("app.example.org"), Some(other));
     world.finish();
@@ -489,7 +450,7 @@ fn domains_outlive_restarts_and_go_with_their_tunnel() {
     let alice = world.connect("alice");
     world.places(&alice, "app.example.org");
     let texts = ["app.example.org", "later.example.org"];
-    let tunnel = world.opens_at(&alice, "app", &texts).unwrap().row.id;
+    let tunnel = world.opened_at(&alice, "app", &texts);
     world.advance(MINUTE);
     world.restart();
     assert_eq!(world.leads("app.example.org"), Some(tunnel), "at once");
@@ -549,13 +510,7 @@ fn taking_a_tunnel_back_makes_its_domains_be_what_is_asked() {
 fn nobody_changes_the_domains_of_a_stranger() {
     let mut world = World::new();
     let (alice, bob) = (world.connect("alice"), world.connect("bob"));
-    world.places(&alice, "app.example.org");
-    let tunnel = world
-        .opens_at(&alice, "app", &["app.example.org"])
-        .unwrap()
-        .row
-        .id;
-    world.advance(MINUTE);
+    let tunnel = world.proves(&alice, "app", "app.example.org");
     let refused = world.wishes(&bob, tunnel, &[]).unwrap_err();
     assert_eq!(refused.code(), Code::NotFound);
     assert_eq!(world.leads("app.example.org"), Some(tunnel));
@@ -567,11 +522,7 @@ fn a_visit_by_an_own_domain_is_judged_like_any_other() {
     let mut world = World::new();
     let alice = world.connect("alice");
     world.places(&alice, "app.example.org");
-    let tunnel = world
-        .opens_at(&alice, "app", &["app.example.org"])
-        .unwrap()
-        .row
-        .id;
+    let tunnel = world.opened_at(&alice, "app", &["app.example.org"]);
     world.live_for(MINUTE, &[alice]);
     let visit = VisitId::from_bytes(bytes(world.number()));
     let asked = Visit {
@@ -623,11 +574,7 @@ fn hundreds_of_domains_lead_where_they_should_however_they_are_written() {
             world.places(&alice, text);
         }
         let texts: Vec<_> = texts.iter().map(String::as_str).collect();
-        let tunnel = world
-            .opens_at(&alice, &format!("app-{n}"), &texts)
-            .unwrap()
-            .row
-            .id;
+        let tunnel = world.opened_at(&alice, &format!("app-{n}"), &texts);
         leads.extend(texts.iter().map(|text| (text.to_string(), tunnel)));
     }
     world.advance(MINUTE);
