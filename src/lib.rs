@@ -16,14 +16,14 @@
 //! | [`wire`] | the tunnel protocol: bytes <-> values; also the PROXY header, and the paths that are ours |
 //! | [`link`] | QUIC endpoints, TLS identity, dialling; streams that carry wire; what the system tells of the network; visitors' QUIC at the same port |
 //! | [`edge`] | public listeners: a visit comes in, a response or a splice goes out |
-//! | [`origin`] | client side: reach the local service |
+//! | [`origin`] | client side: reach the local service, or serve a directory |
 //! | [`store`] | SQLite: schema, migrations, one file per table group |
 //! | [`acme`] | visitors' certificates: gets them from a CA, proves names, renews them in time |
-//! | [`admin`] | Unix-socket API: types, routes, peer credentials, the caller's side |
+//! | [`admin`] | Unix-socket API: types, routes, peer credentials, the caller's side; the listener for scrapers |
 //! | [`server`], [`client`], [`ctl`], [`dev`] | roles: wire adapters to the engine; bind, supervise, drain |
 //! | [`daemon`], `supervise` | `wormkeyd`'s command line and manual; state directory, signals, readiness and orderly ends around every role |
 //! | [`config`] | TOML as written -> a `Config` that holds; its keys, for the manual |
-//! | [`tasks`], [`telemetry`] | the only caller of `tokio::spawn`; tracing set-up |
+//! | [`tasks`], [`telemetry`] | the only caller of `tokio::spawn`; tracing set-up and how metrics are written |
 //!
 //! # The layer rule
 //!

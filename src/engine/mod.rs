@@ -7,7 +7,9 @@
 //!
 //! | file | what it decides |
 //! |---|---|
-//! | `entry` | the entrances: every event, every timer, in one list each |
+//! | `entry`, `event` | the entrances: every event, every action, every timer, in one list each |
+//! | `asks`, `refusal`, `ask_error` | what is asked with, and why it is not done |
+//! | `model`, `state`, `views`, `timers` | nothing: the rows, what is known beyond them, what people see, what falls due |
 //! | `routes`, `hold` | where a visit goes; which visits wait, and how long |
 //! | `links` | which link of a device is the live one, and whether it sleeps |
 //! | `dormant` | what links that sleep may cost |
@@ -20,7 +22,7 @@
 //! | [`policy`], [`limits`] | what a tunnel lets through, and how much of it |
 //! | `gate`, `stays` | whether a visit may come in; what is counted about those that did |
 //! | `setting`, `life`, `sharing`, `suspend` | changes of a policy and of a life, share links, what the operator keeps from everything |
-//! | `asks` | what those two are asked with |
+//! | `probe` | nothing: a client's question to itself goes the way of a visit and is none |
 //! | `backoff`, `hostmode`, [`book`], [`watch`] | the client's few pure decisions |
 
 mod ask_error;
