@@ -147,9 +147,7 @@ impl ApiClient {
         path: &str,
         ask: &A,
     ) -> Result<(StatusCode, T), CallError> {
-        let body = serde_json::to_vec(ask).map_err(|err| self.broken(err.into()))?;
-        let (status, bytes) = self.call(Method::POST, path, body.into()).await?;
-        Ok((status, self.read(&bytes)?))
+        self.ask(Method::POST, path, ask).await
     }
 
     /// `PATCH` with a JSON body.
@@ -158,9 +156,18 @@ impl ApiClient {
         path: &str,
         ask: &A,
     ) -> Result<T, CallError> {
+        Ok(self.ask(Method::PATCH, path, ask).await?.1)
+    }
+
+    async fn ask<A: Serialize, T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        ask: &A,
+    ) -> Result<(StatusCode, T), CallError> {
         let body = serde_json::to_vec(ask).map_err(|err| self.broken(err.into()))?;
-        let answer = self.call(Method::PATCH, path, body.into()).await?;
-        self.read(&answer.1)
+        let (status, bytes) = self.call(method, path, body.into()).await?;
+        Ok((status, self.read(&bytes)?))
     }
 
     /// `GET` of what is no JSON, piece by piece; how many bytes there were. The deadline is for the head
@@ -207,9 +214,7 @@ impl ApiClient {
         path: &str,
         ask: &A,
     ) -> Result<T, CallError> {
-        let body = serde_json::to_vec(ask).map_err(|err| self.broken(err.into()))?;
-        let answer = self.call(Method::PUT, path, body.into()).await?;
-        self.read(&answer.1)
+        Ok(self.ask(Method::PUT, path, ask).await?.1)
     }
 
     /// Subscribes to events: after an id as far as they are remembered, or from now on.

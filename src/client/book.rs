@@ -553,27 +553,7 @@ mod tests {
     }
 
     fn row() -> BookRow {
-        BookRow {
-            id: TunnelId::random(),
-            name: Slug::parse("app").ok(),
-            slug: Slug::parse("app").ok(),
-            url: None,
-            target: "3000".parse().unwrap(),
-            host: HostMode::Auto,
-            state: BookState::Open,
-            expires_at: None,
-            idle: None,
-            hold: None,
-            declared: false,
-            labels: Vec::new(),
-            public_port: None,
-            yes_expose: false,
-            proxy_protocol: None,
-            policy: Arc::default(),
-            domains: Vec::new(),
-            created_at: Clock.now().wall,
-            ended_at: None,
-        }
+        BookRow::sample(TunnelId::random(), Clock.now().wall)
     }
 
     #[tokio::test]

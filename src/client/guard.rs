@@ -233,32 +233,15 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
-    use crate::engine::book::{BookState, HostMode};
     use crate::names::{Slug, TunnelId};
     use crate::origin::OriginPolicy;
     use crate::tasks::Tasks;
 
     fn row(port: u16) -> BookRow {
         BookRow {
-            policy: Arc::default(),
-            domains: Vec::new(),
-            proxy_protocol: None,
-            id: TunnelId::random(),
-            name: Slug::parse("app").ok(),
             slug: None,
-            url: None,
             target: format!("http://127.0.0.1:{port}").parse().unwrap(),
-            host: HostMode::Auto,
-            state: BookState::Open,
-            expires_at: None,
-            idle: None,
-            hold: None,
-            declared: false,
-            labels: Vec::new(),
-            public_port: None,
-            yes_expose: false,
-            created_at: Clock.now().wall,
-            ended_at: None,
+            ..BookRow::sample(TunnelId::random(), Clock.now().wall)
         }
     }
 

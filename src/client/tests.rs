@@ -5,7 +5,6 @@ use std::collections::{HashSet, VecDeque};
 use super::*;
 use crate::admin::types::{JoinAsk, OpenAsk};
 use crate::admin::{Caller, ClientBackend as _};
-use crate::engine::book::HostMode;
 use crate::link::{ControlRecv, ControlSend, Identity, Link, Listener};
 use crate::names::{DeviceId, Generation, Slug};
 use crate::secret::Secret;
@@ -181,25 +180,9 @@ async fn a_server_that_reckons_with_more_signs_of_life_gets_them() {
 
 fn open_row() -> BookRow {
     BookRow {
-        policy: Arc::default(),
-        domains: Vec::new(),
-        proxy_protocol: None,
-        id: TunnelId::random(),
         name: None,
-        slug: Some(Slug::parse("app").unwrap()),
         url: Some("https://app.t.wormkey.test".into()),
-        target: "3000".parse().unwrap(),
-        host: HostMode::Auto,
-        state: BookState::Open,
-        expires_at: None,
-        idle: None,
-        hold: None,
-        declared: false,
-        yes_expose: false,
-        labels: Vec::new(),
-        public_port: None,
-        created_at: Clock.now().wall,
-        ended_at: None,
+        ..BookRow::sample(TunnelId::random(), Clock.now().wall)
     }
 }
 
@@ -248,25 +231,10 @@ fn bound_of(bind: &Bind, standing: Option<Standing>) -> Bound {
 fn row(n: usize, state: BookState) -> BookRow {
     let name = Slug::parse(&format!("app-{n}")).unwrap();
     BookRow {
-        policy: Arc::default(),
-        domains: Vec::new(),
-        proxy_protocol: None,
-        id: TunnelId::random(),
         slug: (state == BookState::Open).then(|| name.clone()),
         name: Some(name),
-        url: None,
-        target: "3000".parse().unwrap(),
-        host: HostMode::Auto,
         state,
-        expires_at: None,
-        idle: None,
-        hold: None,
-        declared: false,
-        yes_expose: false,
-        labels: Vec::new(),
-        public_port: None,
-        created_at: Clock.now().wall,
-        ended_at: None,
+        ..BookRow::sample(TunnelId::random(), Clock.now().wall)
     }
 }
 

@@ -132,6 +132,33 @@ impl BookRow {
     pub const fn kind(&self) -> Kind {
         self.target.kind()
     }
+
+    /// An open tunnel `app` that nothing special was asked for.
+    #[cfg(test)]
+    pub(crate) fn sample(id: TunnelId, created_at: WallTime) -> Self {
+        let app = Slug::parse("app").ok();
+        Self {
+            id,
+            name: app.clone(),
+            slug: app,
+            url: None,
+            target: "3000".parse().expect("a port is a target"),
+            host: HostMode::Auto,
+            state: BookState::Open,
+            expires_at: None,
+            idle: None,
+            hold: None,
+            declared: false,
+            labels: Vec::new(),
+            public_port: None,
+            yes_expose: false,
+            proxy_protocol: None,
+            domains: Vec::new(),
+            policy: Arc::default(),
+            created_at,
+            ended_at: None,
+        }
+    }
 }
 
 /// The client's enrolment.

@@ -1,6 +1,6 @@
 //! QUIC links: endpoints, TLS identity, dialling, and streams that carry [`wire`](crate::wire). All
 //! that the project knows of quinn is in here and in `edge::h3`, which speaks HTTP/3 on connections that
-//! this room accepts. Not decisions: a [`Link`] has proved a key, and what
+//! this room accepts and the server role hands over. Not decisions: a [`Link`] has proved a key, and what
 //! that key may do is for the engine and the roles.
 //!
 //! | | |

@@ -322,25 +322,12 @@ fn enrolment() -> Enrolment {
 
 pub(super) fn book_row(n: u8, state: BookState) -> BookRow {
     BookRow {
-        id: TunnelId::from_bytes([n; 16]),
         name: None,
         slug: None,
-        url: None,
-        target: "3000".parse().unwrap(),
-        host: HostMode::Auto,
         state,
-        expires_at: None,
-        idle: None,
-        hold: None,
-        declared: false,
-        labels: Vec::new(),
-        public_port: None,
-        proxy_protocol: None,
-        policy: Arc::default(),
         domains: vec!["*.app.example.org".parse().unwrap()],
-        created_at: NOW,
         yes_expose: n % 2 == 1,
-        ended_at: None,
+        ..BookRow::sample(TunnelId::from_bytes([n; 16]), NOW)
     }
 }
 
