@@ -5,6 +5,10 @@
 //! network works again may be sent until QUIC's probe timer fires, which doubles without a cap: a link
 //! would stay silent for as long again as the outage lasted. Probes need not be held back by the
 //! congestion controller (RFC 9002, section 7.5), and four packets overload no network.
+//!
+//! A stop without losses has another sequel: what was on its way is answered after seconds, which QUIC takes
+//! for the way's length. It spreads what it sends over that, and a link on the spot goes on as if to the
+//! moon. Until the estimate is believable again, what CUBIC allows is sent at once.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -22,6 +26,12 @@ const ALLOWANCE: u64 = 4 * 1200;
 /// hint is helped by this: it replies to the other's first packet, and its data may follow.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// An answer that takes so long, and four times as long as usual, tells of a stop and not of the way.
+const STOP: Duration = Duration::from_millis(250);
+
+/// Packets that QUIC sends in one go.
+const BATCH: u64 = 10;
+
 /// Makes a [`Kick`] for each path of each connection.
 #[derive(Debug, Default)]
 pub(super) struct Kickable(Arc<CubicConfig>);
@@ -34,6 +44,10 @@ impl ControllerFactory for Kickable {
             answered: now,
             helped: now,
             patience: PATIENCE,
+            mtu: current_mtu,
+            in_flight: 0,
+            answer: None,
+            believable: None,
         })
     }
 }
@@ -48,9 +62,47 @@ struct Kick {
     /// When an allowance was last given for want of answers.
     helped: Instant,
     patience: Duration,
+    mtu: u16,
+    /// Bytes sent and not yet answered, and what was sent since that asks for no answer.
+    in_flight: u64,
+    answer: Option<Answer>,
+    /// After an answer that told of a stop: the estimate of the round trip that tells of the way again.
+    believable: Option<Duration>,
+}
+
+/// What one acknowledgement says of the way.
+#[derive(Clone, Copy)]
+struct Answer {
+    /// How long the latest of what it answers took.
+    took: Duration,
+    /// QUIC's estimate of the round trip before it, and the shortest ever.
+    estimate: Duration,
+    least: Duration,
 }
 
 impl Kick {
+    /// Whether QUIC's estimate is believable from here on.
+    fn judge(&mut self) {
+        let Some(answer) = self.answer.take() else {
+            return;
+        };
+        if answer.took >= STOP.max(4 * answer.estimate) {
+            self.believable.get_or_insert(2 * answer.estimate);
+        } else if let Some(most) = self.believable
+            && answer.estimate <= most.max(4 * answer.least)
+        {
+            self.believable = None;
+        }
+    }
+
+    /// Whether a batch may go at once, however slowly QUIC would send it: it fits into CUBIC's window, or
+    /// nothing else is under way, as when a path begins.
+    fn is_unhurried(&self) -> bool {
+        let batch = BATCH * u64::from(self.mtu);
+        self.believable.is_some()
+            && (self.in_flight == 0 || self.in_flight + batch <= self.cubic.window())
+    }
+
     fn allow(&self) {
         self.allowance.store(ALLOWANCE, Ordering::Relaxed);
     }
@@ -76,6 +128,7 @@ pub(super) fn arm(connection: &Connection) {
 impl Controller for Kick {
     fn on_sent(&mut self, now: Instant, bytes: u64, last_packet_number: u64) {
         self.spend(bytes);
+        self.in_flight = self.in_flight.saturating_add(bytes);
         let unanswered = now.saturating_duration_since(self.answered.max(self.helped));
         if unanswered >= self.patience {
             self.helped = now;
@@ -95,6 +148,12 @@ impl Controller for Kick {
         self.answered = now;
         // The least ever, because a late acknowledgement makes an outage look like a long way.
         self.patience = PATIENCE.max(4 * rtt.min());
+        let took = now.saturating_duration_since(sent);
+        self.answer = Some(Answer {
+            took: self.answer.map_or(took, |answer| answer.took.min(took)),
+            estimate: rtt.get(),
+            least: rtt.min(),
+        });
         self.cubic.on_ack(now, sent, bytes, app_limited, rtt);
     }
 
@@ -105,6 +164,8 @@ impl Controller for Kick {
         app_limited: bool,
         largest_packet_num_acked: Option<u64>,
     ) {
+        self.in_flight = in_flight;
+        self.judge();
         self.cubic
             .on_end_acks(now, in_flight, app_limited, largest_packet_num_acked);
     }
@@ -121,12 +182,13 @@ impl Controller for Kick {
     }
 
     fn on_mtu_update(&mut self, new_mtu: u16) {
+        self.mtu = new_mtu;
         self.cubic.on_mtu_update(new_mtu);
     }
 
     fn window(&self) -> u64 {
         match self.allowance.load(Ordering::Relaxed) {
-            0 => self.cubic.window(),
+            0 if !self.is_unhurried() => self.cubic.window(),
             _ => u64::MAX,
         }
     }
@@ -138,6 +200,10 @@ impl Controller for Kick {
             answered: self.answered,
             helped: self.helped,
             patience: self.patience,
+            mtu: self.mtu,
+            in_flight: self.in_flight,
+            answer: self.answer,
+            believable: self.believable,
         })
     }
 

@@ -27,6 +27,8 @@ struct State {
     clients: u16,
     deaf: HashSet<SocketAddr>,
     down: bool,
+    /// Everything waits on the way.
+    held: bool,
     /// The uplink that client sockets are made on, and whether the others are down.
     uplink: u8,
     only: bool,
@@ -118,6 +120,18 @@ impl Network {
         lock(&self.0).down = down;
     }
 
+    /// Keeps everything on its way from now on; released, it arrives at once, as at a process that was
+    /// stopped and goes on.
+    pub(super) fn set_held(&self, held: bool) {
+        let mut state = lock(&self.0);
+        state.held = held;
+        for inbox in state.inboxes.values() {
+            if let Some(reader) = lock(inbox).reader.take() {
+                reader.wake();
+            }
+        }
+    }
+
     /// Takes all uplinks but this one down; new client sockets are made on it.
     pub(super) fn switch_to(&self, uplink: u8) {
         let mut state = lock(&self.0);
@@ -197,11 +211,18 @@ impl AsyncUdpSocket for MemorySocket {
         bufs: &mut [IoSliceMut<'_>],
         meta: &mut [RecvMeta],
     ) -> Poll<io::Result<usize>> {
-        let reaches = lock(&self.network.0).reaches(self.addr);
+        let (reaches, held) = {
+            let state = lock(&self.network.0);
+            (state.reaches(self.addr), state.held)
+        };
         let mut inbox = lock(&self.inbox);
         if !reaches {
             // What was on its way when the way broke.
             inbox.queue.clear();
+        }
+        if held {
+            inbox.reader = Some(cx.waker().clone());
+            return Poll::Pending;
         }
         let now = Instant::now();
         let mut count = 0;

@@ -3,11 +3,12 @@
 
 use std::sync::atomic::AtomicUsize;
 
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
-use super::roaming::{PROMPT, eat, feed, stream, until_more};
+use super::roaming::{PROMPT, RTT, eat, feed, stream, until_more};
 use super::*;
 use crate::tasks::Tasks;
+use crate::wire::SendChunks as _;
 
 /// Who has more to send than may be in flight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,4 +116,62 @@ async fn a_move_without_a_kick_leaves_a_full_window_waiting() {
     // The server starts afresh on the new path.
     let took = outage(Sender::Server, secs(60), Cure::Rebind).await;
     assert!(took <= PROMPT, "{took:?}");
+}
+
+/// A visit of half a kilobyte, answered with one.
+async fn visit(server: &Link) -> Duration {
+    let began = Instant::now();
+    let (mut tx, mut rx) = server.open(&bytes_head()).await.unwrap();
+    send(&mut tx, vec![1; 512]).await.unwrap();
+    assert_eq!(recv_all(&mut rx).await.unwrap().len(), 1024);
+    began.elapsed()
+}
+
+/// The client's end of all visits.
+async fn serve(client: Link, tasks: Tasks) {
+    while let Ok((_, mut tx, mut rx)) = client.accept().await {
+        tasks.spawn("visit", async move {
+            let _ = recv(&mut rx).await;
+            let _ = send(&mut tx, vec![2; 1024]).await;
+            tx.finish();
+            let _ = poll_fn(|cx| tx.poll_stopped(cx)).await;
+        });
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn visits_after_a_client_was_stopped_went_out_as_slowly_as_its_last_answer_came() {
+    let world = World::new();
+    let ends = world.link().await;
+    let tasks = Tasks::new();
+    tasks.spawn("visits", serve(ends.client.clone(), tasks.clone()));
+    for _ in 0..8 {
+        assert!(visit(&ends.server).await <= 2 * RTT);
+    }
+    world.network.set_held(true);
+    let waiting: Vec<_> = (0..4)
+        .map(|_| {
+            let server = ends.server.clone();
+            tasks.spawn("visit", async move { visit(&server).await })
+        })
+        .collect();
+    sleep(secs(8)).await;
+    world.network.set_held(false);
+    for visit in waiting {
+        visit.await.unwrap();
+    }
+    let began = Instant::now();
+    let held: Vec<_> = (0..150)
+        .map(|_| {
+            let server = ends.server.clone();
+            tasks.spawn("visit", async move { visit(&server).await })
+        })
+        .collect();
+    for visit in held {
+        visit.await.unwrap();
+    }
+    let took = began.elapsed();
+    println!("all answered after {took:?}");
+    assert!(took <= 12 * RTT, "{took:?}");
+    tasks.shutdown(secs(5)).await;
 }

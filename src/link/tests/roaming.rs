@@ -12,7 +12,7 @@ use crate::wire::SendChunks as _;
 
 const PIECE: usize = 16 * 1024;
 const MIB: usize = 1024 * 1024;
-const RTT: Duration = Duration::from_millis(20);
+pub(super) const RTT: Duration = Duration::from_millis(20);
 
 /// After a move bytes are to flow again within this.
 pub(super) const PROMPT: Duration = Duration::from_millis(100 + 2 * 20);
