@@ -4,7 +4,8 @@
 //!
 //! ```text
 //! calm ──hint──────────────────────────────▶ acting ──1.5 s──▶ fallback ──3 s──▶ race
-//!   └─silence──▶ probing ──no answer──────────▶ │ (kicks again and again, from one socket or the next)
+//!   └─silence──▶ probing ──no answer──────────▶ │ ──0.5 s──▶ fallback ──3 s──▶ race
+//!                                               │ (kicks again and again, from one socket or the next)
 //! calm ◀──────────────── heard ─────────────────┘        race won ▶ kick the old ▶ 2 RTT ▶ take the new
 //! ```
 //!
@@ -16,7 +17,9 @@ use std::time::{Duration, Instant};
 
 use super::Backoff;
 
-/// After a hint or an unanswered probe: silence until another path is opened beside the first.
+/// After a hint: silence until another path is opened beside the first. Networks that change are not at
+/// once what they will be; silence that nobody announced has lasted as long when its probe has failed, and
+/// then only the fresh socket gets its time.
 const FALLBACK_AFTER: Duration = Duration::from_millis(1500);
 
 /// After a hint or an unanswered probe: silence until a new connection is tried.
@@ -28,8 +31,19 @@ const ANSWER_TIME: Duration = Duration::from_secs(1);
 /// The time a probe is given. QUIC's own probes have failed before.
 const PROBE_TIME: Duration = Duration::from_millis(500);
 
+/// The first kicks of an outage. Most end here: a server that was killed is started again within seconds,
+/// and tells of it to whoever asks.
+const EAGER_KICKS: Duration = Duration::from_millis(500);
+
+/// How long the eager kicks go on.
+const EAGER: Duration = Duration::from_secs(10);
+
 /// Kicks early in an outage. Often: when the network comes back without telling, the next kick finds it.
 const KICKS: Duration = Duration::from_secs(2);
+
+/// From the first move to a fresh socket to the next: networks take a moment to be what they say they are.
+/// Later moves come with every other of the kicks that are not eager.
+const MOVE_AGAIN: Duration = Duration::from_millis(1500);
 
 /// Kicks in a long outage, which spare the battery. A hint starts the quick ones again.
 const SLOW_KICKS: Duration = Duration::from_secs(10);
@@ -162,6 +176,8 @@ struct Alarm {
     /// The end of the first probe's time, or the next kick.
     next: Instant,
     kicks: u32,
+    /// The next kick from then on comes from a fresh socket.
+    move_at: Option<Instant>,
     fallback_at: Option<Instant>,
     race_at: Option<Instant>,
 }
@@ -437,6 +453,7 @@ impl Watch {
             acting: None,
             next: self.first_kick(),
             kicks: 0,
+            move_at: None,
             fallback_at: None,
             race_at: None,
         });
@@ -459,6 +476,10 @@ impl Watch {
         if alarm.acting.is_none() {
             if now >= alarm.next {
                 self.act(now);
+                let soon = self.first_kick();
+                if let Some(at) = self.alarm.as_mut().and_then(|a| a.fallback_at.as_mut()) {
+                    *at = soon.min(*at);
+                }
             }
             return;
         }
@@ -479,8 +500,8 @@ impl Watch {
         }
     }
 
-    /// One more kick: by turns from the socket we have, because an answer may be under way to it, and
-    /// from a fresh one, because something on the way may have remembered the old one wrongly.
+    /// One more kick: mostly from the socket we have, because an answer may be under way to it, and now and
+    /// then from a fresh one, because something on the way may have remembered the old one wrongly.
     fn kick_again(&mut self, now: Instant) {
         let way = self.way;
         let rtt = self.pulse.rtt;
@@ -495,13 +516,17 @@ impl Watch {
             }
             return;
         }
-        let fresh = alarm.kicks % 2 == 1 && matches!(way, Way::Udp | Way::Opening);
+        let may_move = matches!(way, Way::Udp | Way::Opening);
+        let fresh = may_move && alarm.move_at.is_some_and(|at| now >= at);
         alarm.kicks = alarm.kicks.saturating_add(1);
         let began = alarm.acting.unwrap_or(now);
-        let quick = now.saturating_duration_since(began) < QUICK;
-        let pause = if quick { KICKS } else { SLOW_KICKS };
-        // The second one comes sooner: networks take a moment to be what they say they are.
-        let pause = if alarm.kicks == 1 { pause / 2 } else { pause };
+        let lasted = now.saturating_duration_since(began);
+        let pause = if lasted < QUICK { KICKS } else { SLOW_KICKS };
+        if fresh {
+            alarm.move_at = Some(now + 2 * pause);
+        }
+        let eager = lasted < EAGER && !matches!(way, Way::Fallback(_));
+        let pause = if eager { EAGER_KICKS } else { pause };
         alarm.next = now + pause.max(3 * rtt);
         self.duties.push_back(if fresh {
             Duty::RebindAndKick
@@ -564,6 +589,7 @@ impl Alarm {
             acting: Some(now),
             next,
             kicks: 0,
+            move_at: Some(now + MOVE_AGAIN),
             fallback_at: Some(now + FALLBACK_AFTER),
             race_at: Some(now + RACE_AFTER),
         }

@@ -1,5 +1,6 @@
 //! The watch over a link: every arrow of its picture, at its time; and any sequence of events.
 
+use std::ops::RangeInclusive;
 use std::time::Instant;
 
 use proptest::prelude::*;
@@ -130,6 +131,11 @@ fn check(what: &str, fallback: bool, inputs: &[(u64, In)], end: u64, expected: &
     assert_eq!(link.done, expected, "{what}");
 }
 
+/// A kick every half second.
+fn probes(times: RangeInclusive<u64>) -> Vec<(u64, Duty)> {
+    times.step_by(500).map(|at| (at, Probe)).collect()
+}
+
 #[test]
 fn a_hint_moves_the_link_at_once_and_an_answer_ends_it() {
     for hint in [In::Change, In::Wake] {
@@ -157,34 +163,21 @@ fn what_was_heard_before_the_hint_is_no_answer() {
 
 #[test]
 fn silence_after_a_hint_brings_kicks_then_the_fallback_then_a_race() {
-    check(
-        "silence",
-        true,
-        &[(1000, In::Change)],
-        8600,
-        &[
-            (1000, RebindAndKick),
-            (1500, Probe),
-            (2500, OpenFallback),
-            (2500, RebindAndKick),
-            (4000, Race),
-            (4500, Probe),
-            (6500, RebindAndKick),
-            (8500, Probe),
-        ],
-    );
-    check(
-        "no fallback",
-        false,
-        &[(1000, In::Change)],
-        4100,
-        &[
-            (1000, RebindAndKick),
-            (1500, Probe),
-            (2500, RebindAndKick),
-            (4000, Race),
-        ],
-    );
+    let expected = [
+        vec![(1000, RebindAndKick)],
+        probes(1500..=2000),
+        vec![(2500, OpenFallback), (2500, RebindAndKick)],
+        probes(3000..=3500),
+        vec![(4000, Race)],
+        probes(4000..=6000),
+        vec![(6500, RebindAndKick)],
+        probes(7000..=8500),
+    ];
+    let hint = [(1000, In::Change)];
+    check("silence", true, &hint, 8600, &expected.concat());
+    let mut without = expected[..6].concat();
+    without.retain(|(_, duty)| *duty != OpenFallback);
+    check("no fallback", false, &hint, 6100, &without);
 }
 
 #[test]
@@ -225,7 +218,10 @@ fn hints_in_a_row_move_the_link_each_time_and_put_off_nothing() {
             (1000, RebindAndKick),
             (1400, RebindAndKick),
             (1900, Probe),
+            (2400, Probe),
             (2900, RebindAndKick),
+            (3400, Probe),
+            (3900, Probe),
             (3900, RebindAndKick),
             (4000, Race),
         ],
@@ -238,6 +234,7 @@ fn silence_without_a_hint_is_asked_first() {
         [
             (from, Probe),
             (from + 500, RebindAndKick),
+            (from + 1000, OpenFallback),
             (from + 1000, Probe),
         ]
     };
@@ -302,6 +299,7 @@ fn the_link_moves_to_the_fallback_and_back_when_udp_works_again() {
         &[
             (1000, RebindAndKick),
             (1500, Probe),
+            (2000, Probe),
             (2500, OpenFallback),
             (2500, RebindAndKick),
             (2700, UseFallback),
@@ -331,12 +329,14 @@ fn a_return_to_udp_that_hears_nothing_goes_back_to_the_fallback() {
         &[
             (1000, RebindAndKick),
             (1500, Probe),
+            (2000, Probe),
             (2500, OpenFallback),
             (2500, RebindAndKick),
             (2700, UseFallback),
             (22_700, TryUdp),
             (22_800, BackToUdp),
             (23_300, Probe),
+            (23_800, Probe),
             (24_300, UseFallback),
             (24_300, Probe),
         ],
@@ -348,11 +348,12 @@ fn a_fallback_that_fails_is_tried_again_and_one_that_is_not_needed_is_closed() {
     let begin = [
         (1000, RebindAndKick),
         (1500, Probe),
+        (2000, Probe),
         (2500, OpenFallback),
         (2500, RebindAndKick),
     ];
     let mut late = begin.to_vec();
-    late.push((4000, CloseFallback));
+    late.push((3000, CloseFallback));
     late.push((5000, CloseFallback));
     check(
         "udp was first",
@@ -380,6 +381,7 @@ fn a_broken_fallback_or_a_new_network_moves_the_link_to_udp_at_once() {
     let to_fallback = [
         (1000, RebindAndKick),
         (1500, Probe),
+        (2000, Probe),
         (2500, OpenFallback),
         (2500, RebindAndKick),
         (2700, UseFallback),
@@ -412,14 +414,21 @@ fn a_fallback_over_which_nothing_comes_is_given_up_for_another() {
     assert_eq!(duties.iter().filter(|d| **d == Race).count(), 1);
 }
 
+/// What a hint at one second leads to without a fallback, up to the race and the kick that comes with it.
+fn until_the_race() -> Vec<(u64, Duty)> {
+    [
+        vec![(1000, RebindAndKick)],
+        probes(1500..=2000),
+        vec![(2500, RebindAndKick)],
+        probes(3000..=3500),
+        vec![(4000, Race), (4000, Probe)],
+    ]
+    .concat()
+}
+
 #[test]
 fn a_won_race_gives_the_old_link_a_last_word() {
-    let begin = [
-        (1000, RebindAndKick),
-        (1500, Probe),
-        (2500, RebindAndKick),
-        (4000, Race),
-    ];
+    let begin = until_the_race();
     let won = [(1000, In::Change), (4100, In::Won)];
     let silent = [&begin[..], &[(4100, KickOld), (4400, TakeNew)]].concat();
     check("silent", false, &won, 60_000, &silent);
@@ -477,6 +486,37 @@ fn an_outage_that_ends_without_a_word_is_found_within_two_seconds() {
 }
 
 #[test]
+fn a_server_that_was_started_again_was_not_asked_for_two_seconds() {
+    let mut link = Link::new(true);
+    link.happen(In::Wait);
+    link.run_until(link.start + secs(12));
+    let kicks: Vec<_> = link
+        .done
+        .iter()
+        .filter(|(_, d)| [Probe, RebindAndKick].contains(d))
+        .collect();
+    // From the first probe on, for ten seconds, and from a fresh socket now and then.
+    assert_eq!(kicks[0].0, 1060);
+    assert!(
+        kicks.windows(2).all(|w| w[1].0 - w[0].0 <= 500),
+        "{kicks:?}"
+    );
+    let moves = kicks.iter().filter(|(_, d)| *d == RebindAndKick).count();
+    assert_eq!(moves, 4, "{kicks:?}");
+}
+
+#[test]
+fn blocked_udp_that_nobody_announced_took_three_seconds_to_get_round() {
+    let mut link = Link::new(true);
+    link.run_until(link.start + ms(3000));
+    link.happen(In::Wait);
+    link.run_until(link.start + ms(6000));
+    let opened = link.done.iter().find(|(_, duty)| *duty == OpenFallback);
+    // A second and three round trips, the probe's time, and that of the fresh socket.
+    assert_eq!(opened, Some(&(5060, OpenFallback)), "{:?}", link.done);
+}
+
+#[test]
 fn a_link_that_ended_is_followed_by_a_new_one() {
     check(
         "at rest",
@@ -485,19 +525,10 @@ fn a_link_that_ended_is_followed_by_a_new_one() {
         60_000,
         &[(1500, Race), (1600, TakeNew)],
     );
-    check(
-        "in a race",
-        false,
-        &[(1000, In::Change), (4100, In::Gone), (4200, In::Won)],
-        60_000,
-        &[
-            (1000, RebindAndKick),
-            (1500, Probe),
-            (2500, RebindAndKick),
-            (4000, Race),
-            (4200, TakeNew),
-        ],
-    );
+    let mut followed = until_the_race();
+    followed.push((4200, TakeNew));
+    let inputs = [(1000, In::Change), (4100, In::Gone), (4200, In::Won)];
+    check("in a race", false, &inputs, 60_000, &followed);
     check(
         "on a new network the wait is over",
         true,

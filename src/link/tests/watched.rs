@@ -214,7 +214,8 @@ async fn a_link_that_the_server_has_forgotten_is_replaced_soon_after_a_hint() {
     let took = start.elapsed();
     println!("replaced after {took:?}");
     assert!(took <= Duration::from_millis(3500), "{took:?}");
-    let duties: Vec<_> = keeper.done.iter().map(|(_, duty)| *duty).collect();
+    let mut duties: Vec<_> = keeper.done.iter().map(|(_, duty)| *duty).collect();
+    duties.retain(|duty| *duty != Duty::Probe);
     assert!(
         duties.ends_with(&[Duty::Race, Duty::KickOld, Duty::TakeNew]),
         "{duties:?}"
