@@ -16,8 +16,10 @@ const ASK_AGAIN: Duration = Duration::from_millis(300);
 /// How long UDP may take to show that it works, and then that the link works on it.
 const UDP_PATIENCE: Duration = Duration::from_millis(1500);
 
-/// What UDP gets once the WebSocket stands, before the link takes that.
+/// What UDP gets at least once the WebSocket stands, before the link takes that; two round trips where they
+/// take longer, as far as the most.
 const LAST_CHANCE: Duration = Duration::from_millis(200);
+const LAST_CHANCE_MOST: Duration = Duration::from_secs(1);
 
 /// Between two looks at what was heard.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
@@ -60,7 +62,8 @@ impl Link {
         };
         if if_silent && paths.info().kind == PathKind::Udp {
             live.path_changed();
-            if heard_since(paths, before, LAST_CHANCE).await {
+            let patience = LAST_CHANCE.max(2 * self.rtt()).min(LAST_CHANCE_MOST);
+            if heard_since(paths, before, patience).await {
                 return Err(PathError::NotNeeded);
             }
         }
