@@ -8,7 +8,7 @@ use super::entry::Engine;
 use super::routes::FOUND;
 use super::timers::Timer;
 use super::{Action, Refusal, Visit};
-use crate::names::{TunnelId, VisitId};
+use crate::names::{LinkId, TunnelId, VisitId};
 use crate::times::Now;
 
 /// What visitors of an absent client are told to wait.
@@ -98,6 +98,15 @@ impl Engine {
         tunnel.held.push(visit.id);
         self.held.insert(visit.id, id, bytes);
         Ok(())
+    }
+
+    /// Whether a visit waits for the client of this link to come back on it.
+    pub fn holds_for(&self, link: LinkId) -> bool {
+        let device = self.links.get(&link).and_then(|id| self.devices.get(id));
+        let tunnels = device.into_iter().flat_map(|device| &device.tunnels);
+        tunnels
+            .filter_map(|id| self.tunnels.get(id))
+            .any(|tunnel| !tunnel.held.is_empty())
     }
 
     /// The client of a tunnel went away at `since`: visits wait from then on.

@@ -20,7 +20,7 @@ use crate::wire::{
 };
 
 use super::control::{self, bind_ask, fault};
-use super::desk::figures::{Figures, LOOK, why};
+use super::desk::figures::{Figures, LOOK, LOOK_SOON, why};
 use super::desk::{Desk, Entry, Post};
 use super::pace::Pace;
 use super::silence::Silence;
@@ -313,7 +313,7 @@ impl Session {
                     None => return End::Gone,
                 },
                 // Before the questions: who asks without a pause is heard, and not dormant.
-                _ = look.tick() => self.desk.look(self.id),
+                _ = look.tick() => if self.desk.look(self.id) { look.reset_after(LOOK_SOON) },
                 // Who asks too fast is not read for a while; what was sent waits with its sender.
                 message = paced(&pace, &mut self.rx) => match message {
                     Ok(Some(message)) => {

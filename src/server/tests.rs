@@ -3,13 +3,15 @@
 mod walls;
 
 use super::bind::{bind_tcp, everywhere};
+use super::desk::Seat;
 use super::*;
 use crate::admin::types::InviteAsk;
 use crate::admin::{Caller, ServerBackend as _};
+use crate::engine::{HttpAsk, Visit};
 use crate::link::enrol::proof;
 use crate::link::path::{Fallback, PathError, PathKind};
 use crate::link::{ControlRecv, ControlSend, Dialer, Link, LinkSettings};
-use crate::names::TunnelId;
+use crate::names::{Kind, TunnelId, VisitId};
 use crate::wire::token::JoinToken;
 use crate::wire::{Bind, Capabilities, Close, Enroll, Hello, Ping, Set, Share, TimeNote, VERSION};
 
@@ -195,6 +197,54 @@ async fn tunnels_beyond_the_limit_are_refused_and_the_lists_stay_readable() {
     let text = serde_json::to_string(&tunnels).unwrap();
     let read: Vec<crate::admin::types::TunnelJson> = serde_json::from_str(&text).unwrap();
     assert_eq!(read.len(), 5);
+    world.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn visits_waited_up_to_a_second_for_a_client_that_was_there() {
+    let world = World::new("").await;
+    let mut device = world.device().await;
+    device.say(bind(1)).await;
+    let Some(Control::Bound(bound)) = device.hear().await else {
+        panic!("it is bound");
+    };
+    let desk = &world.server.desk;
+    let link = desk.read(|engine| {
+        let device = engine.tunnel(&bound.slug)?.row.device;
+        engine.device(device)?.link
+    });
+    let link = link.expect("its device is here");
+    assert!(!desk.look(link), "it is here");
+    let visit = || Visit {
+        id: VisitId::random(),
+        kind: Kind::Http,
+        label: bound.slug.clone(),
+        peer: "192.0.2.9:1".parse().unwrap(),
+        bytes: 0,
+        http: Some(HttpAsk::new(http::Method::GET, "/")),
+    };
+    // As after a visit that nothing was heard after; what was under way then ends it at once.
+    let waiting = async {
+        loop {
+            desk.handle(Event::LinkAway { link });
+            if let Ok(Seat::Hold(mut held)) = desk.admit(&visit())
+                && held.try_recv().is_err()
+            {
+                return held;
+            }
+        }
+    };
+    let mut held = tokio::time::timeout(PATIENCE, waiting).await.unwrap();
+    assert!(desk.look(link) || held.try_recv().is_ok(), "looked soon");
+    let carrier = desk.link_for_visit(link).unwrap();
+    let before = carrier.heard();
+    device.link.kick();
+    while carrier.heard() == before {
+        tokio::task::yield_now().await;
+    }
+    let _ = desk.admit(&visit());
+    assert!(held.try_recv().is_ok(), "with the next one at the latest");
+    assert!(!desk.read(|engine| engine.holds_for(link)));
     world.server.stop().await;
 }
 

@@ -15,6 +15,10 @@ use crate::times::{Now, WallTime};
 /// Between two looks at a link, at most.
 pub(crate) const LOOK: Duration = Duration::from_secs(1);
 
+/// Between two looks at one that has just gone away, or for which a visit waits: what ends the wait is
+/// only seen by looking.
+pub(crate) const LOOK_SOON: Duration = Duration::from_millis(50);
+
 /// The longest reason for a link's end that is kept.
 const WHY_MAX: usize = 200;
 
@@ -60,14 +64,14 @@ struct Row {
 
 impl Desk {
     /// Looks at a link: tells the engine when anything was heard since the last look, or when a visit
-    /// waits on it and nothing is; and of one that sleeps, what it holds.
-    pub(crate) fn look(&self, id: LinkId) {
+    /// waits on it and nothing is; and of one that sleeps, what it holds. Says whether to look again soon.
+    pub(crate) fn look(&self, id: LinkId) -> bool {
         let now = self.now();
         let mut state = self.lock();
         let keep_alive = state.engine.settings().keep_alive;
         let sleeps = state.engine.dormant_since(id).is_some();
         let Some(entry) = state.links.get_mut(&id) else {
-            return;
+            return false;
         };
         let heard = entry.link.heard();
         let news = heard != std::mem::replace(&mut entry.told, heard);
@@ -88,10 +92,15 @@ impl Desk {
             told = true;
             state.engine.handle(now, event);
         }
+        let gone = state.engine.dormant_since(id);
+        let soon = gone.is_some_and(|since| {
+            now.monotonic.saturating_duration_since(since) < 2 * LOOK || state.engine.holds_for(id)
+        });
         if told {
             self.carry_out(&mut state, now);
             self.wake_driver(state, now);
         }
+        soon
     }
 
     /// Remembers why a device's link ended, until its next one ends.

@@ -58,6 +58,10 @@ impl Desk {
             Ok(Admission::Hold) => {
                 let (tx, rx) = oneshot::channel();
                 state.waiting.insert(visit.id, tx);
+                // The same; this one goes on with all who wait.
+                if let Some(link) = state.heard_again(&visit.label) {
+                    state.engine.handle(now, Event::LinkHeard { link });
+                }
                 Ok(Seat::Hold(rx))
             }
             Err(refusal) => Err(refusal),
