@@ -259,14 +259,16 @@ fn after(client: &Client, ended: Ended, backoff: &mut Backoff) -> Option<Duratio
             client.wait_standing("waiting", "the server asked to reconnect".into(), wait);
             Some(wait)
         }
-        Ended::Lost(why) => {
-            let wait = backoff.next(super::random());
-            warn!(err = why, retry_in = ?wait, "link lost, reconnecting");
-            client.wait_standing("waiting", why, wait);
-            Some(wait)
-        }
+        Ended::Lost(why) => Some(lost(client, why, backoff.next(super::random()))),
+        Ended::Forgotten(why) => Some(lost(client, why, backoff.next_told(super::random()))),
         Ended::Refused(code, why) => Some(refused(client, code, why, backoff)),
     }
+}
+
+fn lost(client: &Client, why: String, wait: Duration) -> Duration {
+    warn!(err = why, retry_in = ?wait, "link lost, reconnecting");
+    client.wait_standing("waiting", why, wait);
+    wait
 }
 
 fn failed(client: &Client, failure: &Failure, backoff: &mut Backoff) -> Option<Duration> {

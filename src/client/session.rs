@@ -12,7 +12,7 @@ use tracing::{debug, info, warn};
 use crate::admin::ApiError;
 use crate::codes::Code;
 use crate::engine::book::{BookRow, BookState};
-use crate::link::{ControlRecv, ControlSend, Link, LinkError};
+use crate::link::{ControlRecv, ControlSend, EndCause, Link, LinkError};
 use crate::names::{DeviceId, TunnelId};
 use crate::times::{Clock, WallTime};
 use crate::wire::{
@@ -49,6 +49,8 @@ pub(super) struct Session {
 pub(super) enum Ended {
     /// The link was lost or the server ended it; try again.
     Lost(String),
+    /// The server was started again and knows nothing of the link; it is there.
+    Forgotten(String),
     /// The server asked to come back after this long.
     GoAway(Duration),
     /// This link fell silent, and a new one came up in its stead.
@@ -314,6 +316,7 @@ async fn due(beat: &mut Option<Interval>) {
 fn lost(end: &crate::link::LinkEnd) -> Ended {
     match end.code {
         Some(code) if keeper::is_lasting(code) => Ended::Refused(code, end.to_string()),
+        _ if end.cause == EndCause::StatelessReset => Ended::Forgotten(end.to_string()),
         _ => Ended::Lost(end.to_string()),
     }
 }

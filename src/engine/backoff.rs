@@ -9,6 +9,9 @@ const BASE: Duration = Duration::from_millis(500);
 /// The ceiling of every later wait.
 const CAP: Duration = Duration::from_secs(30);
 
+/// A server that was started again tells its clients so one by one, which spreads them already.
+const TOLD: u32 = 5;
+
 /// Counts failed tries and says how long to wait: a random part of a ceiling that doubles from half a
 /// second to thirty seconds and stays there. Never gives up.
 #[derive(Debug, Clone, Default)]
@@ -31,6 +34,12 @@ impl Backoff {
         let nanos = u64::try_from(ceiling.as_nanos()).unwrap_or(u64::MAX);
         let part = (u128::from(random) * (u128::from(nanos) + 1)) >> 64;
         Duration::from_nanos(u64::try_from(part).unwrap_or(nanos))
+    }
+
+    /// The wait after the server itself has told that it is there, and that the link is not: a part of what
+    /// it would be.
+    pub fn next_told(&mut self, random: u64) -> Duration {
+        self.next(random) / TOLD
     }
 
     /// A try succeeded: the next wait is short again.
@@ -61,6 +70,17 @@ mod tests {
         assert_eq!(backoff.next(u64::MAX), CAP);
         backoff.reset();
         assert_eq!(backoff.next(u64::MAX), BASE);
+    }
+
+    #[test]
+    fn clients_told_by_a_server_that_is_back_waited_as_if_it_were_away() {
+        let mut backoff = Backoff::new();
+        assert_eq!(backoff.next_told(u64::MAX), BASE / TOLD);
+        // One that tells it again and again is left alone all the same.
+        for _ in 0..20 {
+            backoff.next_told(u64::MAX);
+        }
+        assert_eq!(backoff.next_told(u64::MAX), CAP / TOLD);
     }
 
     #[test]

@@ -33,7 +33,7 @@ const PROBE_TIME: Duration = Duration::from_millis(500);
 
 /// The first kicks of an outage. Most end here: a server that was killed is started again within seconds,
 /// and tells of it to whoever asks.
-const EAGER_KICKS: Duration = Duration::from_millis(500);
+const EAGER_KICKS: Duration = Duration::from_millis(250);
 
 /// How long the eager kicks go on.
 const EAGER: Duration = Duration::from_secs(10);

@@ -131,9 +131,9 @@ fn check(what: &str, fallback: bool, inputs: &[(u64, In)], end: u64, expected: &
     assert_eq!(link.done, expected, "{what}");
 }
 
-/// A kick every half second.
+/// A kick every quarter second.
 fn probes(times: RangeInclusive<u64>) -> Vec<(u64, Duty)> {
-    times.step_by(500).map(|at| (at, Probe)).collect()
+    times.step_by(250).map(|at| (at, Probe)).collect()
 }
 
 #[test]
@@ -165,19 +165,19 @@ fn what_was_heard_before_the_hint_is_no_answer() {
 fn silence_after_a_hint_brings_kicks_then_the_fallback_then_a_race() {
     let expected = [
         vec![(1000, RebindAndKick)],
-        probes(1500..=2000),
+        probes(1500..=2250),
         vec![(2500, OpenFallback), (2500, RebindAndKick)],
-        probes(3000..=3500),
+        probes(2750..=3750),
         vec![(4000, Race)],
-        probes(4000..=6000),
+        probes(4000..=6250),
         vec![(6500, RebindAndKick)],
-        probes(7000..=8500),
+        probes(6750..=8500),
     ];
     let hint = [(1000, In::Change)];
     check("silence", true, &hint, 8600, &expected.concat());
     let mut without = expected[..6].concat();
     without.retain(|(_, duty)| *duty != OpenFallback);
-    check("no fallback", false, &hint, 6100, &without);
+    check("no fallback", false, &hint, 6400, &without);
 }
 
 #[test]
@@ -218,9 +218,13 @@ fn hints_in_a_row_move_the_link_each_time_and_put_off_nothing() {
             (1000, RebindAndKick),
             (1400, RebindAndKick),
             (1900, Probe),
+            (2150, Probe),
             (2400, Probe),
+            (2650, Probe),
             (2900, RebindAndKick),
+            (3150, Probe),
             (3400, Probe),
+            (3650, Probe),
             (3900, Probe),
             (3900, RebindAndKick),
             (4000, Race),
@@ -238,12 +242,12 @@ fn silence_without_a_hint_is_asked_first() {
             (from + 1000, Probe),
         ]
     };
-    check("idle", true, &[], 13_900, &tail(12_500));
+    check("idle", true, &[], 13_700, &tail(12_500));
     check(
         "a visit waits",
         true,
         &[(3000, In::Wait)],
-        5400,
+        5300,
         &tail(4060),
     );
     // The caller looks once per keep-alive, and then knows what is due since when.
@@ -251,7 +255,7 @@ fn silence_without_a_hint_is_asked_first() {
         "an upload gets no answer",
         true,
         &[(3950, In::Owe)],
-        6300,
+        6200,
         &tail(5010),
     );
     check(
@@ -299,7 +303,9 @@ fn the_link_moves_to_the_fallback_and_back_when_udp_works_again() {
         &[
             (1000, RebindAndKick),
             (1500, Probe),
+            (1750, Probe),
             (2000, Probe),
+            (2250, Probe),
             (2500, OpenFallback),
             (2500, RebindAndKick),
             (2700, UseFallback),
@@ -329,14 +335,18 @@ fn a_return_to_udp_that_hears_nothing_goes_back_to_the_fallback() {
         &[
             (1000, RebindAndKick),
             (1500, Probe),
+            (1750, Probe),
             (2000, Probe),
+            (2250, Probe),
             (2500, OpenFallback),
             (2500, RebindAndKick),
             (2700, UseFallback),
             (22_700, TryUdp),
             (22_800, BackToUdp),
             (23_300, Probe),
+            (23_550, Probe),
             (23_800, Probe),
+            (24_050, Probe),
             (24_300, UseFallback),
             (24_300, Probe),
         ],
@@ -348,12 +358,14 @@ fn a_fallback_that_fails_is_tried_again_and_one_that_is_not_needed_is_closed() {
     let begin = [
         (1000, RebindAndKick),
         (1500, Probe),
+        (1750, Probe),
         (2000, Probe),
+        (2250, Probe),
         (2500, OpenFallback),
         (2500, RebindAndKick),
     ];
     let mut late = begin.to_vec();
-    late.push((3000, CloseFallback));
+    late.push((2750, CloseFallback));
     late.push((5000, CloseFallback));
     check(
         "udp was first",
@@ -381,7 +393,9 @@ fn a_broken_fallback_or_a_new_network_moves_the_link_to_udp_at_once() {
     let to_fallback = [
         (1000, RebindAndKick),
         (1500, Probe),
+        (1750, Probe),
         (2000, Probe),
+        (2250, Probe),
         (2500, OpenFallback),
         (2500, RebindAndKick),
         (2700, UseFallback),
@@ -418,9 +432,9 @@ fn a_fallback_over_which_nothing_comes_is_given_up_for_another() {
 fn until_the_race() -> Vec<(u64, Duty)> {
     [
         vec![(1000, RebindAndKick)],
-        probes(1500..=2000),
+        probes(1500..=2250),
         vec![(2500, RebindAndKick)],
-        probes(3000..=3500),
+        probes(2750..=3750),
         vec![(4000, Race), (4000, Probe)],
     ]
     .concat()
@@ -435,7 +449,11 @@ fn a_won_race_gives_the_old_link_a_last_word() {
     let alive = [&begin[..], &[(4100, KickOld), (4400, DropNew)]].concat();
     let inputs = [&won[..], &[(4150, In::Hear)]].concat();
     check("it lives", false, &inputs, 16_000, &alive);
-    let broken = [&begin[..], &[(4100, KickOld), (4500, Probe), (4650, Race)]].concat();
+    let broken = [
+        &begin[..],
+        &[(4100, KickOld), (4250, Probe), (4500, Probe), (4650, Race)],
+    ]
+    .concat();
     let inputs = [&won[..], &[(4150, In::Lost)]].concat();
     check("the new one broke first", false, &inputs, 4700, &broken);
 }
