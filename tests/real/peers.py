@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 
 import cache
 from harness import DOMAIN, Failure, Tunnel, check, free_port, until
@@ -108,6 +109,8 @@ class Peer(Subject):
         self.folder = world.folder / f"{self.name}-{next(_COUNT)}"
         self.folder.mkdir()
         self._spawned = {}
+        # The commands of other clients, by name.
+        self._others = {}
         self._over = threading.Event()
         self._resting = set()
 
@@ -162,7 +165,7 @@ class Peer(Subject):
         raise NotImplementedError
 
     def processes(self):
-        return dict(self._spawned)
+        return {role: self._spawned[role] for role in ("server", "client")}
 
     def gather(self, target, count):
         world, public = self.world, self.public
@@ -170,8 +173,9 @@ class Peer(Subject):
         for number in range(1, count + 1):
             self.public = public + number
             self.configure_client(target, f"client-{number}")
-            words = [*world.prefixes.get("client", []), *self.words("client")]
-            world.spawn(words, f"{self.name}-client-{number}", env=self.tuned())
+            name = f"{self.name}-client-{number}"
+            self._others[name] = [*world.prefixes.get("client", []), *self.words("client")]
+            self._spawned[name] = world.spawn(self._others[name], name, env=self.tuned())
             at = f"http://{world.address}:{self.public}"
             tunnels.append(Tunnel(at, None, {}, world.address, world.inside))
         self.public = public
@@ -198,12 +202,20 @@ class Peer(Subject):
         return {}
 
     def _keep(self):
+        ended = {}
         while not self._over.wait(0.1):
-            process = self._spawned["client"]
-            if "client" not in self._resting and process.child.poll() is not None:
-                if not self._over.wait(RESTART_AFTER):
-                    self.restarts += 1
-                    self.restart("client")
+            for name, process in list(self._spawned.items()):
+                if name == "server" or name in self._resting or process.child.poll() is None:
+                    ended.pop(name, None)
+                elif time.monotonic() >= ended.setdefault(name, time.monotonic()) + RESTART_AFTER:
+                    del ended[name]
+                    self._again(name)
+
+    def _again(self, name):
+        if name == "client":
+            self.restarts += 1
+            return self.restart(name)
+        self._spawned[name] = self.world.spawn(self._others[name], name, env=self.tuned())
 
     def write(self, name, text):
         file = self.folder / name

@@ -174,6 +174,7 @@ def clients_return(scene):
         missing = still
     back = len(scene.tunnels) - len(missing)
     scene.world.say(f"{back} of {len(scene.tunnels)} other clients back, the last {last:.1f} s after it")
+    scene.crowd_back = {"crowd_missing": len(missing), "crowd_last_seconds": last}
     check(back, "none of the other clients came back")
     return moment
 
