@@ -16,6 +16,9 @@ use super::{
 /// How many chunks move at once. Many per write is what makes bulk fast (measured: a factor of two).
 const BATCH: usize = 32;
 
+/// How many while a head is waited for, which is nearly always the first of them: who waits carries the room.
+const HEAD_BATCH: usize = 2;
+
 /// Why a body did not arrive or leave whole.
 #[derive(Debug, thiserror::Error)]
 pub enum BodyError {
@@ -136,7 +139,7 @@ pub async fn send_response_head<S: SendChunks>(
     stream: &mut S,
     head: &ResponseHead,
 ) -> Result<(), StreamError> {
-    send_all(stream, &mut [encode_frame(&Frame::Head(head.to_bytes()))]).await
+    send_all(stream, &mut [head.to_frame()]).await
 }
 
 /// Sends an interim head (1xx other than 101).
@@ -167,7 +170,7 @@ pub async fn read_response_head<R: RecvChunks>(
             }
             None => {}
         }
-        let mut chunks = [const { Bytes::new() }; BATCH];
+        let mut chunks = [const { Bytes::new() }; HEAD_BATCH];
         let count = poll_fn(|cx| stream.poll_recv(cx, &mut chunks)).await?;
         if count == 0 {
             return Err(WireError::Truncated {
@@ -186,19 +189,43 @@ pub async fn read_response_head<R: RecvChunks>(
 ///
 /// On an error the stream is left as it is: the caller resets it with the code that fits, and an
 /// aborted body is never taken for a complete one.
-pub async fn send_body<S, B>(stream: &mut S, mut body: B) -> Result<u64, BodyError>
+pub async fn send_body<S, B>(stream: &mut S, body: B) -> Result<u64, BodyError>
 where
     S: SendChunks,
     B: Body<Data = Bytes> + Unpin,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let mut batch = Batch::default();
+    send_behind(stream, Batch::default(), body).await
+}
+
+/// Sends a response head and the body behind it, as [`send_body`] does. What of the body is there already
+/// goes out together with the head, which waits for nothing else.
+pub async fn send_answer<S, B>(
+    stream: &mut S,
+    head: &ResponseHead,
+    body: B,
+) -> Result<u64, BodyError>
+where
+    S: SendChunks,
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    send_behind(stream, Batch::of_head(head), body).await
+}
+
+async fn send_behind<S, B>(stream: &mut S, mut batch: Batch, mut body: B) -> Result<u64, BodyError>
+where
+    S: SendChunks,
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
     let mut watch_stop = true;
     loop {
-        let ended = poll_fn(|cx| fill(cx, stream, &mut body, &mut batch, &mut watch_stop)).await?;
+        let filled = poll_fn(|cx| fill(cx, stream, &mut body, &mut batch, &mut watch_stop)).await;
+        // Also when the body broke: what came before it may still be of use.
         send_all(stream, &mut batch.chunks).await?;
         batch.chunks.clear();
-        if ended {
+        if filled? {
             stream.finish();
             return Ok(batch.body_bytes);
         }
@@ -247,6 +274,15 @@ struct Batch {
 }
 
 impl Batch {
+    fn of_head(head: &ResponseHead) -> Self {
+        let mut chunks = Vec::with_capacity(4);
+        chunks.push(head.to_frame());
+        Self {
+            chunks,
+            body_bytes: 0,
+        }
+    }
+
     fn push(&mut self, frame: BodyFrame<Bytes>) {
         match frame.into_data() {
             Ok(mut data) => {

@@ -2,13 +2,14 @@
 //! DATA is handed on piece by piece as it arrives; HEAD and TRAILERS are collected whole.
 
 use std::collections::VecDeque;
+use std::ops::Deref;
 
 use bytes::{Buf, Bytes, BytesMut};
 
 use super::{DATA_MAX, HEAD_MAX, WireError, get_varint, put_varint};
 
 const DATA: u64 = 0;
-const HEAD: u64 = 1;
+pub(super) const HEAD: u64 = 1;
 const TRAILERS: u64 = 2;
 
 /// A frame, or a piece of a DATA frame.
@@ -25,10 +26,48 @@ pub enum Frame {
 /// The bytes that stand before `length` bytes of body.
 pub fn data_header(length: usize) -> Bytes {
     debug_assert!(length <= DATA_MAX, "callers split at DATA_MAX");
-    let mut out = BytesMut::with_capacity(9);
-    put_varint(&mut out, DATA);
-    put_varint(&mut out, length as u64);
-    out.freeze()
+    Bytes::copy_from_slice(&Front::new(DATA, length))
+}
+
+/// The two numbers before what they tell of, without a block of their own.
+pub(super) struct Front {
+    bytes: [u8; FRONT_MAX],
+    length: usize,
+}
+
+/// Two varints.
+pub(super) const FRONT_MAX: usize = 16;
+
+impl Front {
+    pub(super) fn new(kind: u64, length: usize) -> Self {
+        let mut bytes = [0; FRONT_MAX];
+        let mut rest = &mut bytes[..];
+        put_varint(&mut rest, kind);
+        put_varint(&mut rest, length as u64);
+        let length = FRONT_MAX - rest.len();
+        Self { bytes, length }
+    }
+}
+
+impl Deref for Front {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes[..self.length]
+    }
+}
+
+/// A kind, a length, and what `write` writes in about `room` bytes: one block for all.
+pub(super) fn fronted(kind: u64, room: usize, write: impl FnOnce(&mut Vec<u8>)) -> Bytes {
+    let mut out = Vec::with_capacity(FRONT_MAX + room);
+    out.resize(FRONT_MAX, 0);
+    write(&mut out);
+    let front = Front::new(kind, out.len() - FRONT_MAX);
+    let begin = FRONT_MAX - front.len();
+    out[begin..FRONT_MAX].copy_from_slice(&front);
+    let mut out = Bytes::from(out);
+    out.advance(begin);
+    out
 }
 
 /// A whole HEAD or TRAILERS frame.
@@ -38,11 +77,7 @@ pub fn encode_frame(frame: &Frame) -> Bytes {
         Frame::Head(bytes) => (HEAD, bytes),
         Frame::Trailers(bytes) => (TRAILERS, bytes),
     };
-    let mut out = BytesMut::with_capacity(9 + payload.len());
-    put_varint(&mut out, kind);
-    put_varint(&mut out, payload.len() as u64);
-    out.extend_from_slice(payload);
-    out.freeze()
+    fronted(kind, payload.len(), |out| out.extend_from_slice(payload))
 }
 
 #[derive(Debug)]

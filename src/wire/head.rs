@@ -2,16 +2,23 @@
 
 use std::net::SocketAddr;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode};
 
-use super::{HEAD_MAX, WireError, fields, get_varint, put_varint};
+use super::frame::{self, fronted};
+use super::{HEAD_MAX, WireError, fields, get_varint};
 use crate::names::{TunnelId, VisitId};
 
 const CONTROL: u64 = 0;
 const HTTP: u64 = 1;
 const BYTES: u64 = 2;
 const UDP: u64 = 3;
+
+/// CBOR of a map with nothing in it.
+const EMPTY_MAP: u8 = 0xa0;
+
+/// About how many bytes a head takes without its longer texts.
+const ROOM: usize = 160;
 
 /// What a stream is for.
 #[derive(Debug, Clone, PartialEq)]
@@ -187,17 +194,14 @@ fn decode_addr<C>(d: &mut minicbor::Decoder<'_>, _: &mut C) -> DecodeResult<Sock
 /// The bytes that open a stream.
 pub fn encode_stream_head(head: &StreamHead) -> Bytes {
     // Writing to a Vec cannot fail, so neither can these.
-    let (kind, cbor) = match head {
-        StreamHead::Control => (CONTROL, vec![0xa0]),
-        StreamHead::Http(head) => (HTTP, minicbor::to_vec(head).unwrap_or_default()),
-        StreamHead::Bytes(head) => (BYTES, minicbor::to_vec(head).unwrap_or_default()),
-        StreamHead::Udp(head) => (UDP, minicbor::to_vec(head).unwrap_or_default()),
-    };
-    let mut out = BytesMut::with_capacity(cbor.len() + 8);
-    put_varint(&mut out, kind);
-    put_varint(&mut out, cbor.len() as u64);
-    out.extend_from_slice(&cbor);
-    out.freeze()
+    match head {
+        StreamHead::Control => fronted(CONTROL, 1, |out| out.push(EMPTY_MAP)),
+        StreamHead::Http(head) => {
+            fronted(HTTP, head.room(), |out| drop(minicbor::encode(head, out)))
+        }
+        StreamHead::Bytes(head) => fronted(BYTES, ROOM, |out| drop(minicbor::encode(head, out))),
+        StreamHead::Udp(head) => fronted(UDP, ROOM, |out| drop(minicbor::encode(head, out))),
+    }
 }
 
 /// Reads a stream's head from its first bytes: the head and its length in bytes; `None` until more have arrived.
@@ -233,10 +237,25 @@ pub fn decode_stream_head(bytes: &[u8]) -> Result<Option<(StreamHead, usize)>, W
     Ok(Some((head, start + size)))
 }
 
+impl HttpHead {
+    /// About how many bytes it takes.
+    fn room(&self) -> usize {
+        let protocol = self.protocol.as_ref().map_or(0, String::len);
+        ROOM + self.authority.len() + self.path.len() + protocol + fields::room(&self.fields)
+    }
+}
+
 impl ResponseHead {
     /// The payload of a HEAD frame.
     pub fn to_bytes(&self) -> Bytes {
         minicbor::to_vec(self).unwrap_or_default().into()
+    }
+
+    /// The HEAD frame.
+    pub(super) fn to_frame(&self) -> Bytes {
+        let room = 16 + fields::room(&self.fields);
+        // Writing to a Vec cannot fail.
+        fronted(frame::HEAD, room, |out| drop(minicbor::encode(self, out)))
     }
 
     /// From the payload of a HEAD frame.
@@ -247,8 +266,10 @@ impl ResponseHead {
 
 #[cfg(test)]
 mod tests {
+    use bytes::BytesMut;
     use proptest::prelude::*;
 
+    use super::super::put_varint;
     use super::*;
 
     fn sample() -> StreamHead {

@@ -29,7 +29,8 @@ pub mod udp;
 mod varint;
 
 pub use body::{
-    BodyError, WireBody, read_response_head, send_body, send_interim, send_response_head,
+    BodyError, WireBody, read_response_head, send_answer, send_body, send_interim,
+    send_response_head,
 };
 pub use control::{
     Bind, Bound, Close, Closed, Control, ControlDecoder, Fault, GoAway, Life, Ping, Set, TimeNote,
