@@ -31,7 +31,7 @@ use crate::names::Target;
 use crate::times::Clock;
 use crate::wire::{
     BodyError, FrameDecoder, HttpHead, RecvChunks, ResponseHead, SendChunks, StreamCode,
-    StreamError, WireBody, send_body, send_interim, send_response_head,
+    StreamError, WireBody, send_answer, send_interim, send_response_head,
 };
 
 /// Interim answers that wait to be sent on; what comes while these wait is left out.
@@ -374,19 +374,17 @@ impl<'a> Exchange<'a> {
         report: &mut VisitReport,
     ) -> Result<(), Failure> {
         let (parts, body) = answered.response.into_parts();
-        let head = final_head(&parts, &answered.naming, body.is_end_stream())?;
-        send_response_head(tx, &head)
-            .await
-            .map_err(Failure::Visitor)?;
+        let may_be_reused = may_be_reused(&parts);
+        let head = final_head(parts, &answered.naming, body.is_end_stream())?;
         let mut body = ResponseBody::new(body);
-        let sent = send_body(tx, &mut body).await;
+        let sent = send_answer(tx, &head, &mut body).await;
         report.bytes_out = body.bytes();
         sent.map_err(|error| match error {
             BodyError::Stream(error) => Failure::Visitor(error),
             BodyError::Source(error) => Failure::Broken(error),
             BodyError::Wire(error) => Failure::Broken(error.into()),
         })?;
-        if self.watch.has_ended() && may_be_reused(&parts) {
+        if self.watch.has_ended() && may_be_reused {
             answered.lease.give_back().await;
         }
         Ok(())

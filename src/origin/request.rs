@@ -31,7 +31,7 @@ pub(super) enum BadHead {
 pub(super) struct Plan {
     method: Method,
     path: PathAndQuery,
-    /// Without hop-by-hop fields.
+    /// Without hop-by-hop fields. The first is `Host`, whose value the request gets.
     fields: HeaderMap,
     has_body: bool,
     /// What the visitor said of the body's length.
@@ -67,9 +67,7 @@ impl Plan {
                 .to_ascii_lowercase()
                 .starts_with(b"application/grpc")
         }) || (wants_trailers && head.version >= 20);
-        strip_hop_by_hop(&mut fields);
-        fields.remove(HOST);
-        fields.remove(EXPECT);
+        let mut fields = behind_host(fields);
         Ok(Self {
             method: head.method.clone(),
             path: path(&head.path, &head.method)?,
@@ -102,10 +100,10 @@ impl Plan {
         }
         let mut request = Request::new(body);
         *request.method_mut() = self.method.clone();
-        let mut fields = HeaderMap::with_capacity(self.fields.len() + 4);
+        let mut fields = self.fields.clone();
         if version == Version::HTTP_2 {
             *request.uri_mut() = self.full_uri(secure, authority)?;
-            copy(&self.fields, &mut fields);
+            fields.remove(HOST);
             if self.wants_trailers {
                 fields.insert(TE, HeaderValue::from_static("trailers"));
             }
@@ -113,7 +111,6 @@ impl Plan {
             *request.uri_mut() = Uri::from(self.path.clone());
             let host = HeaderValue::from_str(authority.as_str()).map_err(|_| BadHead::Authority)?;
             fields.insert(HOST, host);
-            copy(&self.fields, &mut fields);
             self.add_http1_fields(&mut fields);
         }
         naming.map_request(&mut fields);
@@ -152,10 +149,21 @@ impl Plan {
     }
 }
 
-fn copy(from: &HeaderMap, to: &mut HeaderMap) {
-    for (name, value) in from {
-        to.append(name.clone(), value.clone());
+/// What goes on of these fields, behind a place for `Host`.
+fn behind_host(fields: HeaderMap) -> HeaderMap {
+    let named = named_by_connection(&fields);
+    // Two for what an origin is told besides.
+    let mut kept = HeaderMap::with_capacity(fields.len() + 3);
+    kept.insert(HOST, HeaderValue::from_static(""));
+    let mut last = HOST;
+    for (name, value) in fields {
+        // A further line of a field comes without its name.
+        last = name.unwrap_or(last);
+        if last != HOST && last != EXPECT && !is_hop_by_hop(&last) && !named.contains(&last) {
+            kept.append(last.clone(), value);
+        }
     }
+    kept
 }
 
 fn has_payload_semantics(method: &Method) -> bool {
@@ -214,12 +222,20 @@ fn take_length(fields: &mut HeaderMap, has_body: bool) -> Result<Option<u64>, Ba
     match length {
         // The origin would wait for bytes that never come, and take the next request for them.
         Some(1..) if !has_body => return Err(BadHead::Length),
-        Some(length) => {
-            fields.insert(CONTENT_LENGTH, HeaderValue::from(length));
-        }
+        Some(length) => write_length(fields, length),
         None => {}
     }
     Ok(length)
+}
+
+/// Leaves one field with this length, on which all agree, in its one canonical form.
+pub(super) fn write_length(fields: &mut HeaderMap, length: u64) {
+    let digits = length.checked_ilog10().unwrap_or_default() + 1;
+    let mut values = fields.get_all(CONTENT_LENGTH).iter();
+    let first = values.next().map_or(0, HeaderValue::len);
+    if first != digits as usize || values.next().is_some() {
+        fields.insert(CONTENT_LENGTH, HeaderValue::from(length));
+    }
 }
 
 /// The one length that all `Content-Length` fields agree on.
@@ -242,31 +258,40 @@ pub(super) fn one_length(fields: &HeaderMap) -> Result<Option<u64>, ()> {
     Ok(found)
 }
 
-/// Fields that concern one hop only (RFC 9110 section 7.6.1), and those that `Connection` names.
+/// Takes out what concerns one hop only.
 pub(super) fn strip_hop_by_hop(fields: &mut HeaderMap) {
-    const HOP_BY_HOP: [&str; 7] = [
-        "connection",
-        "http2-settings",
-        "keep-alive",
-        "proxy-connection",
-        "te",
-        "transfer-encoding",
-        "upgrade",
-    ];
-    let named: Vec<HeaderName> = fields
-        .get_all(CONNECTION)
-        .iter()
+    let named = named_by_connection(fields);
+    let unwanted: Vec<HeaderName> = (fields.keys())
+        .filter(|name| is_hop_by_hop(name) || named.contains(name))
+        .cloned()
+        .collect();
+    for name in unwanted {
+        fields.remove(name);
+    }
+}
+
+/// Fields that concern one hop only (RFC 9110 section 7.6.1).
+fn is_hop_by_hop(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "connection"
+            | "http2-settings"
+            | "keep-alive"
+            | "proxy-connection"
+            | "te"
+            | "transfer-encoding"
+            | "upgrade"
+    )
+}
+
+/// Further ones, that `Connection` names.
+fn named_by_connection(fields: &HeaderMap) -> Vec<HeaderName> {
+    (fields.get_all(CONNECTION).iter())
         .flat_map(|value| value.as_bytes().split(|b| *b == b','))
         .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
         // Naming these would take the message apart; they are not anyone's to nominate.
         .filter(|name| *name != CONTENT_LENGTH && *name != HOST)
-        .collect();
-    for name in named {
-        fields.remove(name);
-    }
-    for name in HOP_BY_HOP {
-        fields.remove(name);
-    }
+        .collect()
 }
 
 fn has_token(fields: &HeaderMap, name: &HeaderName, token: &str) -> bool {

@@ -8,7 +8,7 @@ use http::header::{
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, response};
 
 use super::naming::Naming;
-use super::request::{Upgrade, one_length, strip_hop_by_hop};
+use super::request::{Upgrade, one_length, strip_hop_by_hop, write_length};
 use crate::wire::{HEAD_MAX, ResponseHead};
 
 /// The most fields of an answer; the wire carries no more.
@@ -33,15 +33,15 @@ pub(super) enum BadResponse {
 
 /// The head to send on, of an answer that switches nothing.
 pub(super) fn final_head(
-    parts: &response::Parts,
+    mut parts: response::Parts,
     naming: &Naming,
     ends: bool,
 ) -> Result<ResponseHead, BadResponse> {
     if parts.status.is_informational() {
         return Err(BadResponse::Switch);
     }
-    let mut fields = parts.headers.clone();
-    judge_framing(parts, &mut fields)?;
+    let mut fields = std::mem::take(&mut parts.headers);
+    judge_framing(parts.status, &mut fields)?;
     clean(&mut fields);
     naming.map_response(&mut fields);
     bounded(ResponseHead {
@@ -123,7 +123,7 @@ pub(super) fn may_be_reused(parts: &response::Parts) -> bool {
     parts.version != Version::HTTP_10 && !closes && parts.status != StatusCode::SWITCHING_PROTOCOLS
 }
 
-fn judge_framing(parts: &response::Parts, fields: &mut HeaderMap) -> Result<(), BadResponse> {
+fn judge_framing(status: StatusCode, fields: &mut HeaderMap) -> Result<(), BadResponse> {
     let length = one_length(fields).map_err(|()| BadResponse::Length)?;
     let mut codings = fields.get_all(TRANSFER_ENCODING).iter();
     if let Some(coding) = codings.next() {
@@ -140,12 +140,10 @@ fn judge_framing(parts: &response::Parts, fields: &mut HeaderMap) -> Result<(), 
     }
     match length {
         // RFC 9110 section 8.6: none may stand here.
-        Some(_) if parts.status == StatusCode::NO_CONTENT => {
+        Some(_) if status == StatusCode::NO_CONTENT => {
             fields.remove(CONTENT_LENGTH);
         }
-        Some(length) => {
-            fields.insert(CONTENT_LENGTH, HeaderValue::from(length));
-        }
+        Some(length) => write_length(fields, length),
         None => {}
     }
     Ok(())
