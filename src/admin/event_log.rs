@@ -1,7 +1,7 @@
 //! What happened, for `GET /v1/events`: a short memory and a live feed. Bounded; late readers see a gap.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::broadcast;
 
@@ -25,9 +25,25 @@ pub struct EventLog {
 struct State {
     /// The number of the last event.
     last: u64,
-    events: VecDeque<(u64, EventJson)>,
+    events: VecDeque<(u64, Remembered)>,
     /// Longer than the events, so that what else happens does not push them out.
-    visits: VecDeque<VisitJson>,
+    visits: VecDeque<Arc<VisitJson>>,
+}
+
+/// An event. Visits are many, so both memories hold the same one.
+#[derive(Debug)]
+enum Remembered {
+    Visit(Arc<VisitJson>),
+    Other(EventJson),
+}
+
+impl Remembered {
+    fn event(&self) -> EventJson {
+        match self {
+            Self::Visit(visit) => EventJson::Visit(VisitJson::clone(visit)),
+            Self::Other(event) => event.clone(),
+        }
+    }
 }
 
 impl Default for EventLog {
@@ -44,13 +60,20 @@ impl EventLog {
     pub fn tell(&self, event: EventJson) {
         let mut state = self.state();
         state.last += 1;
-        let numbered = (state.last, event);
-        if let EventJson::Visit(visit) = &numbered.1 {
-            keep(&mut state.visits, VISITS, visit.clone());
-        }
-        keep(&mut state.events, REMEMBERED, numbered.clone());
+        let number = state.last;
         // Sent under the lock, so that a reader who subscribes sees each event once. No reader is no error.
-        let _ = self.live.send(numbered);
+        if self.live.receiver_count() > 0 {
+            let _ = self.live.send((number, event.clone()));
+        }
+        let event = match event {
+            EventJson::Visit(visit) => {
+                let visit = Arc::new(visit);
+                keep(&mut state.visits, VISITS, Arc::clone(&visit));
+                Remembered::Visit(visit)
+            }
+            other => Remembered::Other(other),
+        };
+        keep(&mut state.events, REMEMBERED, (number, event));
     }
 
     /// What is remembered behind `last`, and everything from now on; each event once. A number that was
@@ -60,7 +83,7 @@ impl EventLog {
         let remembered = match last {
             Some(last) => (state.events.iter())
                 .filter(|(id, _)| *id > last || last > state.last)
-                .cloned()
+                .map(|(id, event)| (*id, event.event()))
                 .collect(),
             None => Vec::new(),
         };
@@ -72,7 +95,8 @@ impl EventLog {
         let state = self.state();
         let newest = state.visits.iter().rev();
         let wanted = newest.filter(|visit| slug.is_none_or(|slug| slug == visit.slug));
-        let mut visits: Vec<_> = wanted.take(limit).cloned().collect();
+        let wanted = wanted.take(limit).map(|visit| VisitJson::clone(visit));
+        let mut visits: Vec<_> = wanted.collect();
         visits.reverse();
         VisitPage {
             visits,
