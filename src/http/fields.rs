@@ -5,17 +5,20 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use super::HeadError;
 
 /// Fields that belong to one connection (RFC 9110 section 7.6.1, and the ones written before it).
-const HOP_BY_HOP: [HeaderName; 9] = [
-    header::CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    header::PROXY_AUTHENTICATE,
-    header::PROXY_AUTHORIZATION,
-    header::TE,
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-    HeaderName::from_static("http2-settings"),
-];
+fn is_hop_by_hop(name: &str) -> bool {
+    matches!(
+        name,
+        "connection"
+            | "http2-settings"
+            | "keep-alive"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "proxy-connection"
+            | "te"
+            | "transfer-encoding"
+            | "upgrade"
+    )
+}
 
 /// What HTTP/2 and 3 call malformed (RFC 9113 section 8.2.2); `te: trailers` alone is allowed there.
 const CONNECTION_SPECIFIC: [HeaderName; 5] = [
@@ -88,17 +91,22 @@ pub(super) fn remove_hop_by_hop(fields: &mut HeaderMap) -> Result<(), HeadError>
     {
         return Err(HeadError::Nominated);
     }
-    for name in nominated.iter().chain(&HOP_BY_HOP) {
-        fields.remove(name);
-    }
+    remove_names(fields, |name| {
+        is_hop_by_hop(name.as_str()) || nominated.contains(name)
+    });
     Ok(())
 }
 
 /// Removes every field for which `unwanted` says so.
 pub(super) fn remove_if(fields: &mut HeaderMap, unwanted: impl Fn(&str) -> bool) {
+    remove_names(fields, |name| unwanted(name.as_str()));
+}
+
+/// One look at each name that is there costs less than one for each that may be.
+fn remove_names(fields: &mut HeaderMap, unwanted: impl Fn(&HeaderName) -> bool) {
     let names: Vec<HeaderName> = fields
         .keys()
-        .filter(|name| unwanted(name.as_str()))
+        .filter(|name| unwanted(name))
         .cloned()
         .collect();
     for name in names {
@@ -166,22 +174,24 @@ pub(super) fn parse_length(text: &[u8]) -> Result<u64, HeadError> {
 
 /// Removes from trailers what may only stand in a head: framing, routing, credentials, and what is ours.
 pub fn clean_trailers(trailers: &mut HeaderMap) {
-    const HEAD_ONLY: [HeaderName; 10] = [
-        header::HOST,
-        header::CONTENT_LENGTH,
-        header::CONTENT_ENCODING,
-        header::CONTENT_TYPE,
-        header::CONTENT_RANGE,
-        header::TRAILER,
-        header::AUTHORIZATION,
-        header::COOKIE,
-        header::SET_COOKIE,
-        header::EXPECT,
-    ];
-    for name in HEAD_ONLY.iter().chain(&HOP_BY_HOP) {
-        trailers.remove(name);
-    }
-    remove_if(trailers, is_ours);
+    let is_of_heads = |name: &str| {
+        matches!(
+            name,
+            "authorization"
+                | "content-encoding"
+                | "content-length"
+                | "content-range"
+                | "content-type"
+                | "cookie"
+                | "expect"
+                | "host"
+                | "set-cookie"
+                | "trailer"
+        )
+    };
+    remove_if(trailers, |name| {
+        is_of_heads(name) || is_hop_by_hop(name) || is_ours(name)
+    });
 }
 
 #[cfg(test)]

@@ -31,17 +31,20 @@ impl Hostname {
         if text.is_empty() || text.len() > 253 {
             return Err(HostnameError::Length);
         }
-        for label in text.split('.') {
+        // Bytes: every visit comes by here, and what is not ASCII cannot stand here anyway.
+        for label in text.as_bytes().split(|b| *b == b'.') {
             if label.is_empty() || label.len() > 63 {
                 return Err(HostnameError::Length);
             }
-            if let Some(found) = label
-                .chars()
-                .find(|c| !c.is_ascii_alphanumeric() && *c != '-')
+            if !label
+                .iter()
+                .all(|b| b.is_ascii_alphanumeric() || *b == b'-')
             {
+                let known = |c: &char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.');
+                let found = text.chars().find(|c| !known(c)).unwrap_or_default();
                 return Err(HostnameError::Character { found });
             }
-            if label.starts_with('-') || label.ends_with('-') {
+            if label.starts_with(b"-") || label.ends_with(b"-") {
                 return Err(HostnameError::Hyphen);
             }
         }
