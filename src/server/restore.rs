@@ -1,9 +1,11 @@
 //! `wormkeyd server restore`: a backup takes the place of the database of a server that does not run.
 
+use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
+use nix::unistd::{Gid, Uid, User, geteuid, setgid, setgroups, setuid};
 
 use crate::store::{self, StateLock};
 use crate::supervise::prepare_state_dir;
@@ -11,11 +13,13 @@ use crate::times::Clock;
 
 /// What was done, line by line.
 pub(crate) fn restore(state_dir: &Path, file: &Path) -> anyhow::Result<Vec<String>> {
+    let about = || format!("restoring {}", file.display());
+    // By whoever calls: a backup may be root's alone.
+    let copy = File::open(file).with_context(about)?;
     prepare_state_dir(state_dir)?;
-    right_user(state_dir)?;
+    become_owner(state_dir)?;
     let _lock = StateLock::acquire(state_dir, "server")?;
-    let restored = store::restore(state_dir, file, Clock.now().wall)
-        .with_context(|| format!("restoring {}", file.display()))?;
+    let restored = store::restore(state_dir, (copy, file), Clock.now().wall).with_context(about)?;
     let mut lines = vec![format!("restored {}", file.display())];
     if let Some(aside) = restored.aside {
         lines.push(format!(
@@ -36,19 +40,26 @@ pub(crate) fn restore(state_dir: &Path, file: &Path) -> anyhow::Result<Vec<Strin
     Ok(lines)
 }
 
-/// Files of another user would be no use to the daemon, which runs as the directory's owner.
-fn right_user(state_dir: &Path) -> anyhow::Result<()> {
-    let owner = std::fs::metadata(state_dir)
-        .with_context(|| format!("looking at {}", state_dir.display()))?
-        .uid();
-    let own = nix::unistd::geteuid().as_raw();
+/// Files of another user would be no use to the daemon, which runs as the directory's owner. Root turns into that
+/// user for good: what that user has put into the directory, such as a symlink, then leads to nothing of root's.
+fn become_owner(state_dir: &Path) -> anyhow::Result<()> {
+    let at = || format!("looking at {}", state_dir.display());
+    let found = fs::metadata(state_dir).with_context(at)?;
+    let (owner, group) = (Uid::from_raw(found.uid()), Gid::from_raw(found.gid()));
+    let own = geteuid();
     if own == owner {
         return Ok(());
     }
-    let found = nix::unistd::User::from_uid(owner.into()).ok().flatten();
-    let name = found.map_or_else(|| format!("#{owner}"), |user| user.name);
-    bail!(
-        "{} belongs to {name}; run it as that user: sudo -u {name} wormkeyd server restore FILE",
-        state_dir.display()
-    )
+    let user = User::from_uid(owner).ok().flatten();
+    let name = user.map_or_else(|| format!("#{owner}"), |user| user.name);
+    if !own.is_root() {
+        bail!(
+            "{} belongs to {name}; run it as root: sudo wormkeyd server restore FILE",
+            state_dir.display()
+        );
+    }
+    setgroups(&[])
+        .and_then(|()| setgid(group))
+        .and_then(|()| setuid(owner))
+        .with_context(|| format!("turning into {name}"))
 }

@@ -75,15 +75,16 @@ fn verify(path: &Path) -> Result<(), StoreError> {
 
 /// Puts a copy in the place of the database in `dir`. To be called with the state directory's lock held.
 /// A copy that is damaged, foreign or newer changes nothing; an older one is migrated; the database that
-/// was there is kept beside it.
-pub fn restore(dir: &Path, copy: &Path, now: WallTime) -> Result<Restored, StoreError> {
+/// was there is kept beside it. The copy comes opened, with its name for errors: the caller may have been allowed
+/// more.
+pub fn restore(dir: &Path, copy: (File, &Path), now: WallTime) -> Result<Restored, StoreError> {
     restore_as(&server::SCHEMA, dir, copy, now)
 }
 
 pub(super) fn restore_as(
     schema: &Schema,
     dir: &Path,
-    copy: &Path,
+    copy: (File, &Path),
     now: WallTime,
 ) -> Result<Restored, StoreError> {
     lock::make_dir(dir)?;
@@ -104,14 +105,17 @@ pub(super) fn restore_as(
 }
 
 /// A checked and migrated database in a directory of its own, on disk to its last byte.
-fn stage(schema: &Schema, staging: &Path, copy: &Path) -> Result<PathBuf, StoreError> {
+fn stage(
+    schema: &Schema,
+    staging: &Path,
+    (mut from, copy): (File, &Path),
+) -> Result<PathBuf, StoreError> {
     let io = |source| StoreError::io(staging, source);
     fs::DirBuilder::new()
         .mode(0o700)
         .create(staging)
         .map_err(io)?;
     let staged = staging.join(schema.file);
-    let mut from = File::open(copy).map_err(|source| StoreError::io(copy, source))?;
     let mut to = File::options()
         .write(true)
         .create_new(true)

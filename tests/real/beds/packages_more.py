@@ -3,6 +3,7 @@ another architecture."""
 
 import json
 import os
+import re
 import subprocess
 
 import cache
@@ -188,6 +189,60 @@ def serves_their_home(box, as_ada):
     resolve = f"{answer['slug']}.{DOMAIN}:443:127.0.0.1"
     same(box.run("curl", "-sk", "--resolve", resolve, answer["url"]), "<p>ada\n", "a visit to ada's home")
     box.run("systemctl", "stop", "wormkeyd-client")
+
+
+# --- a backup -------------------------------------------------------------------------------------
+
+NIGHT = "wormkeyctl server backup /var/backups/wormkey-$(date +%F).db"
+
+
+def manual(section):
+    """The commands of a section of wormkeyd(8)."""
+    page = (REPOSITORY / "man/wormkeyd.8").read_text()
+    section = page.split(f".SH {section}\n", 1)[1].split(".SH ", 1)[0]
+    lines = re.findall(r"(?m)^\\fB    (.*)\\fR$", section)
+    return [line.replace("\\-", "-").replace("\\(aq", "'") for line in lines]
+
+
+@bed("packages-backup")
+def backup(world):
+    """A backup of root's, put back on a bare disk by the manual's own commands."""
+    package = Packages(world).package
+    box = Box(world, "backup")
+    box.run("dpkg", "-i", box.bring(package))
+    box.write("/etc/hosts", f"127.0.0.1 localhost {DOMAIN}\n")
+    setup = ["wormkeyd", "setup", "server", "--domain", DOMAIN, "--yes", "--http", "off"]
+    token = box.run(*setup)
+    box.run("systemctl", "start", "wormkeyd-client")
+    box.run("wormkeyctl", "join", "-", stdin=token)
+    box.run("wormkeyctl", "open", "3000", "--name", "kept")
+    night, *after = manual("BACKUP")
+    same(night, NIGHT, "the command for every night")
+    box.run("sh", "-c", night)
+    file = box.run("sh", "-c", "ls /var/backups/wormkey-*.db").strip()
+    same(box.run("stat", "-c", "%U %a", file).strip(), "root 600", "the backup")
+    # The disk dies; the key was kept apart.
+    box.run("systemctl", "stop", "wormkeyd-client", "wormkeyd-server")
+    box.run("sh", "-c", "cp /var/lib/wormkey/server.key /root/server.key && rm -r /var/lib/wormkey/server.*")
+    box.run("mv", "/var/lib/wormkey", "/root/client-s")
+    restores = [line for line in after if " restore " in line]
+    same(len(restores), 1, f"restores among {after}")
+    for line in after:
+        if line in restores:
+            line = line.replace("/var/backups/wormkey-2030-01-31.db", file)
+        box.run("sh", "-c", f"cd /root; {line}")
+    same(box.is_active("wormkeyd-server"), "active", "the server from the backup")
+    owners = box.run("sh", "-c", "stat -c '%U:%G %a' /var/lib/wormkey/server.db /var/lib/wormkey/server.key")
+    same(owners.split("\n")[:-1], ["wormkey:wormkey 600"] * 2, "what was put back")
+    slugs = [one["slug"] for one in json.loads(box.run("wormkeyctl", "--json", "server", "tunnels"))["tunnels"]]
+    same(slugs, ["kept"], "the tunnels of the backup")
+    # A link that leads elsewhere is not followed with root's rights.
+    box.run("systemctl", "stop", "wormkeyd-server")
+    box.run("sh", "-c", "ln -s /etc/shadow /var/lib/wormkey/server.restore; ln -sf /etc/passwd /var/lib/wormkey/server.lock")
+    before = box.run("sh", "-c", "cat /etc/passwd /etc/shadow")
+    code, _, err = box.run_code("wormkeyd", "server", "restore", file)
+    check(code == 1 and "server.lock" in err, f"{code}: {err}")
+    same(box.run("sh", "-c", "cat /etc/passwd /etc/shadow"), before, "root's files")
 
 
 # --- another architecture -------------------------------------------------------------------------
