@@ -1,6 +1,7 @@
 //! A value that must not reach a log, and the way in for those that systemd hands over. Not encryption: it
 //! only keeps `Debug` and `Display` from telling.
 
+pub mod file;
 pub mod password;
 
 use std::fmt;

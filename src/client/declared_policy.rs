@@ -13,7 +13,7 @@ use crate::config::DeclaredPolicy;
 use crate::engine::book::{BookRow, BookState};
 use crate::engine::policy::{POLICY_MAX, Policy, PolicyError};
 use crate::names::TunnelId;
-use crate::secret::{Secret, password};
+use crate::secret::{self, Secret, password};
 
 use super::{Client, name_of};
 
@@ -128,7 +128,11 @@ fn salt() -> Result<[u8; 16], DeclaredPolicyError> {
 }
 
 fn first_line(path: &Path) -> Result<Secret<String>, DeclaredPolicyError> {
-    let text = read(path, SECRET_MAX)?;
+    let text =
+        secret::file::read(path, SECRET_MAX).map_err(|source| DeclaredPolicyError::Read {
+            path: path.display().to_string(),
+            source,
+        })?;
     let line = text.lines().next().unwrap_or_default();
     if line.is_empty() {
         let path = path.display().to_string();
@@ -235,11 +239,11 @@ mod tests {
     #[test]
     fn a_password_that_did_not_change_keeps_its_hash() {
         let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join("bob"), "correct horse\n").unwrap();
+        secret::file::write(&dir.path().join("bob"), "correct horse\n");
         let declared = declared(dir.path());
         let first = policy_of(&declared, None).unwrap();
         assert_eq!(policy_of(&declared, Some(&first)).unwrap(), first);
-        std::fs::write(dir.path().join("bob"), "battery staple\n").unwrap();
+        secret::file::write(&dir.path().join("bob"), "battery staple\n");
         let second = policy_of(&declared, Some(&first)).unwrap();
         let hash = second.user("bob").unwrap().hash().as_str();
         assert!(password::fits(hash, "battery staple"));
@@ -251,9 +255,23 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let err = policy_of(&declared(dir.path()), None).unwrap_err();
         assert!(err.to_string().contains("/bob: "), "{err}");
-        std::fs::write(dir.path().join("bob"), "\nsecret\n").unwrap();
+        secret::file::write(&dir.path().join("bob"), "\nsecret\n");
         let err = policy_of(&declared(dir.path()), None).unwrap_err();
         assert!(err.to_string().contains("no first line"), "{err}");
+    }
+
+    #[test]
+    fn a_password_that_others_can_read_is_refused() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        let bob = dir.path().join("bob");
+        secret::file::write(&bob, "correct horse\n");
+        std::fs::set_permissions(&bob, std::fs::Permissions::from_mode(0o644)).unwrap();
+        let err = policy_of(&declared(dir.path()), None)
+            .unwrap_err()
+            .to_string();
+        let remedy = format!("(mode 0644); run: chmod 600 {}", bob.display());
+        assert!(err.ends_with(&remedy), "{err}");
     }
 
     #[test]

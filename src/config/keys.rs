@@ -205,7 +205,8 @@ const SERVER: &[Key] = &[
     ),
     bare(
         "acme.dns.key",
-        "With update: the file of the key as tsig-keygen writes it, hmac-sha256 or hmac-sha512.",
+        "With update: the file of the key as tsig-keygen writes it, hmac-sha256 or hmac-sha512. One that others can \
+         read, or a group can change, is refused.",
     ),
     bare(
         "acme.dns.listen",
@@ -591,7 +592,8 @@ const CLIENT: &[Key] = &[
     bare(
         "tunnel.auth",
         "Users and files whose first lines are their passwords, such as \"bob:@/etc/wormkey/bob\": visitors log \
-         in with one of them (HTTP Basic). Only a hash leaves this machine.",
+         in with one of them (HTTP Basic). Only a hash leaves this machine. A file that others can read, or a group \
+         can change, is refused: for the machine's own client, root:wormkey and 640.",
     ),
     key(
         "tunnel.share",
@@ -668,7 +670,8 @@ const CLIENT: &[Key] = &[
         "tunnel.verify_webhook",
         "Only requests pass that are signed with the secret in the first line of a file: \
          \"github:@/etc/wormkey/hook\", or stripe, slack, standard-webhooks; or a list of them, of which one that \
-         fits is enough. The server checks it before the service sees anything.",
+         fits is enough. The server checks it before the service sees anything. As with auth, the file has to be \
+         closed to others.",
     ),
     key(
         "tunnel.allow_cookie_domain",

@@ -146,6 +146,9 @@ impl CtlError {
     pub(super) fn fix(&self) -> String {
         match self {
             Self::Usage { fix, .. } => fix.clone(),
+            Self::Read { err, .. } if crate::secret::file::is_exposed(err) => {
+                "let nobody but you read it, then do the same again".to_owned()
+            }
             Self::Read { .. } => "check its name, and whether you may read it".to_owned(),
             Self::Call { role, err } => call_fix(*role, err),
             Self::NotAllClosed { .. } => "wormkeyctl list shows those that are left".to_owned(),

@@ -16,7 +16,7 @@ use crate::engine::policy::{
     HeaderWords, LimitWords, POLICY_MAX, Policy, PolicyWords, WebhookKind, webhook_source,
 };
 use crate::names::Kind;
-use crate::secret::{Secret, password};
+use crate::secret::{self, Secret, password};
 
 /// Who a made-up password is for.
 const GUEST: &str = "guest";
@@ -186,7 +186,11 @@ fn webhook_of(text: &str) -> Result<(WebhookKind, &str), CtlError> {
 
 /// The first line of a file.
 fn secret(cli: &Cli, path: &str) -> Result<Secret<String>, CtlError> {
-    let text = read(cli, path, SECRET_MAX)?;
+    let file = cli.io.current_dir.join(path);
+    let text = secret::file::read(&file, SECRET_MAX).map_err(|err| CtlError::Read {
+        what: path.to_owned(),
+        err,
+    })?;
     let line = text.lines().next().unwrap_or_default();
     if line.is_empty() {
         return Err(CtlError::usage(

@@ -1,6 +1,8 @@
 //! Users are walls, with the real binaries: every call of the admin API about a tunnel, by another user's
 //! client and by another device of the same user; and what the flags and commands of a policy do.
 
+use std::os::unix::fs::PermissionsExt;
+
 use http::StatusCode;
 use serde_json::{Value, json};
 use wormkey::admin::ApiClient;
@@ -128,6 +130,7 @@ async fn a_declared_tunnel_has_the_rules_of_its_entry_after_each_reload() {
     let dir = tempfile::tempdir().unwrap();
     let secret = dir.path().join("bob");
     std::fs::write(&secret, "correct horse\n").unwrap();
+    std::fs::set_permissions(&secret, PermissionsExt::from_mode(0o600)).unwrap();
     let entry = format!(
         "[[tunnel]]\nname = \"app\"\ntarget = {:?}\nauth = [\"bob:@{}\"]\n",
         origin.target(),

@@ -1,6 +1,7 @@
 //! Signed webhooks and changed lives with the real programs: what is not signed never reaches the origin, the
 //! secret is nowhere in clear, and `set` moves a tunnel's end.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use aws_lc_rs::hmac;
@@ -54,6 +55,7 @@ async fn only_what_is_signed_reaches_the_origin_and_the_secret_is_nowhere_in_cle
     let origin = Origin::named("inside").await;
     let file = client.dir().join("hook-secret");
     std::fs::write(&file, format!("{SECRET}\n")).unwrap();
+    std::fs::set_permissions(&file, PermissionsExt::from_mode(0o600)).unwrap();
     let hook = format!("github:@{}", file.display());
     let target = origin.target();
     let opened = open(

@@ -257,6 +257,7 @@ class Bind:
         words = [keygen, "-a", "hmac-sha512", "wormkey.acme"]
         made = subprocess.run(words, check=True, capture_output=True, text=True)
         self.key.write_text(made.stdout)
+        self.key.chmod(0o600)
         (folder / "zone").write_text(
             f"$TTL 60\n@ IN SOA ns.{zone}. h.{zone}. 1 60 60 60 60\n@ IN NS ns.{zone}.\n"
             "ns IN A 127.0.0.1\n* IN A 127.0.0.1\n@ IN A 127.0.0.1\n"

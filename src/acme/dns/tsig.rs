@@ -6,10 +6,13 @@ use aws_lc_rs::hmac;
 use data_encoding::BASE64;
 
 use crate::dns::{CLASS_ANY, Header, Name, Reader, TYPE_TSIG, put_record};
+use crate::secret;
 use crate::times::WallTime;
 
 /// How far the clocks of both ends may differ, in seconds.
 const FUDGE: u16 = 300;
+/// A key has a few lines; more is something else.
+const FILE_MAX: u64 = 64 * 1024;
 
 /// A key that we share with a name server.
 pub(in crate::acme) struct Key {
@@ -60,7 +63,7 @@ const fn error_name(code: u16) -> &'static str {
 impl Key {
     /// Reads the file that `tsig-keygen` writes.
     pub(in crate::acme) fn load(path: &Path) -> Result<Self, KeyError> {
-        let text = std::fs::read_to_string(path).map_err(|source| KeyError::Read {
+        let text = secret::file::read(path, FILE_MAX).map_err(|source| KeyError::Read {
             path: path.to_owned(),
             source,
         })?;

@@ -167,7 +167,7 @@ mod tests {
                 listener: TcpListener::bind("127.0.0.1:0").await.unwrap(),
             };
             let key = "key \"k\" { algorithm hmac-sha512; secret \"c2VjcmV0\"; };";
-            std::fs::write(this.key(), key).unwrap();
+            crate::secret::file::write(&this.key(), key);
             this
         }
 

@@ -7,7 +7,7 @@ use crate::secret::password;
 
 fn file(dir: &tempfile::TempDir, name: &str, text: &str) -> String {
     let path = dir.path().join(name);
-    std::fs::write(&path, text).unwrap();
+    crate::secret::file::write(&path, text);
     path.to_str().unwrap().to_owned()
 }
 
@@ -118,6 +118,17 @@ async fn secrets_come_from_files() {
         .await;
     assert_eq!(refused.exit, 2);
     assert!(refused.err.contains("has no first line"), "{}", refused.err);
+    for flag in ["--auth bob:@", "--verify-webhook slack:@"] {
+        use std::os::unix::fs::PermissionsExt as _;
+        std::fs::set_permissions(&bob, std::fs::Permissions::from_mode(0o640)).unwrap();
+        let line = format!("open 3000 {flag}{bob}");
+        assert_eq!(Shell::to(&daemon).run(&line).await.exit, 0);
+        std::fs::set_permissions(&bob, std::fs::Permissions::from_mode(0o644)).unwrap();
+        let refused = Shell::to(&daemon).run(&line).await;
+        assert_eq!(refused.exit, 2);
+        let remedy = format!("(mode 0644); run: chmod 600 {bob}");
+        assert!(refused.err.contains(&remedy), "{}", refused.err);
+    }
     let told = Shell::to(&daemon).run("open 3000 --auth bob:hunter2").await;
     assert!(!told.err.contains("hunter2"), "{}", told.err);
     daemon.stop().await;

@@ -35,6 +35,7 @@ def http3_visits(world):
 async def policy(quic, world, port):
     file = world.folder / "password"
     file.write_text("s3cret\n")
+    file.chmod(0o600)
     for flags, asks in {
         ("--auth", f"ada:@{file}"): [
             (401, (), "GET"),

@@ -111,6 +111,7 @@ def passwords(world, client, port, secrets):
     made = client.ctl("open", f"{port}", "--name", "made", "--auth")["credentials"]
     kept = world.folder / "password"
     kept.write_text(FROM_FILE + "\n")
+    kept.chmod(0o600)
     client.ctl("open", f"{port}", "--name", "kept", "--auth", f"bob:@{kept}")
     secrets.add("a password that was made up", made["password"])
     secrets.add("a password from a file", FROM_FILE)
@@ -143,6 +144,7 @@ def webhook(world, client, port, secrets):
     """The secret of signatures that the edge checks, where it does."""
     kept = world.folder / "webhook"
     kept.write_text(WEBHOOK + "\n")
+    kept.chmod(0o600)
     words = ["open", f"{port}", "--name", "hook", "--verify-webhook", f"github:@{kept}"]
     code, _, err = client.ctl_code(*words)
     if code != 0:
