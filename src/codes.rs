@@ -100,7 +100,7 @@ codes! {
     Done = 100, "done", 200, 0, "Closed on purpose.", "Nothing to do.";
     Superseded = 101, "superseded", 409, 0, "A newer link of the same device took over.", "Nothing to do.";
     Protocol = 102, "protocol", 400, 1, "The peer broke the tunnel protocol.", "Upgrade the older of the two; report it if both are current.";
-    Cancelled = 103, "cancelled", 499, 0, "The other side went away first.", "Nothing to do.";
+    Cancelled = 103, "cancelled", 499, 1, "It was given up: the other side went away first, or said no.", "Nothing to do, unless it was not meant; then do it again.";
     Dormant = 104, "dormant", 503, 7, "The link slept while the server had no room for more sleeping ones.", "Nothing to do: wormkeyd connects again when the device is awake; the operator can raise the limits under [dormant].";
 }
 

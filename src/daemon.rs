@@ -144,12 +144,14 @@ fn server(args: &RoleArgs) -> ExitCode {
         Ok(config) => config,
         Err(e) => return bad_configuration(&e),
     };
-    // A certificate that is named and cannot be used is a bad configuration (never fail open).
-    if matches!(config.tls, crate::config::TlsMode::Files { .. })
-        && let Err(e) = crate::server::certified_key(&config)
-    {
+    // A file that is named and cannot be used is a bad configuration (never fail open).
+    if let Err(e) = crate::server::readable(&config) {
+        let table = match &config.tls {
+            crate::config::TlsMode::Acme(_) => "[acme]",
+            _ => "[tls]",
+        };
         complain(&format!(
-            "{e:#}\n  check [tls] in {}, and that the files are there, match and may be read",
+            "{e:#}\n  check {table} in {}, and that the files are there, match and may be read",
             ServerConfig::file(args.config.as_deref()).display()
         ));
         return ExitCode::from(Code::BadConfiguration.row().exit);

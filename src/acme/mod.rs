@@ -31,10 +31,9 @@ use std::time::Duration;
 
 use rustls::server::ResolvesServerCert;
 use rustls::sign::CertifiedKey;
-use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::{TcpListener, UdpSocket};
 
 use self::challenges::Challenges;
+use self::dns::ear::Ear;
 use self::dns::update::Updater;
 use self::dns::{Dns, Name, responder};
 use self::folder::Folder;
@@ -98,6 +97,32 @@ pub enum DnsSettings {
     },
 }
 
+/// Reads what a set-up names and needs only later: the roots of a CA, and the key of signed updates. For a look
+/// before it is put in force; whatever is wrong would otherwise be told when a certificate is due.
+pub fn look(settings: &Settings) -> Result<(), LookError> {
+    let look = || -> Result<(), Unusable> {
+        http::client_config(settings.root.as_deref())?;
+        if let Some(DnsSettings::Update { key, .. }) = &settings.dns {
+            dns::tsig::Key::load(key)?;
+        }
+        Ok(())
+    };
+    look().map_err(LookError)
+}
+
+/// Why a set-up cannot work.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct LookError(Unusable);
+
+#[derive(Debug, thiserror::Error)]
+enum Unusable {
+    #[error(transparent)]
+    Root(#[from] http::HttpError),
+    #[error("acme.dns.key")]
+    Key(#[from] dns::tsig::KeyError),
+}
+
 /// Whether a text can be a zone's name.
 pub fn is_zone(text: &str) -> bool {
     Name::parse(text).is_some()
@@ -109,18 +134,6 @@ pub enum StartError {
     /// The state directory.
     #[error(transparent)]
     Folder(FolderError),
-    /// The responder's sockets.
-    #[error(
-        "listening for dns on {address} (acme.dns.listen); ports below 1024 need CAP_NET_BIND_SERVICE, and beside \
-         another name server only this machine's own address is free"
-    )]
-    Listen {
-        /// Where.
-        address: SocketAddr,
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
     /// A zone that is no name.
     #[error("{zone:?} is no name of a zone (acme.dns.zone)")]
     Zone {
@@ -134,7 +147,8 @@ pub enum StartError {
 pub struct Certificates {
     keeper: Arc<Keeper>,
     challenges: Arc<Challenges>,
-    dns_addr: Option<SocketAddr>,
+    /// Of our own name server, when there is to be one.
+    ear: Option<Ear>,
 }
 
 impl Certificates {
@@ -151,16 +165,13 @@ impl Certificates {
             Some(DnsSettings::Hook { wait, .. } | DnsSettings::Update { wait, .. }) => *wait,
             Some(DnsSettings::Responder { .. }) | None => Duration::ZERO,
         };
-        let mut dns_addr = None;
         let dns = match settings.dns {
             None => None,
-            Some(of) => Some(dns(
-                of,
-                &settings.domain,
-                &challenges,
-                tasks,
-                &mut dns_addr,
-            )?),
+            Some(of) => Some(dns(of, &settings.domain, &challenges, tasks)?),
+        };
+        let ear = match &dns {
+            Some(Dns::Responder(ear)) => Some(ear.clone()),
+            _ => None,
         };
         let has_dns = dns.is_some();
         let issuer = Issuer {
@@ -204,10 +215,15 @@ impl Certificates {
         }
         let keeper = Arc::new(keeper);
         tasks.spawn_critical("acme", Arc::clone(&keeper).keep(tasks.clone()));
+        if let Some(ear) = ear.clone().filter(|ear| ear.stand().is_err()) {
+            let of = Arc::clone(&keeper);
+            let trying = ear.keep_trying(tasks.clone(), move || of.hurry());
+            tasks.spawn("acme-dns-bind", trying);
+        }
         Ok(Self {
             keeper,
             challenges,
-            dns_addr,
+            ear,
         })
     }
 
@@ -243,14 +259,31 @@ impl Certificates {
         self.keeper.hurry();
     }
 
-    /// How every certificate does.
+    /// How every certificate does. While our own name server cannot be asked, that is what is wrong with those
+    /// that hang on it, however long they are good.
     pub fn status(&self) -> Vec<CertificateStatus> {
-        self.keeper.status()
+        let mut all = self.keeper.status();
+        if let Some(trouble) = self.dns_trouble() {
+            // Only wildcards are proven by DNS.
+            let by_dns = |one: &&mut CertificateStatus| {
+                one.names.first().is_some_and(|name| name.starts_with("*."))
+            };
+            for one in all.iter_mut().filter(by_dns) {
+                one.last_error = Some(trouble.clone());
+            }
+        }
+        all
     }
 
-    /// Where our own name server listens, when there is one.
-    pub const fn dns_addr(&self) -> Option<SocketAddr> {
-        self.dns_addr
+    /// Where our own name server listens, when there is one and it does.
+    pub fn dns_addr(&self) -> Option<SocketAddr> {
+        self.ear.as_ref().and_then(|ear| ear.stand().ok())
+    }
+
+    /// Why our own name server cannot be asked; none when it can, or when there is to be none.
+    pub fn dns_trouble(&self) -> Option<String> {
+        let deaf = self.ear.as_ref()?.stand().err()?;
+        Some(deaf.to_string())
     }
 }
 
@@ -259,7 +292,6 @@ fn dns(
     domain: &Hostname,
     challenges: &Arc<Challenges>,
     tasks: &Tasks,
-    bound: &mut Option<SocketAddr>,
 ) -> Result<Dns, StartError> {
     let named = |zone: Option<String>, default: Name| match zone {
         None => Ok(default),
@@ -279,35 +311,7 @@ fn dns(
                 top: named(zone, Name::new(&[dns::LABEL], Some(domain)))?,
                 server: Name::new(&[], Some(domain)),
             };
-            let sockets = bind(listen).map_err(|source| StartError::Listen {
-                address: listen,
-                source,
-            })?;
-            *bound = sockets.0.local_addr().ok();
-            responder::spawn(sockets, zone, Arc::clone(challenges), tasks);
-            Dns::Responder(Arc::clone(challenges))
+            Dns::Responder(Ear::open(listen, zone, Arc::clone(challenges), tasks))
         }
     })
-}
-
-/// UDP and TCP on one port; IPv4 too when it is `[::]`.
-fn bind(address: SocketAddr) -> std::io::Result<(UdpSocket, TcpListener)> {
-    const BACKLOG: i32 = 64;
-    let make = |kind, protocol, address: SocketAddr| {
-        let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))?;
-        if address.is_ipv6() {
-            socket.set_only_v6(false)?;
-        }
-        socket.set_nonblocking(true)?;
-        if kind == Type::STREAM {
-            socket.set_reuse_address(true)?;
-        }
-        socket.bind(&address.into())?;
-        Ok::<_, std::io::Error>(socket)
-    };
-    let tcp = make(Type::STREAM, Protocol::TCP, address)?;
-    tcp.listen(BACKLOG)?;
-    let tcp = TcpListener::from_std(tcp.into())?;
-    let udp = make(Type::DGRAM, Protocol::UDP, tcp.local_addr()?)?;
-    Ok((UdpSocket::from_std(udp.into())?, tcp))
 }

@@ -164,21 +164,50 @@ async fn a_wait_that_a_ca_has_earned_outlives_the_daemon() {
 }
 
 #[tokio::test]
-async fn a_responder_that_cannot_listen_ends_the_start() {
+async fn a_taken_port_53_ends_nothing_and_is_listened_on_once_it_is_free() {
     let world = World::new();
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let listen = taken.local_addr().unwrap();
-    let settings = Settings {
-        domain: host("t.example"),
-        state_dir: world.dir.path().to_owned(),
-        cas: vec!["https://127.0.0.1:1/dir".to_owned()],
-        root: None,
-        email: None,
-        names: Vec::new(),
-        proofs: Vec::new(),
-        dns: Some(DnsSettings::Responder { listen, zone: None }),
+    let certificates = world.start(|settings| {
+        settings.dns = Some(DnsSettings::Responder { listen, zone: None });
+    });
+    assert_eq!(certificates.dns_addr(), None);
+    let one = certificates.status().remove(0);
+    assert_eq!(one.names, ["*.t.example", "t.example"]);
+    let error = one.last_error.expect("it says what is in the way");
+    let said = format!("our own name server does not listen on {listen} (acme.dns.listen): ");
+    assert!(error.starts_with(&said), "{error}");
+    drop(taken);
+    tokio::time::timeout(Duration::from_secs(60), async {
+        while certificates.dns_addr().is_none() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await
+    .expect("it is tried again");
+    assert_eq!(certificates.dns_addr(), Some(listen));
+    assert_eq!(certificates.dns_trouble(), None);
+    assert!(!world.tasks.stopped().is_cancelled());
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_record_is_not_made_while_nobody_can_ask_for_it() {
+    let world = World::new();
+    let taken = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let zone = responder::Zone {
+        top: Name::parse("_acme-challenge.t.example").unwrap(),
+        server: Name::parse("t.example").unwrap(),
     };
-    let started = Certificates::start(settings, pair(&["self.signed"]), &world.tasks);
-    assert!(matches!(started.err(), Some(StartError::Listen { .. })));
+    let ear = Ear::open(
+        taken.local_addr().unwrap(),
+        zone,
+        Challenges::new(),
+        &world.tasks,
+    );
+    let dns = Dns::Responder(ear);
+    let (placed, made) = dns.place(&host("t.example"), "value").await;
+    assert!(made.is_err());
+    dns.remove(placed).await.unwrap();
     world.end().await;
 }

@@ -26,7 +26,7 @@ pub struct PartJson {
     pub name: String,
     /// Whether it is well.
     pub ready: bool,
-    /// What is wrong; null when nothing is.
+    /// What is wrong, or will be before long where `ready` is true; null when nothing is.
     #[serde(default)]
     pub reason: Option<String>,
 }

@@ -136,9 +136,7 @@ impl Backend {
         let usable =
             |config: &ServerConfig| super::certified_key(config).map_err(|e| bad(format!("{e:#}")));
         // Files for the next start have to be good now, too, or the next start fails.
-        if matches!(fresh.tls, TlsMode::Files { .. }) && fresh.tls != in_force.tls {
-            usable(&fresh)?;
-        }
+        super::readable(&fresh).map_err(|e| bad(format!("{e:#}")))?;
         let certificates = match &self.parts.certificates {
             Certificates::Kept(_) | Certificates::Files(_) => Some(usable(&in_force)?),
             Certificates::Own(_) | Certificates::Acme(_) => None,
@@ -430,6 +428,11 @@ impl ServerBackend for Backend {
 
     async fn status(&self) -> Result<ServerStatusJson, ApiError> {
         let counts = self.parts.desk.read(Engine::counts);
+        let mut listen = self.parts.listen.clone();
+        // It may come later than the others.
+        if let Some(dns) = self.parts.certificates.dns_addr() {
+            listen.insert("dns".to_owned(), dns.to_string());
+        }
         let config = self
             .config
             .lock()
@@ -439,7 +442,7 @@ impl ServerBackend for Backend {
             pid: std::process::id(),
             started_at: self.parts.started_at,
             domain: config.domain.to_string(),
-            listen: self.parts.listen.clone(),
+            listen,
             tls: match config.tls {
                 TlsMode::SelfSigned => "self-signed".into(),
                 TlsMode::Files { .. } => "files".into(),
@@ -473,7 +476,10 @@ impl ServerBackend for Backend {
             .expect("nothing panics while it holds the configuration")
             .domain
             .clone();
-        Ok(super::doctor::doctor(&domain, self.parts.https).await)
+        let mut found = super::doctor::doctor(&domain, self.parts.https).await;
+        let certificates = self.parts.certificates.status();
+        found.checks.extend(super::doctor::renewals(&certificates));
+        Ok(found)
     }
 
     async fn links(&self, after: Option<String>, limit: u32) -> Result<LinkPage, ApiError> {

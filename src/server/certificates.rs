@@ -85,8 +85,16 @@ impl Certificates {
         }
     }
 
+    /// Why our own name server cannot be asked.
+    pub(super) fn dns_trouble(&self) -> Option<String> {
+        match self {
+            Self::Acme(acme) => acme.dns_trouble(),
+            Self::Own(_) | Self::Kept(_) | Self::Files(_) => None,
+        }
+    }
+
     /// Where our own name server listens.
-    pub(super) const fn dns_addr(&self) -> Option<SocketAddr> {
+    pub(super) fn dns_addr(&self) -> Option<SocketAddr> {
         match self {
             Self::Acme(acme) => acme.dns_addr(),
             Self::Own(_) | Self::Kept(_) | Self::Files(_) => None,
@@ -123,6 +131,16 @@ pub(crate) fn certified_key(config: &ServerConfig) -> anyhow::Result<Arc<Certifi
         TlsMode::Files { cert, key } => {
             tls::from_files(cert, key).context("reading [tls] cert and key")
         }
+    }
+}
+
+/// Reads the files that `[tls]` and `[acme]` name, and makes none: a security setting that cannot be applied is a
+/// bad configuration.
+pub(crate) fn readable(config: &ServerConfig) -> anyhow::Result<()> {
+    match &config.tls {
+        TlsMode::SelfSigned => Ok(()),
+        TlsMode::Files { .. } => certified_key(config).map(drop),
+        TlsMode::Acme(of) => acme::look(&settings(config, of)).context("reading what [acme] names"),
     }
 }
 

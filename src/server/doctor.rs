@@ -4,6 +4,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
+use crate::admin::certificates::CertificateJson;
 use crate::admin::checks::{CheckJson, DoctorJson};
 use crate::link::buffers;
 use crate::link::outside::{self, Answer, Opinion, OutsideError};
@@ -60,6 +61,17 @@ async fn certificate(host: &str, https: SocketAddr) -> Vec<CheckJson> {
             "look at the server's log; too many connections may be one reason",
         )],
     }
+}
+
+/// What stands in the way of the next certificates.
+pub(super) fn renewals(all: &[CertificateJson]) -> Vec<CheckJson> {
+    let failed = all.iter().filter_map(|one| {
+        let error = one.last_error.as_ref()?;
+        let what = format!("{}: {error}; {}", one.names.join(", "), one.says);
+        let fix = "mend what it names; it is tried again by itself, and at once after wormkeyctl server reload";
+        Some(CheckJson::warn("certificate", what, fix))
+    });
+    failed.collect()
 }
 
 /// Whether the wildcard leads here, as visitors and clients would find it.

@@ -34,9 +34,21 @@ impl Backend {
         vec![
             PartJson::new("engine", engine),
             PartJson::new("store", store),
-            PartJson::new("certificate", certificate),
+            self.certificate_part(certificate),
             PartJson::new("draining", draining),
         ]
+    }
+
+    /// Without its name server it gets no certificate; one that is good is served on meanwhile.
+    fn certificate_part(&self, ended: Option<String>) -> PartJson {
+        let trouble = self.parts.certificates.dns_trouble();
+        let all = self.parts.certificates.status();
+        let wants = all.iter().any(|one| one.not_after.is_none());
+        PartJson {
+            name: "certificate".to_owned(),
+            ready: ended.is_none() && !(wants && trouble.is_some()),
+            reason: ended.or(trouble),
+        }
     }
 
     /// Until when all certificates are good that visitors see; none where there is none of ours.

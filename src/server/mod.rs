@@ -49,7 +49,7 @@ use crate::tasks::Tasks;
 use crate::times::Clock;
 use crate::wire::{Control, GoAway};
 
-pub(crate) use certificates::{Certificates, certified_key};
+pub(crate) use certificates::{Certificates, certified_key, readable};
 use desk::Desk;
 use domains::Own;
 pub(crate) use restore::restore;
@@ -146,7 +146,6 @@ impl Server {
 
         let socket =
             crate::admin::socket::bind(&config.admin.socket, 0o660, config.admin.group.as_deref())?;
-        let dns_addr = certificates.dns_addr();
         let authority = certificates.authority();
         tasks.spawn_critical(
             "domains",
@@ -164,7 +163,7 @@ impl Server {
             edge: edge.clone(),
             certificates,
             pin: identity.pin(),
-            listen: listen_names(addr, http_addr, plain_addr, dns_addr),
+            listen: listen_names(addr, http_addr, plain_addr),
             started_at: now.wall,
             config_path: options.config_path,
             https: addr,
@@ -306,7 +305,6 @@ fn listen_names(
     https: SocketAddr,
     http: Option<SocketAddr>,
     plain: Option<SocketAddr>,
-    dns: Option<SocketAddr>,
 ) -> std::collections::BTreeMap<String, String> {
     let mut names = std::collections::BTreeMap::from([("https".to_owned(), https.to_string())]);
     if let Some(http) = http {
@@ -314,9 +312,6 @@ fn listen_names(
     }
     if let Some(plain) = plain {
         names.insert("plain_http".to_owned(), plain.to_string());
-    }
-    if let Some(dns) = dns {
-        names.insert("dns".to_owned(), dns.to_string());
     }
     names
 }

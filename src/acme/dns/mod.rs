@@ -1,18 +1,19 @@
 //! Three ways to put a TXT record where a CA looks for it: the operator's own program, a signed update of
 //! the zone, or a small name server of ours that the name is delegated to. Which one is the operator's.
 
+pub(super) mod ear;
 pub(super) mod hook;
 pub(super) mod responder;
 pub(super) mod tsig;
 pub(super) mod update;
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
+use self::ear::{Deaf, Ear};
 use self::hook::HookError;
 use self::update::{Change, UpdateError, Updater};
-use super::challenges::{Challenges, Showing};
+use super::challenges::Showing;
 pub(super) use crate::dns::Name;
 use crate::names::Hostname;
 
@@ -23,7 +24,7 @@ pub(super) const LABEL: &str = "_acme-challenge";
 pub(super) enum Dns {
     Hook(PathBuf),
     Update(Box<Updater>),
-    Responder(Arc<Challenges>),
+    Responder(Ear),
 }
 
 /// Why a record was not made or taken away.
@@ -33,6 +34,8 @@ pub(super) enum DnsError {
     Hook(#[from] HookError),
     #[error(transparent)]
     Update(#[from] UpdateError),
+    #[error(transparent)]
+    Responder(#[from] Deaf),
 }
 
 /// A record that stands; it is to be taken away with [`Dns::remove`].
@@ -52,7 +55,7 @@ impl Dns {
         value: &str,
     ) -> (Placed, Result<(), DnsError>) {
         let showing = match self {
-            Self::Responder(challenges) => Some(challenges.show_record(value)),
+            Self::Responder(ear) => Some(ear.challenges().show_record(value)),
             Self::Hook(_) | Self::Update(_) => None,
         };
         let placed = Placed {
@@ -80,7 +83,10 @@ impl Dns {
                 let name = Name::new(&[LABEL], Some(host));
                 updater.change(change, &name, value).await?;
             }
-            Self::Responder(_) => {}
+            Self::Responder(ear) => match change {
+                Change::Add => drop(ear.stand()?),
+                Change::Remove => {}
+            },
         }
         Ok(())
     }

@@ -7,7 +7,7 @@ use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::time::Duration;
 
-use crate::config::ServerConfig;
+use crate::config::{AcmeDns, ServerConfig, TlsMode};
 
 /// A resolver that says nothing for so long will not.
 const DNS_DEADLINE: Duration = Duration::from_secs(5);
@@ -48,14 +48,37 @@ pub(super) async fn look(config: &ServerConfig, runs: bool) -> Vec<Finding> {
     let mut found = vec![names(config).await];
     if !runs {
         let tcp = |at: SocketAddr| (format!("TCP {at}"), TcpListener::bind(at).map(drop));
-        let udp = (
-            format!("UDP {}", config.https),
-            UdpSocket::bind(config.https).map(drop),
-        );
-        found.extend([tcp(config.https), udp].map(port));
+        let udp = |at: SocketAddr| (format!("UDP {at}"), UdpSocket::bind(at).map(drop));
+        found.extend([tcp(config.https), udp(config.https)].map(port));
         found.extend(config.http.map(tcp).map(port));
+        if let Some(at) = name_server(config) {
+            found.extend([tcp(at), udp(at)].map(port).map(|one| of_names(one, at)));
+        }
     }
     found
+}
+
+/// Where the server's own name server will listen, if it is to prove names.
+fn name_server(config: &ServerConfig) -> Option<SocketAddr> {
+    match &config.tls {
+        TlsMode::Acme(acme) => match &acme.dns {
+            Some(AcmeDns::Responder { listen, .. }) => Some(*listen),
+            Some(AcmeDns::Hook { .. } | AcmeDns::Update { .. }) | None => None,
+        },
+        TlsMode::SelfSigned | TlsMode::Files { .. } => None,
+    }
+}
+
+/// The server runs without that port, and gets no certificate until it has it.
+fn of_names(found: Finding, at: SocketAddr) -> Finding {
+    match found {
+        Finding::Taken(what) => Finding::Look(format!(
+            "{what} is taken by another program, such as systemd-resolved: no certificate until acme.dns.listen \
+             names a free one, such as this machine's public address with port {}",
+            at.port()
+        )),
+        other => other,
+    }
 }
 
 fn port((what, bound): (String, std::io::Result<()>)) -> Finding {
@@ -167,5 +190,33 @@ mod tests {
         assert_eq!(found.taken().as_deref(), Some("TCP x"));
         let free = port(("TCP x".to_owned(), Ok(())));
         assert_eq!(free.taken(), None);
+    }
+
+    #[tokio::test]
+    async fn the_name_server_s_port_is_looked_at_and_stops_no_set_up() {
+        let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let at = taken.local_addr().unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("server.toml");
+        let text = format!(
+            "domain = \"t.wormkey.invalid\"\n[listen]\nhttps = \"127.0.0.1:0\"\nhttp = \"off\"\n\
+             [tls]\nmode = \"acme\"\n[acme]\ndns = {{ listen = \"{at}\" }}\n"
+        );
+        std::fs::write(&file, text).unwrap();
+        let config = ServerConfig::load(Some(&file)).unwrap();
+        let found = look(&config, false).await;
+        let said: Vec<String> = found.iter().map(ToString::to_string).collect();
+        assert!(
+            said.contains(&format!("ok    TCP {at} is free")),
+            "{said:?}"
+        );
+        let udp = format!("look  UDP {at} is taken by another program, such as");
+        assert!(said.iter().any(|line| line.starts_with(&udp)), "{said:?}");
+        assert!(found.iter().all(|one| one.taken().is_none()), "{said:?}");
+        assert_eq!(
+            look(&config, true).await.len(),
+            1,
+            "a server that runs has its ports"
+        );
     }
 }

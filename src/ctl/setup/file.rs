@@ -1,7 +1,8 @@
 //! The server.toml that a set-up writes: what was asked for, and beside it what is asked for next.
 
 use std::fmt::Write as _;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::io::ErrorKind;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::Path;
 
 use super::ServerWish;
@@ -21,6 +22,32 @@ fn everywhere(port: u16) -> SocketAddr {
     } else {
         (Ipv4Addr::UNSPECIFIED, port).into()
     }
+}
+
+/// Where the name server for proofs listens: everywhere, or, where another program has that port at some address,
+/// as systemd-resolved has it at 127.0.0.53, at the address by which this machine reaches others.
+fn name_server() -> SocketAddr {
+    let all = everywhere(53);
+    let is_taken = |at: SocketAddr| {
+        let tried = [UdpSocket::bind(at).err(), TcpListener::bind(at).err()];
+        let errors = tried.iter().flatten();
+        errors
+            .into_iter()
+            .any(|err| err.kind() == ErrorKind::AddrInUse)
+    };
+    if !is_taken(all) {
+        return all;
+    }
+    let outward = outward().map(|ip| SocketAddr::new(ip, 53));
+    outward.filter(|at| !is_taken(*at)).unwrap_or(all)
+}
+
+/// The address that others are reached by. Nothing is sent for it.
+fn outward() -> Option<IpAddr> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+    // One that nobody has: it stands for all that is not near.
+    socket.connect((Ipv4Addr::new(192, 0, 2, 1), 53)).ok()?;
+    Some(socket.local_addr().ok()?.ip())
 }
 
 /// What visitors' certificate will be, in a few words.
@@ -100,7 +127,7 @@ fn tls(wish: &ServerWish) -> String {
     if wish.acme {
         let dns = match &wish.dns_hook {
             Some(hook) => format!("hook = {}", quoted(&hook.to_string_lossy())),
-            None => format!("listen = {}", quoted(&everywhere(53).to_string())),
+            None => format!("listen = {}", quoted(&name_server().to_string())),
         };
         let email = match &wish.email {
             Some(email) => format!("email = {}\n", quoted(email)),
@@ -112,7 +139,13 @@ fn tls(wish: &ServerWish) -> String {
     }
     match wish.cert.as_ref().zip(wish.key.as_ref()) {
         Some((cert, key)) => format!(
-            "# For the domain and the names below it; a reload reads them again.\nmode = \"files\"\ncert = {}\nkey = {}\n",
+            "# For the domain and the names below it; {}.\nmode = \"files\"\ncert = {}\nkey = {}\n",
+            // systemd copies credentials when it starts the unit.
+            if cert.starts_with("/run/credentials") {
+                "read at the start: after a renewal, systemctl restart wormkeyd-server"
+            } else {
+                "a reload reads them again"
+            },
             quoted(&cert.to_string_lossy()),
             quoted(&key.to_string_lossy()),
         ),

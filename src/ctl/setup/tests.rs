@@ -116,8 +116,8 @@ async fn a_running_server_s_first_invite_stands_alone_on_standard_output() {
 async fn nothing_is_done_before_somebody_says_yes() {
     for (types, exit, said) in [
         (None, 2, "nobody is there to say yes\n  add --yes"),
-        (Some("n\n"), 0, "nothing was done"),
-        (Some(""), 0, "nothing was done"),
+        (Some("n\n"), 1, "nothing was done"),
+        (Some(""), 1, "nothing was done"),
         (Some("y\n"), 0, "wrote "),
     ] {
         let root = tempfile::tempdir().unwrap();
