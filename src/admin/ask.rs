@@ -103,6 +103,16 @@ pub(super) struct ListParams {
     pub(super) limit: Option<u32>,
 }
 
+/// `?cursor=&limit=`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PageParams {
+    /// A page's `next`.
+    pub(super) cursor: Option<String>,
+    /// Entries a page.
+    pub(super) limit: Option<u32>,
+}
+
 /// `GET /v1/audit?after=&limit=&since=&subject=&actor=`
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]

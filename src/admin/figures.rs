@@ -4,7 +4,7 @@ use axum::extract::State;
 use serde::{Deserialize, Serialize};
 
 use super::ServerBackend;
-use super::ask::{Params, page_size};
+use super::ask::{PageParams, Params, page_size};
 use super::routes::{Answer, Hub};
 use super::types::PacketsJson;
 use crate::names::DeviceId;
@@ -78,14 +78,6 @@ pub struct LinkPage {
     pub links: Vec<LinkFiguresJson>,
     /// The cursor of the next page; null after the last one.
     pub next: Option<String>,
-}
-
-/// `?cursor=&limit=`
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct PageParams {
-    cursor: Option<String>,
-    limit: Option<u32>,
 }
 
 pub(super) async fn links<B: ServerBackend>(

@@ -21,6 +21,7 @@ pub mod figures;
 pub mod health;
 pub mod log_level;
 mod log_override;
+mod pages;
 mod respond;
 mod routes;
 mod scrape;

@@ -9,10 +9,13 @@ use axum::routing::{delete, get, patch, post};
 use http::{HeaderMap, StatusCode, Uri};
 use serde::{Deserialize, Serialize};
 
-use super::ask::{AuditAsk, Json, Key, ListParams, Params, VisitParams, page_size, usage};
+use super::ask::{
+    AuditAsk, Json, Key, ListParams, PageParams, Params, VisitParams, page_size, usage,
+};
 use super::checks::DoctorJson;
 use super::domains::DomainsAsk;
 use super::events::Watchers;
+use super::pages::page_of;
 use super::types::{
     AuditJson, ClientStatusJson, DeviceJson, InviteAsk, InviteJson, JoinAsk, JoinJson, OpenAsk,
     PolicyAsk, ReloadJson, ServerStatusJson, ShareJson, ShareLinkAsk, ShareLinkJson, SuspendAsk,
@@ -252,11 +255,18 @@ async fn share<B: ClientBackend>(
 #[derive(Serialize)]
 struct Shares {
     shares: Vec<ShareJson>,
+    next: Option<String>,
 }
 
-async fn shares<B: ClientBackend>(State(hub): State<Hub<B>>, Key(key): Key) -> Answer<Shares> {
+async fn shares<B: ClientBackend>(
+    State(hub): State<Hub<B>>,
+    Key(key): Key,
+    Params(page): Params<PageParams>,
+) -> Answer<Shares> {
     let shares = hub.backend.shares(key).await?;
-    Ok(axum::Json(Shares { shares }))
+    // Ids are of one length, so their text sorts as they do.
+    let (shares, next) = page_of(shares, &page, |share| share.id.clone())?;
+    Ok(axum::Json(Shares { shares, next }))
 }
 
 async fn unshare<B: ClientBackend>(
@@ -394,21 +404,31 @@ async fn server_status<B: ServerBackend>(State(hub): State<Hub<B>>) -> Answer<Se
 #[derive(Serialize)]
 struct Devices {
     devices: Vec<DeviceJson>,
+    next: Option<String>,
 }
 
-async fn devices<B: ServerBackend>(State(hub): State<Hub<B>>) -> Answer<Devices> {
+async fn devices<B: ServerBackend>(
+    State(hub): State<Hub<B>>,
+    Params(page): Params<PageParams>,
+) -> Answer<Devices> {
     let devices = hub.backend.devices().await?;
-    Ok(axum::Json(Devices { devices }))
+    let (devices, next) = page_of(devices, &page, |device| device.id)?;
+    Ok(axum::Json(Devices { devices, next }))
 }
 
 #[derive(Serialize)]
 struct Users {
     users: Vec<UserJson>,
+    next: Option<String>,
 }
 
-async fn users<B: ServerBackend>(State(hub): State<Hub<B>>) -> Answer<Users> {
+async fn users<B: ServerBackend>(
+    State(hub): State<Hub<B>>,
+    Params(page): Params<PageParams>,
+) -> Answer<Users> {
     let users = hub.backend.users().await?;
-    Ok(axum::Json(Users { users }))
+    let (users, next) = page_of(users, &page, |user| user.id)?;
+    Ok(axum::Json(Users { users, next }))
 }
 
 async fn invite<B: ServerBackend>(

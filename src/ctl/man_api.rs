@@ -15,16 +15,21 @@ const BOTH: &[(&str, &str)] = &[
     ("GET, POST /v1/doctor", "looks at what tunnels depend on"),
     (
         "GET /v1/events",
-        "what happens, a line of JSON each, as it happens",
+        "what happens, as it happens: server-sent events with ids; one that comes back sends the last one as \
+         Last-Event-ID and misses nothing that is still remembered",
     ),
-    ("GET /healthz, /readyz, /metrics", "for monitoring; text"),
+    (
+        "GET /healthz, /readyz",
+        "for monitoring: whether the daemon lives, and whether it serves, part by part; 503 when not",
+    ),
+    ("GET /metrics", "figures for Prometheus, as text"),
 ];
 
 /// What only the client answers.
 const CLIENT: &[(&str, &str)] = &[
     (
         "GET, POST /v1/tunnels",
-        "all of the caller's tunnels; opens one",
+        "this client's tunnels, whoever of the machine opened them; opens one",
     ),
     (
         "GET, PATCH, DELETE /v1/tunnels/NAME",
@@ -41,7 +46,8 @@ const CLIENT: &[(&str, &str)] = &[
     ("DELETE /v1/shares/ID", "takes a share link back"),
     (
         "GET /v1/visits",
-        "the visits since now, a line of JSON each",
+        "the last visits that are over, {visits, last}: of one tunnel with ?tunnel=NAME; those to come are events \
+         after the id last",
     ),
     ("POST /v1/join", "enrols with a token"),
     ("POST /v1/leave", "gives up the enrolment"),
@@ -61,7 +67,7 @@ const SERVER: &[(&str, &str)] = &[
     ("POST /v1/invites", "makes a join token"),
     (
         "POST /v1/revoke",
-        "takes back a user, a device or an invite",
+        "takes back a device, an invite or a share link",
     ),
     ("POST /v1/suspend", "cuts a user, a device or a tunnel off"),
     ("POST /v1/resume", "lets them in again"),
@@ -78,6 +84,12 @@ pub(super) fn section() -> Section {
              socket. Bodies are JSON of at most 1 MiB, answers are what --json prints; a failure has \
              wormkey-errors(7)'s status, and code, detail and fix. Fields are added and never taken away; a \
              field that is not known is refused in what is sent.",
+        ),
+        Paragraph::text(
+            "Lists come in pages, oldest first: ?limit=N is at most 1000 and 100 when absent, and the next page has \
+             ?cursor= and what the one before called next, until that is null. /v1/tunnels has those that live, and \
+             all with ?all. /v1/audit, newest last, takes its next as ?after=. /v1/visits has one page, the last N. \
+             /v1/users, /v1/devices and a tunnel's shares are whole when neither limit nor cursor is given.",
         ),
         Paragraph::text("Both daemons:"),
     ];
