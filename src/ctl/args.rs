@@ -234,7 +234,7 @@ pub enum ServerCommand {
     /// Keep a user, a device or a tunnel from everything, at once; its names stay
     Suspend {
         /// Its id or name
-        #[arg(value_name = "USER|DEVICE|SLUG")]
+        #[arg(value_name = "USER|DEVICE|SLUG", add = Candidates::new(complete::anything))]
         what: String,
         /// Why, for the audit
         #[arg(long, value_name = "TEXT")]
@@ -243,7 +243,7 @@ pub enum ServerCommand {
     /// Let a user, a device or a tunnel work again
     Resume {
         /// Its id or name
-        #[arg(value_name = "USER|DEVICE|SLUG")]
+        #[arg(value_name = "USER|DEVICE|SLUG", add = Candidates::new(complete::anything))]
         what: String,
     },
     /// List all tunnels
@@ -312,7 +312,7 @@ pub enum ServerCommand {
         #[arg(long, value_name = "DURATION|TIME", value_parser = since)]
         since: Option<String>,
         /// Only changes of this: an id, or the name of a tunnel, a device or a user
-        #[arg(long, value_name = "ID|NAME")]
+        #[arg(long, value_name = "ID|NAME", add = Candidates::new(complete::anything))]
         subject: Option<String>,
         /// Only what this one did: a uid, a device, a user, engine, newcomer or visitor
         #[arg(long, value_name = "WHO")]
@@ -324,7 +324,7 @@ pub enum ServerCommand {
 #[derive(Debug, ClapArgs)]
 pub struct ShareArgs {
     /// The tunnel's name or id
-    #[arg(value_name = "SLUG", value_parser = tunnel_key)]
+    #[arg(value_name = "SLUG", value_parser = tunnel_key, add = Candidates::new(complete::tunnels))]
     pub tunnel: String,
     /// How long the link works, such as 10m
     #[arg(long, value_name = "DURATION", value_parser = lasting, required_unless_present_any = ["list", "revoke"])]
@@ -398,7 +398,7 @@ impl Origin {
 #[derive(Debug, ClapArgs)]
 pub struct LogsArgs {
     /// Of this tunnel only; its name or id
-    #[arg(value_name = "SLUG", value_parser = tunnel_key)]
+    #[arg(value_name = "SLUG", value_parser = tunnel_key, add = Candidates::new(complete::tunnels))]
     pub tunnel: Option<String>,
     /// Stay, and show visits as they end
     #[arg(short, long)]

@@ -94,6 +94,12 @@ pub(super) fn users() -> Vec<CompletionCandidate> {
     listed(Role::Server, "users", "users", &["name", "id"], "id")
 }
 
+/// All that an operator can name: users, devices and tunnels.
+pub(super) fn anything() -> Vec<CompletionCandidate> {
+    let lists = [users(), devices(), server_tunnels()];
+    lists.into_iter().flatten().collect()
+}
+
 fn listed(
     role: Role,
     path: &str,
@@ -202,6 +208,31 @@ mod tests {
             let words: Vec<OsString> = line.split(' ').map(OsString::from).collect();
             assert_eq!(socket_of(&words), expected.map(PathBuf::from), "{line}");
         }
+    }
+
+    #[test]
+    fn every_name_of_what_is_there_is_completed() {
+        fn arguments(command: &clap::Command, path: &str, into: &mut Vec<(String, bool)>) {
+            for arg in command.get_arguments() {
+                let names = arg.get_value_names().unwrap_or_default();
+                let of_names = names
+                    .iter()
+                    .any(|name| matches!(name.as_str(), "SLUG" | "USER|DEVICE|SLUG" | "ID|NAME"));
+                // A new tunnel's name is nobody's yet.
+                if of_names && arg.get_id() != "name" {
+                    let completes = arg.get::<clap_complete::ArgValueCandidates>().is_some();
+                    into.push((format!("{path} {}", arg.get_id()), completes));
+                }
+            }
+            for sub in command.get_subcommands() {
+                arguments(sub, &format!("{path} {}", sub.get_name()), into);
+            }
+        }
+        let mut found = Vec::new();
+        arguments(&Args::command(), "", &mut found);
+        assert!(found.len() >= 9, "{found:?}");
+        let without: Vec<_> = found.iter().filter(|(_, completes)| !completes).collect();
+        assert!(without.is_empty(), "{without:?}");
     }
 
     #[test]

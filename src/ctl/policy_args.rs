@@ -1,6 +1,9 @@
 //! The flags that say who may visit a tunnel and what it lets through: `open`, `run` and `set` share them.
 
 use clap::Args as ClapArgs;
+use clap_complete::ArgValueCandidates as Candidates;
+
+use super::complete;
 
 /// What a tunnel lets through.
 #[derive(Debug, Clone, Default, ClapArgs)]
@@ -111,7 +114,7 @@ pub struct PolicyFlags {
 #[derive(Debug, ClapArgs)]
 pub struct SetArgs {
     /// Its name or id
-    #[arg(value_name = "SLUG", value_parser = super::args::tunnel_key)]
+    #[arg(value_name = "SLUG", value_parser = super::args::tunnel_key, add = Candidates::new(complete::tunnels))]
     pub tunnel: String,
     /// A domain of your own that shall lead to it, too; may be given several times
     #[arg(long = "domain", value_name = "DOMAIN", value_parser = super::args::domain)]

@@ -325,6 +325,7 @@ def completions(world):
             (f"{at} show ze\t", "zebra-crossing"),
             (f"{at} clos\t", r"clos.*e"),
             (f"{at} open 3000 --expi\t", "--expires"),
+            (f"{at} set ze\t", "zebra-crossing"),
             (f"{served} close ze\t", "zebra-crossing"),
             (f"{served} revoke {device[:2]}\t", re.escape(device)),
         ]:
@@ -335,6 +336,10 @@ def completions(world):
     for line, expected in [
         (f"{at} show ", ["other", "zebra-crossing"]),
         (f"{at} show ze", ["zebra-crossing"]),
+        (f"{at} logs ze", ["zebra-crossing"]),
+        (f"{at} share ze", ["zebra-crossing"]),
+        (f"{served} suspend ze", ["zebra-crossing"]),
+        (f"{served} audit --subject ze", ["zebra-crossing"]),
         (f"{served} revoke ", [device]),
         (f"{at} open 3000 --expi", ["--expires"]),
     ]:
