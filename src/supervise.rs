@@ -5,6 +5,7 @@ mod drains;
 mod inherited;
 mod pulse;
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::Path;
@@ -31,6 +32,10 @@ pub(crate) const SERVER_GRACE: Duration = Duration::from_secs(30);
 
 /// What the end takes after a drain, at most.
 const END_WITHIN: Duration = Duration::from_secs(15);
+
+/// How often systemd is asked for more time during a drain. It is told in a number that ends at 71 minutes, and a
+/// daemon that hangs should not be let be for a day.
+const MORE_TIME_EVERY: Duration = Duration::from_secs(60);
 
 /// Makes the state directory for its owner alone; one that is there is left as its administrator made it.
 pub(crate) fn prepare_state_dir(dir: &Path) -> anyhow::Result<()> {
@@ -87,24 +92,35 @@ where
             }
         }
     };
-    // systemd would kill us at its own time, which knows nothing of a grace that somebody asked for.
-    let patience = (grace + END_WITHIN).as_micros();
-    let patience = u32::try_from(patience).unwrap_or(u32::MAX);
-    notify(&[
-        sd_notify::NotifyState::Stopping,
-        sd_notify::NotifyState::ExtendTimeoutUsec(patience),
-    ]);
+    notify(&[sd_notify::NotifyState::Stopping]);
     info!(?grace, "stopping: draining");
     drains.begin(grace);
+    let patient = ask_for_time(grace, |patience| {
+        let patience = u32::try_from(patience.as_micros()).unwrap_or(u32::MAX);
+        notify(&[sd_notify::NotifyState::ExtendTimeoutUsec(patience)]);
+    });
     let finished = tokio::select! {
         biased;
         _ = terminate.recv() => at_once("signal"),
         _ = interrupt.recv() => at_once("signal"),
         _ = drains.asked() => at_once("ask"),
+        never = patient => match never {},
         finished = drain(grace) => finished,
     };
     drains.end(finished);
     Ok(())
+}
+
+/// systemd would kill us at its own time, which knows nothing of a grace that somebody asked for: it is asked for
+/// more as long as the drain takes.
+async fn ask_for_time(grace: Duration, mut tell: impl FnMut(Duration)) -> Infallible {
+    let mut left = grace;
+    loop {
+        // Until two more turns are over, since one may come late.
+        tell(left.min(MORE_TIME_EVERY * 2) + END_WITHIN);
+        tokio::time::sleep(MORE_TIME_EVERY).await;
+        left = left.saturating_sub(MORE_TIME_EVERY);
+    }
 }
 
 /// What was begun is not waited for any more.
@@ -117,5 +133,31 @@ fn at_once(by: &'static str) -> bool {
 fn notify(states: &[sd_notify::NotifyState<'_>]) {
     if let Err(err) = sd_notify::notify(states) {
         warn!(%err, "systemd was not told");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The seconds that systemd is asked for, each time, while a drain of this grace goes on for `lasts`.
+    async fn asked(grace: u64, lasts: u64) -> Vec<u64> {
+        let mut told = Vec::new();
+        let asking = ask_for_time(Duration::from_secs(grace), |more| told.push(more.as_secs()));
+        let _ = tokio::time::timeout(Duration::from_secs(lasts), asking).await;
+        told
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_drain_of_a_day_asks_systemd_for_time_until_it_is_over() {
+        let told = asked(86_400, 86_399).await;
+        assert_eq!(told.len(), 1440);
+        assert!(told[..1438].iter().all(|more| *more == 135));
+        assert_eq!(told[1438..], [135, 75]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_short_drain_asks_for_no_more_than_it_needs() {
+        assert_eq!(asked(30, 29).await, [45]);
     }
 }
