@@ -10,7 +10,7 @@ import signal
 import subprocess
 
 import cache
-from harness import REPOSITORY, check, until
+from harness import REPOSITORY, check, same, until
 
 
 class Box:
@@ -117,6 +117,20 @@ class Box:
     def fact(self, unit, name):
         """A property of a unit, as systemd shows it."""
         return self.run("systemctl", "show", unit, f"--property={name}", "--value").strip()
+
+    def verify(self, *units):
+        """systemd-analyze finds nothing in these units but the two keys that came with systemd 254."""
+        files = [f"/usr/lib/systemd/system/{unit}" for unit in units]
+        # The box has no man to ask for the pages that the units name.
+        code, out, err = self.run_code("systemd-analyze", "verify", "--man=no", *files)
+        version = int(self.run("systemctl", "--version").split()[1])
+        said = set((out + err).splitlines())
+        newer = re.compile(r"wormkeyd-(server|client)\.service:\d+: Unknown key name '(RestartSteps|RestartMaxDelaySec)'")
+        told = {line for line in said if newer.search(line)}
+        same((code, said - told), (0, set()), f"systemd-analyze verify {units}")
+        found = {newer.search(line).groups() for line in told}
+        same(len(found), len(told), f"each is told of once: {told}")
+        check(version < 254 or not told, f"systemd {version} knows them: {told}")
 
     def is_enabled(self, unit):
         return self.run("systemctl", "is-enabled", unit, may_fail=True).strip()
