@@ -48,10 +48,16 @@ impl Default for DomainsConfig {
 }
 
 impl DomainsConfig {
-    /// Whether what differs is read at a start only.
-    pub(super) fn needs_restart(&self, new: &Self) -> bool {
-        let of_start = |one: &Self| (one.resolver, one.orders, one.orders_per_user);
-        of_start(self) != of_start(new)
+    /// What is read at a start only, and whether it differs.
+    pub(super) fn needs_restart(&self, new: &Self) -> [(&'static str, bool); 3] {
+        [
+            ("domains.resolver", self.resolver != new.resolver),
+            ("domains.orders", self.orders != new.orders),
+            (
+                "domains.orders_per_user",
+                self.orders_per_user != new.orders_per_user,
+            ),
+        ]
     }
 
     /// What is in force after a reload.

@@ -160,18 +160,24 @@ impl Person {
     /// Which file is read, and where things are when it does not say.
     fn file(&self, path: Option<&Path>) -> Result<(PathBuf, Homes), ConfigError> {
         let named = path.map(Path::to_owned).or_else(|| absolute(&self.config));
-        let (file, homes) = match (named, path) {
-            (Some(named), Some(_)) => (named, system_homes()),
-            (Some(named), None) if self.uid == 0 => (named, system_homes()),
-            (Some(named), None) => (named, self.places()?.1),
-            (None, _) if self.uid == 0 => (CLIENT_FILE.into(), system_homes()),
-            (None, _) => self.places()?,
+        // Whose client it is decides where things are, and not how its file is named: a person may not write
+        // to the machine's places.
+        let (file, homes) = match named {
+            named if self.uid == 0 => (named.unwrap_or_else(|| CLIENT_FILE.into()), system_homes()),
+            Some(named) => (named, self.homes()),
+            None => self.places()?,
         };
         let homes = Homes {
             state_dir: absolute(&self.state_dir).unwrap_or(homes.state_dir),
             socket: absolute(&self.socket).unwrap_or(homes.socket),
         };
         Ok((file, homes))
+    }
+
+    /// Where things of a person's own client are; the machine's places for one that has no home at all.
+    fn homes(&self) -> Homes {
+        self.places()
+            .map_or_else(|_| system_homes(), |(_, homes)| homes)
     }
 
     /// The file and the homes of a person's own client.

@@ -20,7 +20,6 @@ impl ServerConfig {
                 self.front.plain_http != new.front.plain_http,
             ),
             ("listen.tcp_ports", self.tcp_ports != new.tcp_ports),
-            ("domains", self.domains.needs_restart(&new.domains)),
             // Other files are read again; another source of certificates is another set-up.
             ("tls.mode", !is_same_mode(&self.tls, &new.tls)),
             (
@@ -28,8 +27,9 @@ impl ServerConfig {
                 is_same_mode(&self.tls, &new.tls) && is_other_acme(&self.tls, &new.tls),
             ),
         ];
+        let of_domains = self.domains.needs_restart(&new.domains);
         let of_both = self.shared().changed(&new.shared());
-        named(own.into_iter().chain(of_both))
+        named(own.into_iter().chain(of_domains).chain(of_both))
     }
 
     fn shared(&self) -> Shared<'_> {

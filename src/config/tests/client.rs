@@ -284,6 +284,34 @@ fn a_person_s_own_client_lives_in_their_home() {
 }
 
 #[test]
+fn a_file_that_a_person_names_moves_nothing_of_theirs_to_the_machine_s_places() {
+    let folder = Folder::new(&[("other.toml", "[log]\nlevel = \"debug\"")]);
+    let named = folder.path("other.toml");
+    let config = ClientConfig::load_as(Some(&named), &person(&folder)).unwrap();
+    assert_eq!(config.log.level, "debug");
+    assert_eq!(config.state_dir, folder.path("home/.local/state/wormkey"));
+
+    // What the machine's unit says of its user, who is not root either.
+    let of_unit = Person {
+        uid: 999,
+        config_home: Some("/etc".into()),
+        state_home: Some("/var/lib".into()),
+        runtime_dir: Some("/run".into()),
+        ..Person::default()
+    };
+    let root = Person::default();
+    let homeless = Person {
+        uid: 1000,
+        ..Person::default()
+    };
+    for who in [of_unit, root, homeless] {
+        let config = ClientConfig::load_as(Some(&named), &who).unwrap();
+        assert_eq!(config.state_dir, Path::new("/var/lib/wormkey"), "{who:?}");
+        assert_eq!(config.admin.socket, Path::new("/run/wormkey/client.sock"));
+    }
+}
+
+#[test]
 fn a_person_without_a_home_is_told_what_to_do() {
     let nobody = Person {
         uid: 1000,

@@ -9,7 +9,7 @@ mod site;
 
 use std::path::{Path, PathBuf};
 
-use super::{ClientConfig, ServerConfig};
+use super::{ClientConfig, ServerConfig, load};
 
 /// A directory with the files given.
 struct Folder(tempfile::TempDir);
@@ -43,7 +43,10 @@ fn load_server(text: &str) -> Result<ServerConfig, String> {
 
 fn load_client(text: &str) -> Result<ClientConfig, String> {
     let folder = Folder::new(&[("client.toml", text)]);
-    ClientConfig::load(Some(&folder.path("client.toml"))).map_err(|err| folder.short(err))
+    // The machine's own client, whoever runs the tests.
+    let machine = load::Person::default();
+    ClientConfig::load_as(Some(&folder.path("client.toml")), &machine)
+        .map_err(|err| folder.short(err))
 }
 
 /// The lines below the heading, without their indent.
