@@ -136,7 +136,7 @@ impl CommonBackend for Backend {
     }
 
     async fn metrics(&self) -> String {
-        self.client.page()
+        self.client.page().await
     }
 
     fn events(&self, after: Option<u64>) -> (Vec<(u64, EventJson)>, EventStream) {

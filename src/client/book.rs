@@ -358,6 +358,11 @@ impl Book {
         self.store.answers().await
     }
 
+    /// Transactions put on disk so far, and the size of what is there.
+    pub(super) async fn store_figures(&self) -> (u64, u64) {
+        (self.store.groups(), self.store.bytes().await)
+    }
+
     pub(super) async fn store_ended(&self) {
         self.store.ended().await;
     }

@@ -44,11 +44,14 @@ impl Client {
     }
 
     /// The page for Prometheus.
-    pub(super) fn page(&self) -> String {
+    pub(super) async fn page(&self) -> String {
         let mut page = Page::default();
         let build = [([SOFTWARE_VERSION.to_owned()], 1)];
         page.each(metrics::BUILD, ["version"], build);
         page.one(metrics::STARTED, self.started_at.as_millis() / 1000);
+        let parts = self.parts().await.into_iter();
+        let well = parts.map(|part| ([part.name], u8::from(part.ready)));
+        page.each(metrics::READY, ["part"], well);
         page.one(
             metrics::DRAINING,
             u8::from(self.drains.stand().ends_by.is_some()),
@@ -59,6 +62,11 @@ impl Client {
         page.one(metrics::VISITS_NOW, self.book.visits());
         let tunnels = [(["live".to_owned()], self.book.live_count())];
         page.each(metrics::TUNNELS, ["state"], tunnels);
+        let figures = tokio::time::timeout(WITHIN, self.book.store_figures());
+        if let Ok((transactions, bytes)) = figures.await {
+            page.one(metrics::STORE_TRANSACTIONS, transactions);
+            page.one(metrics::STORE_BYTES, bytes);
+        }
         if let Some(link) = self.link() {
             let stats = link.stats();
             page.one(metrics::LINK_RTT, stats.rtt.as_secs_f64());

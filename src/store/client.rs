@@ -1,12 +1,12 @@
 //! The client's database: its enrolment and its tunnels.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::Connection;
 
 use super::StoreError;
-use super::open::Schema;
+use super::open::{Schema, wal_of};
 use super::seal::Seal;
 use super::tables::{book, networks};
 use super::writer::{Batch, CommitDone, Writer};
@@ -34,6 +34,7 @@ const ENDED_KEPT: Duration = Duration::from_secs(30 * 86_400);
 pub struct ClientStore {
     writer: Writer<ClientBatch>,
     seal: Seal,
+    path: PathBuf,
 }
 
 impl ClientStore {
@@ -52,8 +53,8 @@ impl ClientStore {
         let seal = Seal::in_file(dir.join("client.seal"));
         let snapshot =
             snapshot(&conn, now, &seal).map_err(|source| StoreError::sql(&path, source))?;
-        let writer = Writer::start(conn, path)?;
-        Ok((Self { writer, seal }, snapshot))
+        let writer = Writer::start(conn, path.clone())?;
+        Ok((Self { writer, seal, path }, snapshot))
     }
 
     /// Puts the changes on disk, all or none, in the order given; returns after the fsync. Commits
@@ -79,6 +80,22 @@ impl ClientStore {
     /// Resolves when the writer works through its queue; waits as long as it does not.
     pub async fn answers(&self) -> Result<(), StoreError> {
         self.writer.answers().await
+    }
+
+    /// The size of the database and its log on disk.
+    pub async fn bytes(&self) -> u64 {
+        let mut bytes = 0;
+        for path in [self.path.clone(), wal_of(&self.path)] {
+            bytes += tokio::fs::metadata(path)
+                .await
+                .map_or(0, |facts| facts.len());
+        }
+        bytes
+    }
+
+    /// Transactions so far.
+    pub fn groups(&self) -> u64 {
+        self.writer.groups()
     }
 
     /// Resolves when the writer is gone, after `close` or because it died.
