@@ -396,10 +396,13 @@ pub fn errors() -> String {
             format!("{cause} {fix} HTTP status {status}, exit code {exit}."),
         )
     };
-    let part = |from: u32, to: u32| -> Vec<Paragraph> {
+    // The numbers are kept apart by who met them first; these two, visitors meet as well.
+    const ALSO_VISITORS: [Code; 2] = [Code::NotFound, Code::ExposedOrigin];
+    let is_visitors = |code: &Code| code.row().wire < 40 || ALSO_VISITORS.contains(code);
+    let part = |from: u32, to: u32, visitors: bool| -> Vec<Paragraph> {
         Code::ALL
             .iter()
-            .filter(|code| (from..to).contains(&code.row().wire))
+            .filter(|code| (from..to).contains(&code.row().wire) && is_visitors(code) == visitors)
             .map(row)
             .collect()
     };
@@ -423,15 +426,15 @@ pub fn errors() -> String {
             },
             Section {
                 title: "WHAT VISITORS MEET",
-                body: part(0, 40),
+                body: part(0, 100, true),
             },
             Section {
                 title: "WHAT PEOPLE AND DEVICES MEET BESIDES",
-                body: part(40, 100),
+                body: part(40, 100, false),
             },
             Section {
                 title: "HOW LINKS AND STREAMS END",
-                body: part(100, u32::MAX),
+                body: part(100, u32::MAX, false),
             },
             Section {
                 title: "SEE ALSO",

@@ -156,7 +156,7 @@ fn wormkeyd() -> String {
             ),
             item(
                 "FileDescriptorStoreMax=",
-                "With it systemd keeps the server's sockets over a restart: who comes in between waits, and is not refused.",
+                "With it systemd keeps the sockets of listen.https, http and plain_http over a restart: who comes in between waits, and is not refused. The public ports of tcp and udp tunnels, acme.dns.listen and metrics.listen are closed meanwhile.",
             ),
             item(
                 "LoadCredential=server.key:PATH",
@@ -176,17 +176,21 @@ fn wormkeyd() -> String {
         title: "BACKUP",
         body: vec![
             Paragraph::text(
-                "Once: copy server.key and keep it apart; it never changes, and clients trust only that key. Every night:",
+                "Once: copy server.key and keep it apart; clients trust only that key. Every night, as root:",
             ),
             Paragraph::Code("wormkeyctl server backup /var/backups/wormkey-$(date +%F).db".into()),
             Paragraph::text(
-                "When the disk has died: install, put back the configuration and server.key (0600, the daemon's own), then",
+                "When the disk has died: install, put back /etc/wormkey, and as root, with the daemon's own user and group,",
             ),
+            Paragraph::Code("install -d -o wormkey -g wormkey -m 700 /var/lib/wormkey".into()),
             Paragraph::Code(
-                "sudo -u wormkey wormkeyd server restore /var/backups/wormkey-2030-01-31.db".into(),
+                "install -o wormkey -g wormkey -m 600 server.key /var/lib/wormkey/server.key"
+                    .into(),
             ),
+            Paragraph::Code("wormkeyd server restore /var/backups/wormkey-2030-01-31.db".into()),
+            Paragraph::Code("systemctl start wormkeyd-server".into()),
             Paragraph::text(
-                "and start it. What changed after the backup is undone: revoke again what was revoked since; wormkeyctl server devices lists what may come in.",
+                "Root's restore reads the file, and then goes on as the owner of the state directory. What changed after the backup is undone: revoke again what was revoked since; wormkeyctl server devices lists what may come in.",
             ),
         ],
     };
@@ -298,8 +302,10 @@ fn server_toml() -> String {
         Paragraph::text(
             "wormkeyd server --check says what is wrong with it. wormkeyctl server reload, or SIGHUP, puts \
              changes in force, but for domain, the listeners and http3 of [listen], tcp_ports, tls.mode, [acme], \
-             state.dir, [admin], [link], log.format, log.level and [metrics], which wait for the next start and \
-             are named; a bad file changes nothing.",
+             state.dir, [admin], [link], domains.resolver, domains.orders, domains.orders_per_user, log.format, \
+             log.level and [metrics], which wait for the next start and are named; a bad file changes nothing. Where \
+             [admin] socket is moved, systemctl reload needs a drop-in with ExecReload= emptied, and then \
+             ExecReload=/usr/bin/wormkeyctl --socket PATH server reload.",
         ),
     ];
     let name = "the configuration of a wormkey server";
@@ -317,7 +323,9 @@ fn client_toml() -> String {
         Paragraph::text(
             "wormkeyd client --check says what is wrong with it. wormkeyctl reload, or SIGHUP, puts changes of \
              [origins], [probe] and [[tunnel]] in force, and names the keys that wait for the next start; a bad file \
-             changes nothing. A [[tunnel]] opens when its entry comes, changes with it, and closes when it goes.",
+             changes nothing. Where [admin] socket is not the one that wormkeyctl asks by itself, systemctl reload \
+             needs a drop-in with ExecReload= emptied, and then ExecReload=/usr/bin/wormkeyctl --socket PATH reload. \
+             A [[tunnel]] opens when its entry comes, changes with it, and closes when it goes.",
         ),
     ];
     let name = "the configuration of a wormkey client";
