@@ -11,12 +11,12 @@ use ::http::Method;
 use super::entry::Engine;
 use super::limits::{Act, Bucket, Limit, Meter, Source, Sources, Table, Visitor};
 use super::policy::{
-    Decision, Facts, HttpFacts, Login, Over, PasswordHash, Policy, RuleId, Scope, ShareFacts,
-    Verdict, decide,
+    Decision, Facts, HttpFacts, Login, Over, PasswordHash, Policy, RuleId, STEPS_MAX, Scope,
+    ShareFacts, Verdict, decide, decide_within,
 };
 use super::routes::FOUND;
 use super::state::Tunnel;
-use super::stays::Owner;
+use super::stays::{Owner, Stay};
 use super::{Credentials, Refusal, Verification, Visit};
 use crate::names::{Kind, ShareId, TunnelId, VisitId};
 use crate::times::Now;
@@ -26,6 +26,9 @@ const VISITORS: usize = 4096;
 
 /// Passwords of one tunnel that are known to be right.
 const VERIFIED: usize = 256;
+
+/// What the rules about paths may cost in all when visits that go on are asked about again.
+const STEPS_AGAIN: usize = 16 * STEPS_MAX;
 
 /// When to try again while too many visits go on: nobody knows when one ends.
 const ROOM_IN: Duration = Duration::from_secs(1);
@@ -298,14 +301,27 @@ impl Engine {
     }
 
     /// The visits of a tunnel, going on or waiting, that its policy as it is now would not let in. Limits
-    /// are for those who come.
-    pub(super) fn no_longer_allowed(&self, now: Now, id: TunnelId) -> Vec<(VisitId, Refusal)> {
+    /// are for those who come. All of them, or those who came in by one share link.
+    pub(super) fn no_longer_allowed(
+        &self,
+        now: Now,
+        id: TunnelId,
+        by: Option<ShareId>,
+    ) -> Vec<(VisitId, Refusal)> {
         let tunnel = self.tunnels.get(&id).expect(FOUND);
         let policy = &tunnel.row.policy;
-        let mut out: Vec<_> = self
+        let path = |stay: &Stay| stay.http.as_ref().map_or(0, |http| http.path.len());
+        let share = |stay: &Stay| stay.http.as_ref().and_then(|http| http.share);
+        let mut asked: Vec<_> = self
             .stays
             .iter()
-            .filter(|(_, stay)| stay.tunnel == id)
+            .filter(|(_, stay)| stay.tunnel == id && (by.is_none() || share(stay) == by))
+            .collect();
+        // Should the work not be done with all of them, those with the longest paths are out.
+        asked.sort_unstable_by_key(|(visit, stay)| (path(stay), **visit));
+        let mut steps = STEPS_AGAIN;
+        let mut out: Vec<_> = asked
+            .into_iter()
             .filter_map(|(visit, stay)| {
                 let share = self.share_of(id, stay.http.as_ref().and_then(|http| http.share));
                 let http = stay.http.as_ref().map(|http| HttpFacts {
@@ -331,7 +347,8 @@ impl Engine {
                     http,
                     over: &[],
                 };
-                refusal(tunnel, &decide(policy, &facts)).map(|refusal| (*visit, refusal))
+                let decision = decide_within(policy, &facts, &mut steps);
+                refusal(tunnel, &decision).map(|refusal| (*visit, refusal))
             })
             .collect();
         out.sort_by_key(|(visit, _)| *visit);

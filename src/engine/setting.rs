@@ -10,7 +10,7 @@ use super::persist::RowKey;
 use super::policy::{Part, Policy};
 use super::state::Tunnel;
 use super::{Action, Answer, AskError, Requester, SetAsk, TunnelRow, TunnelState};
-use crate::names::{Kind, TunnelId, VisitId};
+use crate::names::{Kind, ShareId, TunnelId, VisitId};
 use crate::times::{Now, WallTime, show_duration};
 
 impl Engine {
@@ -61,7 +61,7 @@ impl Engine {
             tunnel.gate.forget_rates();
             self.shape_anew(id);
         }
-        self.turn_out(now, id);
+        self.turn_out(now, id, None);
         if others_sign {
             let visits = self.let_in(id);
             self.act(Action::CutSome { visits });
@@ -81,10 +81,10 @@ impl Engine {
         visits
     }
 
-    /// Ends the visits that the policy as it is now would not let in.
-    pub(super) fn turn_out(&mut self, now: Now, id: TunnelId) {
+    /// Ends the visits that the policy as it is now would not let in: all of them, or those by one share link.
+    pub(super) fn turn_out(&mut self, now: Now, id: TunnelId, by: Option<ShareId>) {
         let (mut cut, mut waited) = (Vec::new(), Vec::new());
-        for (visit, refusal) in self.no_longer_allowed(now, id) {
+        for (visit, refusal) in self.no_longer_allowed(now, id, by) {
             match self.held.contains(&visit) {
                 true => waited.push((visit, refusal)),
                 false => cut.push(visit),

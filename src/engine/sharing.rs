@@ -93,7 +93,7 @@ impl Engine {
         let tunnel = self.shares.get(&id).map(|row| row.tunnel);
         if let Some(tunnel) = tunnel.filter(|id| self.tunnels.get(id).is_some_and(|t| t.is_open()))
         {
-            self.turn_out(now, tunnel);
+            self.turn_out(now, tunnel, Some(id));
         }
     }
 
@@ -166,7 +166,7 @@ impl Engine {
             let rows = vec![super::persist::RowKey::Share(id)];
             self.restrict(rows, vec![line], Some((from, Answer::Revoked)));
             if self.tunnels.get(&tunnel).is_some_and(|t| t.is_open()) {
-                self.turn_out(now, tunnel);
+                self.turn_out(now, tunnel, Some(id));
             }
             return Ok(None);
         }

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use ::http::Method;
 
-use super::{Part, PathPattern, Policy, Readings, RuleId, ShareUse, paths};
+use super::paths::{PathJudge, STEPS_MAX};
+use super::{Part, PathPattern, Policy, RuleId, ShareUse};
 
 /// What is known of a visit.
 #[derive(Debug, Clone)]
@@ -106,17 +107,37 @@ pub struct Decision {
     pub shadowed: Vec<RuleId>,
 }
 
-/// Decides about a visit: suspended → networks → methods → paths → auth and share → limits. The first
-/// refusal stands. What a shadow part refuses is told and goes on; suspension and the operator's limits are
+/// Decides about a visit: suspended → networks → methods → limits → paths → auth and share. The first
+/// refusal stands; limits come before what takes work. What a shadow part refuses is told and goes on; suspension and the operator's limits are
 /// never shadows.
 pub fn decide(policy: &Policy, facts: &Facts<'_>) -> Decision {
+    decide_within(policy, facts, &mut { STEPS_MAX })
+}
+
+/// The same for one of many visits that are asked about at once: what the rules about its path cost comes off
+/// the steps that all of them have.
+pub fn decide_within(policy: &Policy, facts: &Facts<'_>, steps: &mut usize) -> Decision {
+    let path = facts.http.as_ref().map_or("", |http| http.path);
+    let most = STEPS_MAX.min(*steps);
+    let mut paths = PathJudge::new(path, most);
+    let decision = judge(policy, facts, &mut paths);
+    *steps -= most - paths.left();
+    decision
+}
+
+fn judge(policy: &Policy, facts: &Facts<'_>, paths: &mut PathJudge<'_>) -> Decision {
     let mut shadowed = Vec::new();
     if facts.suspended {
         return told(Verdict::Suspended, RuleId::Suspended, shadowed);
     }
     let mut passed = RuleId::Default;
-    for part in [Part::Networks, Part::Methods, Part::Paths, Part::Auth] {
-        match look(policy, part, facts) {
+    for part in [Part::Networks, Part::Methods, Part::Limits, Part::Paths, Part::Auth] {
+        if part == Part::Limits
+            && let Some((verdict, rule)) = limits(policy, facts, &mut shadowed)
+        {
+            return told(verdict, rule, shadowed);
+        }
+        match look(policy, part, facts, paths) {
             Ok(None) => {}
             Ok(Some(rule)) => passed = rule,
             Err((verdict, rule)) if !policy.is_shadow(part) => {
@@ -124,14 +145,6 @@ pub fn decide(policy: &Policy, facts: &Facts<'_>) -> Decision {
             }
             Err((_, rule)) => shadowed.push(rule),
         }
-    }
-    for over in facts.over {
-        if over.own && policy.is_shadow(Part::Limits) {
-            shadowed.push(over.rule.clone());
-            continue;
-        }
-        let retry_in = over.retry_in;
-        return told(Verdict::Limited { retry_in }, over.rule.clone(), shadowed);
     }
     told(Verdict::Pass, passed, shadowed)
 }
@@ -147,12 +160,28 @@ fn told(verdict: Verdict, rule: RuleId, shadowed: Vec<RuleId>) -> Decision {
 /// The rule that let it pass, if one had to, or the one that did not.
 type Looked = Result<Option<RuleId>, (Verdict, RuleId)>;
 
-fn look(policy: &Policy, part: Part, facts: &Facts<'_>) -> Looked {
+/// The first limit without room that is no shadow.
+fn limits(
+    policy: &Policy,
+    facts: &Facts<'_>,
+    shadowed: &mut Vec<RuleId>,
+) -> Option<(Verdict, RuleId)> {
+    for over in facts.over {
+        let (rule, retry_in) = (over.rule.clone(), over.retry_in);
+        if !over.own || !policy.is_shadow(Part::Limits) {
+            return Some((Verdict::Limited { retry_in }, rule));
+        }
+        shadowed.push(rule);
+    }
+    None
+}
+
+fn look(policy: &Policy, part: Part, facts: &Facts<'_>, paths: &mut PathJudge<'_>) -> Looked {
     match (part, &facts.http) {
         (Part::Networks, _) => networks(policy, facts.peer),
         (Part::Methods, Some(http)) => methods(policy, http.method),
-        (Part::Paths, Some(http)) => paths_of(policy, http.path),
-        (Part::Auth, Some(http)) => who(policy, http),
+        (Part::Paths, Some(_)) => paths_of(policy, paths),
+        (Part::Auth, Some(http)) => who(policy, http, paths),
         // Nobody can say who they are to a tunnel that is not HTTP; it is for those whom the networks allow.
         (Part::Methods | Part::Paths | Part::Auth, None) => Ok(None),
         // The edge looks at signatures, since the body is signed, and only of what has passed here.
@@ -179,22 +208,18 @@ fn methods(policy: &Policy, method: &Method) -> Looked {
     Err((Verdict::MethodNotAllowed, rule))
 }
 
-fn paths_of(policy: &Policy, path: &str) -> Looked {
-    if policy.allow_paths.is_empty() && policy.deny_paths.is_empty() {
-        return Ok(None);
-    }
-    let readings = Readings::of(path);
-    if let Some(pattern) = policy.deny_paths.iter().find(|p| p.denies(&readings)) {
+fn paths_of(policy: &Policy, paths: &mut PathJudge<'_>) -> Looked {
+    if let Some(pattern) = paths.denied_by(&policy.deny_paths) {
         return Err((Verdict::Denied, RuleId::DenyPath(pattern.clone())));
     }
-    if policy.allow_paths.is_empty() || paths::all_allowed(&policy.allow_paths, &readings) {
+    if policy.allow_paths.is_empty() || paths.is_allowed(&policy.allow_paths) {
         return Ok(None);
     }
     Err((Verdict::Denied, RuleId::AllowPath))
 }
 
 /// Credentials that are right, or a share link that is for this.
-fn who(policy: &Policy, http: &HttpFacts<'_>) -> Looked {
+fn who(policy: &Policy, http: &HttpFacts<'_>, paths: &mut PathJudge<'_>) -> Looked {
     if !policy.asks_who() {
         return Ok(None);
     }
@@ -209,14 +234,14 @@ fn who(policy: &Policy, http: &HttpFacts<'_>) -> Looked {
     let share = http.share.filter(|_| policy.share != ShareUse::Off);
     match share {
         Some(share) if share.over => Err((Verdict::ShareOver, RuleId::ShareOver)),
-        Some(share) if share_is_for(&share, http) => Ok(Some(RuleId::Share)),
+        Some(share) if share_is_for(&share, http, paths) => Ok(Some(RuleId::Share)),
         Some(_) => Err((Verdict::Denied, RuleId::ShareNarrower)),
         None if asked => Err((Verdict::Unauthorized, RuleId::Auth)),
         None => Err((Verdict::Denied, RuleId::Share)),
     }
 }
 
-fn share_is_for(share: &ShareFacts<'_>, http: &HttpFacts<'_>) -> bool {
+fn share_is_for(share: &ShareFacts<'_>, http: &HttpFacts<'_>, paths: &mut PathJudge<'_>) -> bool {
     let method = share.methods.is_empty() || share.methods.contains(http.method);
-    method && (share.paths.is_empty() || paths::all_allowed(share.paths, &Readings::of(http.path)))
+    method && (share.paths.is_empty() || paths.is_allowed(share.paths))
 }

@@ -6,7 +6,7 @@
 //! |---|---|
 //! | `document` | the JSON text, and the way from it to types that cannot be wrong |
 //! | `auth`, `cidr`, `paths`, `headers` | those types |
-//! | `decide` | [`decide`]: suspended → networks → methods → paths → auth and share → limits |
+//! | `decide` | [`decide`]: suspended → networks → methods → limits → paths → auth and share |
 //! | `rule` | the rule that decided |
 //! | `share` | links that let somebody in for a while |
 //! | `webhook` | signatures of requests, and whether they hold |
@@ -31,10 +31,10 @@ use ::http::Method;
 
 pub use auth::{AuthError, AuthUser, PasswordHash};
 pub use cidr::{Cidr, CidrError};
-pub use decide::{Decision, Facts, HttpFacts, Login, Over, ShareFacts, Verdict, decide};
+pub use decide::{Decision, Facts, HttpFacts, Login, Over, ShareFacts, Verdict, decide, decide_within};
 pub use document::{PolicyError, PolicyProblem};
 pub use headers::{Cors, HeaderRules, SecureHeaders};
-pub use paths::{PathPattern, PatternError, Readings};
+pub use paths::{PathPattern, PatternError, Readings, STEPS_MAX};
 pub use rule::{Part, RuleId, Scope};
 pub use webhook::{Claims, Proof, TOLERANCE, Unsigned, Webhook, WebhookKind};
 pub use words::{HeaderWords, LimitWords, PolicyWords, webhook_source};

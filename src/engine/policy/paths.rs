@@ -10,6 +10,11 @@
 //! with dots resolved, and so on. A denied path is denied when **one** reading matches, in any case of
 //! letters; an allowed one is allowed when **every** reading matches. A path that is full of tricks and
 //! long besides has too many readings, and is refused wherever there are path rules.
+//!
+//! What is judged stands in a lock that all visitors wait for, so the work has a bound, counted in
+//! [steps](STEPS_MAX): a path that rules cannot be asked about within it is refused like one with too many
+//! readings. Rules at all their limits stay far below it as long as they name places, end in a suffix, or look
+//! for a segment anywhere, as `/admin/**`, `/**/*.bak` and `/**/.git/**` do.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -21,9 +26,26 @@ const PATTERN_MAX: usize = 256;
 /// The longest path with tricks that is read in every way.
 const TRICKY_MAX: usize = 2048;
 
+/// What may be compared for one visit, in steps of about a byte: half a millisecond.
+pub const STEPS_MAX: usize = 1 << 19;
+
 /// What paths a rule is about.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PathPattern(String);
+pub struct PathPattern {
+    text: String,
+    /// What stands before, between and behind its `**`.
+    runs: Box<[Run]>,
+}
+
+/// Segments without a `**` among them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct Run {
+    /// Where they stand in the text, each with its slash before it.
+    from: u16,
+    to: u16,
+    /// How many they are.
+    many: u16,
+}
 
 /// Why a text is no pattern.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -50,32 +72,183 @@ pub enum PatternError {
 impl PathPattern {
     /// As it is written.
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.text
     }
 
-    /// Whether one of the readings matches, in any case of letters.
-    pub fn denies(&self, readings: &Readings) -> bool {
-        let pattern = self.0.to_ascii_lowercase();
-        let pattern = segments(pattern.as_bytes());
-        let hit = |reading: &Vec<u8>| {
-            let reading = reading.to_ascii_lowercase();
-            matches(&pattern, &segments(&reading))
+    /// Whether it matches the segments of a reading. What stands at either end can only stand there, and of
+    /// what is between two `**` the first place that fits is as good as any, so no choice is ever taken back.
+    fn matches(&self, path: &[&[u8]], case: Case, steps: &mut Steps) -> Result<bool, Spent> {
+        let (last, before) = self.runs.split_last().expect("a text has one run at least");
+        let Some((first, between)) = before.split_first() else {
+            return Ok(path.len() == last.len() && self.fits(last, path, case, steps)?);
         };
-        readings.0.as_ref().is_none_or(|all| all.iter().any(hit))
+        let Some(most) = path.len().checked_sub(first.len() + last.len()) else {
+            return Ok(false);
+        };
+        let (head, rest) = path.split_at(first.len());
+        let (mut rest, tail) = rest.split_at(most);
+        if !self.fits(first, head, case, steps)? || !self.fits(last, tail, case, steps)? {
+            return Ok(false);
+        }
+        for run in between {
+            loop {
+                let Some((here, after)) = rest.split_at_checked(run.len()) else {
+                    return Ok(false);
+                };
+                if self.fits(run, here, case, steps)? {
+                    rest = after;
+                    break;
+                }
+                rest = &rest[1..];
+            }
+        }
+        Ok(true)
     }
 
-    fn allows(&self, reading: &[u8]) -> bool {
-        matches(&segments(self.0.as_bytes()), &segments(reading))
+    /// Whether a run stands at these segments, which are as many.
+    fn fits(&self, run: &Run, path: &[&[u8]], case: Case, steps: &mut Steps) -> Result<bool, Spent> {
+        let text = &self.text.as_bytes()[usize::from(run.from)..usize::from(run.to)];
+        for (pattern, segment) in text.split(|b| *b == b'/').skip(1).zip(path) {
+            if !segment_fits(pattern, segment, case, steps)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 }
 
-/// Whether every reading is allowed by one of the patterns.
-pub(super) fn all_allowed(patterns: &[PathPattern], readings: &Readings) -> bool {
-    let allowed = |reading: &Vec<u8>| patterns.iter().any(|p| p.allows(reading));
-    readings
-        .0
-        .as_ref()
-        .is_some_and(|all| all.iter().all(allowed))
+impl Run {
+    fn len(&self) -> usize {
+        usize::from(self.many)
+    }
+}
+
+/// What stands before, between and behind the `**` of a text that is a pattern.
+fn runs(text: &str) -> Box<[Run]> {
+    let mut from = 0;
+    let small = |at: usize| u16::try_from(at).expect("a pattern has at most 256 bytes");
+    let run = |run: &str| {
+        let to = from + run.len();
+        let many = small(run.matches('/').count());
+        let (from, to) = (small(std::mem::replace(&mut from, to + "/**".len())), small(to));
+        Run { from, to, many }
+    };
+    // Two stars are a segment of their own wherever they stand.
+    text.trim_end_matches('/').split("/**").map(run).collect()
+}
+
+/// The path of one visit, and what judging it may still cost. Every rule about paths that the visit meets is
+/// asked here.
+#[derive(Debug)]
+pub(super) struct PathJudge<'p> {
+    path: &'p str,
+    readings: Option<Readings>,
+    steps: Steps,
+}
+
+impl<'p> PathJudge<'p> {
+    /// Of a path as it is forwarded, with or without its query, that may cost so many steps.
+    pub(super) const fn new(path: &'p str, most: usize) -> Self {
+        Self {
+            path,
+            readings: None,
+            steps: Steps { left: most },
+        }
+    }
+
+    /// What it may still cost.
+    pub(super) const fn left(&self) -> usize {
+        self.steps.left
+    }
+
+    /// The first of these patterns that one of the readings matches, in any case of letters. When that cannot
+    /// be said, the first of all.
+    pub(super) fn denied_by<'r>(&mut self, patterns: &'r [PathPattern]) -> Option<&'r PathPattern> {
+        let first = patterns.first()?;
+        let readings = self.readings.get_or_insert_with(|| Readings::of(self.path));
+        denying(patterns, readings, &mut self.steps).unwrap_or(Some(first))
+    }
+
+    /// Whether every reading is allowed by one of these patterns.
+    pub(super) fn is_allowed(&mut self, patterns: &[PathPattern]) -> bool {
+        let readings = self.readings.get_or_insert_with(|| Readings::of(self.path));
+        all_allowed(patterns, readings, &mut self.steps).unwrap_or(false)
+    }
+}
+
+fn denying<'r>(
+    patterns: &'r [PathPattern],
+    readings: &Readings,
+    steps: &mut Steps,
+) -> Result<Option<&'r PathPattern>, Spent> {
+    let all = readings.0.as_ref().ok_or(Spent)?;
+    // Only what stands before the one that was found can still be the first.
+    let (mut hit, mut before) = (None, patterns);
+    for reading in all {
+        let segments = cut(reading, steps)?;
+        for (at, pattern) in before.iter().enumerate() {
+            if pattern.matches(&segments, Case::Any, steps)? {
+                (hit, before) = (Some(pattern), &before[..at]);
+                break;
+            }
+        }
+    }
+    Ok(hit)
+}
+
+fn all_allowed(
+    patterns: &[PathPattern],
+    readings: &Readings,
+    steps: &mut Steps,
+) -> Result<bool, Spent> {
+    for reading in readings.0.as_ref().ok_or(Spent)? {
+        let segments = cut(reading, steps)?;
+        let mut is_allowed = false;
+        for pattern in patterns {
+            is_allowed = pattern.matches(&segments, Case::Same, steps)?;
+            if is_allowed {
+                break;
+            }
+        }
+        if !is_allowed {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// What may still be compared.
+#[derive(Debug)]
+struct Steps {
+    left: usize,
+}
+
+/// Nobody can say within the bound.
+#[derive(Debug)]
+struct Spent;
+
+impl Steps {
+    fn take(&mut self, many: usize) -> Result<(), Spent> {
+        let left = self.left.checked_sub(many);
+        self.left = left.unwrap_or(0);
+        left.map(|_| ()).ok_or(Spent)
+    }
+}
+
+/// Whether letters in another case are other letters.
+#[derive(Debug, Clone, Copy)]
+enum Case {
+    Any,
+    Same,
+}
+
+impl Case {
+    fn same(self, one: &[u8], other: &[u8]) -> bool {
+        match self {
+            Self::Any => one.eq_ignore_ascii_case(other),
+            Self::Same => one == other,
+        }
+    }
 }
 
 impl FromStr for PathPattern {
@@ -108,13 +281,16 @@ impl FromStr for PathPattern {
             return Err(odd("** inside a segment"));
         }
         let inner = if inner.is_empty() { "/" } else { inner };
-        Ok(Self(inner.to_owned()))
+        Ok(Self {
+            text: inner.to_owned(),
+            runs: runs(inner),
+        })
     }
 }
 
 impl fmt::Display for PathPattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.text)
     }
 }
 
@@ -136,7 +312,11 @@ impl Readings {
         let mut decoded = path.to_vec();
         for _ in 0..=3 {
             spell_out(&decoded, &mut all);
-            decoded = decode(&decoded);
+            let again = decode(&decoded);
+            if again == decoded {
+                break;
+            }
+            decoded = again;
         }
         Self(Some(all))
     }
@@ -152,7 +332,11 @@ fn is_tricky(path: &[u8]) -> bool {
 
 /// One degree of decoding, read with and without each of the habits that origins have.
 fn spell_out(path: &[u8], all: &mut HashSet<Vec<u8>>) {
-    for habits in 0..16_u8 {
+    let holds = |what: &[u8]| path.iter().any(|b| what.contains(b));
+    // A habit that finds nothing to do makes no difference.
+    let busy = [holds(b"\0#"), holds(b"\\"), holds(b";"), true];
+    let idle = |habits: u8| (0..).zip(busy).any(|(bit, busy)| !busy && habits & (1 << bit) != 0);
+    for habits in (0..16_u8).filter(|habits| !idle(*habits)) {
         let has = |bit: u8| habits & (1 << bit) != 0;
         let mut text = path.to_vec();
         // A text of C ends at the first zero, and a fragment is not sent on.
@@ -245,52 +429,52 @@ fn escape(text: &[u8]) -> Option<(u8, usize)> {
 }
 
 /// The segments after the first slash; one slash at the end means nothing.
-fn segments(path: &[u8]) -> Vec<&[u8]> {
+fn cut<'r>(path: &'r [u8], steps: &mut Steps) -> Result<Vec<&'r [u8]>, Spent> {
+    steps.take(path.len())?;
     let path = path.strip_prefix(b"/").unwrap_or(path);
     let path = path.strip_suffix(b"/").unwrap_or(path);
     if path.is_empty() {
-        return Vec::new();
+        return Ok(Vec::new());
     }
-    path.split(|b| *b == b'/').collect()
+    Ok(path.split(|b| *b == b'/').collect())
 }
 
-/// Whether segments match, `**` being any number of them. Linear but for the last `**`, which is tried
-/// again one segment further each time.
-fn matches(pattern: &[&[u8]], path: &[&[u8]]) -> bool {
-    wild(
-        pattern,
-        path,
-        |p| *p == b"**",
-        |p, s| (*p != b"*" || !s.is_empty()) && wild(p, s, |b| *b == b'*', |a, b| a == b),
-    )
-}
-
-fn wild<P, T>(
-    pattern: &[P],
-    text: &[T],
-    is_any: impl Fn(&P) -> bool,
-    fits: impl Fn(&P, &T) -> bool,
-) -> bool {
-    let (mut p, mut t) = (0, 0);
-    let mut again: Option<(usize, usize)> = None;
-    while t < text.len() {
-        match pattern.get(p) {
-            Some(any) if is_any(any) => {
-                again = Some((p + 1, t));
-                p += 1;
+/// Whether a segment matches, `*` in it being any run of bytes. As with segments, no choice is taken back.
+fn segment_fits(
+    pattern: &[u8],
+    segment: &[u8],
+    case: Case,
+    steps: &mut Steps,
+) -> Result<bool, Spent> {
+    steps.take(1 + pattern.len())?;
+    if pattern == b"*" {
+        return Ok(!segment.is_empty());
+    }
+    let mut pieces = pattern.split(|b| *b == b'*');
+    let first = pieces.next().unwrap_or_default();
+    let Some(last) = pieces.next_back() else {
+        return Ok(case.same(first, segment));
+    };
+    let Some(most) = segment.len().checked_sub(first.len() + last.len()) else {
+        return Ok(false);
+    };
+    let (head, rest) = segment.split_at(first.len());
+    let (mut rest, tail) = rest.split_at(most);
+    if !case.same(first, head) || !case.same(last, tail) {
+        return Ok(false);
+    }
+    for piece in pieces {
+        loop {
+            let Some((here, after)) = rest.split_at_checked(piece.len()) else {
+                return Ok(false);
+            };
+            steps.take(1 + piece.len())?;
+            if case.same(piece, here) {
+                rest = after;
+                break;
             }
-            Some(one) if fits(one, &text[t]) => {
-                p += 1;
-                t += 1;
-            }
-            _ => {
-                let Some((after, from)) = again else {
-                    return false;
-                };
-                again = Some((after, from + 1));
-                (p, t) = (after, from + 1);
-            }
+            rest = &rest[1..];
         }
     }
-    pattern[p..].iter().all(is_any)
+    Ok(true)
 }

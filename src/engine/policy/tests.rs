@@ -239,6 +239,74 @@ fn only_what_is_allowed_in_every_reading_is_allowed() {
     }
 }
 
+/// A tricky path of 2 KB with many readings, all of which go deep into patterns of this form.
+fn deep_path() -> String {
+    let tricks = "/%2525252e;a//x\\..";
+    format!("{}{tricks}", "/a".repeat((2048 - tricks.len()) / 2))
+}
+
+fn steps_of(rules: &Policy, path: &str) -> (Verdict, usize) {
+    let mut left = 16 * STEPS_MAX;
+    let asked = facts("192.0.2.1", &Method::GET, path);
+    let decision = decide_within(rules, &asked, &mut left);
+    (decision.verdict, 16 * STEPS_MAX - left)
+}
+
+#[test]
+fn one_request_had_half_a_billion_steps_compared_by_rules_about_paths() {
+    let deep = format!("{}/*b", "/**/*a".repeat(40));
+    let hostile: Vec<String> = (0..60).map(|n| format!("/**{deep}{n}")).collect();
+    for key in ["deny_paths", "allow_paths"] {
+        let rules = policy(&serde_json::json!({ key: hostile }).to_string());
+        let (verdict, steps) = steps_of(&rules, &deep_path());
+        assert_eq!(verdict, Verdict::Denied, "what cannot be said is refused");
+        assert!(steps <= STEPS_MAX, "{steps}");
+        // Without tricks, too, and within a segment.
+        for path in ["/a".repeat(4096), format!("/{}", "a".repeat(8191))] {
+            let (_, steps) = steps_of(&rules, &path);
+            assert!(steps <= STEPS_MAX, "{steps}");
+        }
+    }
+    let stars = format!("/{}b", "*a".repeat(120));
+    let rules = policy(&serde_json::json!({"deny_paths": [stars]}).to_string());
+    let (verdict, steps) = steps_of(&rules, &format!("/{}", "a".repeat(8191)));
+    assert_eq!(verdict, Verdict::Pass);
+    assert!(steps < 16 * 1024, "a star starts again behind no other: {steps}");
+}
+
+#[test]
+fn honest_rules_at_their_limits_stay_far_below_the_bound() {
+    let forms = ["/admin/N/**", "/**/*.bakN", "/**/.gitN/**", "/api/*/N/info"];
+    let many = (0..128).map(|n| forms[n % 4].replace('N', &n.to_string()));
+    let many: Vec<String> = many.collect();
+    let rules = policy(&serde_json::json!({ "deny_paths": many }).to_string());
+    let long = format!("/wiki{}", "/segment".repeat(1000));
+    let tricky = format!("/wiki{}/%41%42;v=1/a.b..", "/Caf%C3%A9".repeat(12));
+    for path in [long, tricky] {
+        let (verdict, steps) = steps_of(&rules, &path);
+        assert_eq!(verdict, Verdict::Pass);
+        assert!(steps < STEPS_MAX, "{steps}: {path}");
+    }
+}
+
+#[test]
+fn visits_over_a_limit_were_asked_about_their_paths_first() {
+    let rules = policy(r#"{"deny_paths":["/no"]}"#);
+    let over = [Over {
+        rule: RuleId::Concurrency(Scope::Tunnel, 1),
+        retry_in: Duration::from_secs(1),
+        own: true,
+    }];
+    let asked = Facts {
+        over: &over,
+        ..facts("192.0.2.1", &Method::GET, "/no")
+    };
+    let mut steps = STEPS_MAX;
+    let decision = decide_within(&rules, &asked, &mut steps);
+    assert!(matches!(decision.verdict, Verdict::Limited { .. }));
+    assert_eq!(steps, STEPS_MAX, "nothing was compared");
+}
+
 #[test]
 fn the_first_refusal_stands_in_the_documented_order() {
     let rules = policy(
@@ -268,20 +336,17 @@ fn the_first_refusal_stands_in_the_documented_order() {
     );
     let path = facts("203.0.113.1", &get, "/no");
     assert_eq!(decide(&rules, &path).rule.to_string(), "deny-path /no");
-    let mut who = Facts {
+    let full = Facts {
         over: &over,
-        ..facts("203.0.113.1", &get, "/")
+        ..path
     };
+    assert_eq!(decide(&rules, &full).rule.to_string(), over[0].rule.to_string());
+    let mut who = facts("203.0.113.1", &get, "/");
     assert_eq!(decide(&rules, &who).verdict, Verdict::Unauthorized);
     for (login, wanted) in [
         (Login::Unchecked, Verdict::Verify),
         (Login::Wrong, Verdict::Unauthorized),
-        (
-            Login::Right { user: "bob" },
-            Verdict::Limited {
-                retry_in: Duration::from_secs(1),
-            },
-        ),
+        (Login::Right { user: "bob" }, Verdict::Pass),
     ] {
         who.http.as_mut().unwrap().login = login;
         assert_eq!(decide(&rules, &who).verdict, wanted, "{login:?}");
@@ -419,7 +484,7 @@ proptest! {
             // Whoever is known to the tunnel could do the same.
             prop_assert_eq!(&as_somebody, &Verdict::Pass);
             let narrow = (methods.is_empty() || methods.contains(&method))
-                && (paths.is_empty() || paths::all_allowed(&paths, &Readings::of(&path)));
+                && (paths.is_empty() || paths::PathJudge::new(&path, STEPS_MAX).is_allowed(&paths));
             prop_assert!(narrow || without == Verdict::Pass);
         }
         if policy.share() == ShareUse::Off {
