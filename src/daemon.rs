@@ -80,6 +80,16 @@ pub enum ServerCommand {
         /// What wormkeyctl server backup wrote.
         file: PathBuf,
     },
+    /// Change the key that clients know this server by, in two steps, so that none has to join again.
+    ///
+    /// The first makes server.key.next; from a reload or restart on, each client that links learns of it, and
+    /// new join tokens carry both. With --finish, once all have linked since then, and with the server
+    /// stopped, it takes the key's place. See KEYS.
+    RotateKey {
+        /// Put the next key in the place of the present one.
+        #[arg(long)]
+        finish: bool,
+    },
 }
 
 /// Arguments of both roles.
@@ -114,7 +124,12 @@ pub fn main() -> ExitCode {
     match Args::parse().role {
         Role::Server(ServerArgs { role, command }) => match command {
             None => server(&role),
-            Some(ServerCommand::Restore { file }) => restore(&role, &file),
+            Some(ServerCommand::Restore { file }) => {
+                beside(&role, |dir| crate::server::restore(dir, &file))
+            }
+            Some(ServerCommand::RotateKey { finish }) => {
+                beside(&role, |dir| crate::server::rotate(dir, finish))
+            }
         },
         Role::Client(args) => client(&args),
         Role::Dev(args) => dev(args),
@@ -180,13 +195,13 @@ fn server(args: &RoleArgs) -> ExitCode {
     )
 }
 
-/// Puts a backup back.
-fn restore(args: &RoleArgs, file: &Path) -> ExitCode {
+/// Does something to the state directory of a server that does not run, or does not mind.
+fn beside(args: &RoleArgs, work: impl FnOnce(&Path) -> anyhow::Result<Vec<String>>) -> ExitCode {
     let config = match ServerConfig::load(args.config.as_deref()) {
         Ok(config) => config,
         Err(e) => return bad_configuration(&e),
     };
-    match crate::server::restore(&config.state_dir, file) {
+    match work(&config.state_dir) {
         Ok(lines) => {
             lines.iter().for_each(|line| say(line));
             ExitCode::SUCCESS

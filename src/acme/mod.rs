@@ -101,7 +101,10 @@ pub enum DnsSettings {
 /// before it is put in force; whatever is wrong would otherwise be told when a certificate is due.
 pub fn look(settings: &Settings) -> Result<(), LookError> {
     let look = || -> Result<(), Unusable> {
-        http::client_config(settings.root.as_deref())?;
+        // The system's own roots may come later, and are no setting.
+        if settings.root.is_some() {
+            http::client_config(settings.root.as_deref())?;
+        }
         if let Some(DnsSettings::Update { key, .. }) = &settings.dns {
             dns::tsig::Key::load(key)?;
         }

@@ -211,3 +211,41 @@ async fn a_record_is_not_made_while_nobody_can_ask_for_it() {
     dns.remove(placed).await.unwrap();
     world.end().await;
 }
+
+#[test]
+fn files_that_are_named_and_no_good_are_found_before_a_certificate_is_due() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = tempfile::tempdir().unwrap();
+    let (root, key) = (dir.path().join("root.pem"), dir.path().join("key"));
+    let settings = Settings {
+        domain: host("t.example"),
+        state_dir: dir.path().to_owned(),
+        cas: vec!["https://127.0.0.1:1/dir".to_owned()],
+        root: Some(root.clone()),
+        email: None,
+        names: Vec::new(),
+        proofs: Vec::new(),
+        dns: Some(DnsSettings::Update {
+            server: "ns.example:53".to_owned(),
+            zone: None,
+            key: key.clone(),
+            wait: Duration::ZERO,
+        }),
+    };
+    let told = || {
+        let err = look(&settings).unwrap_err();
+        format!("{:#}", anyhow::Error::from(err))
+    };
+    assert!(told().contains("root.pem (acme.root)"), "{}", told());
+    std::fs::write(&root, pem(&["ca.example"])).unwrap();
+    assert!(
+        told().starts_with("acme.dns.key: cannot read "),
+        "{}",
+        told()
+    );
+    let text = "key \"k\" { algorithm hmac-sha512; secret \"c2VjcmV0\"; };";
+    crate::secret::file::write(&key, text);
+    look(&settings).unwrap();
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o644)).unwrap();
+    assert!(told().contains("run: chmod 600 "), "{}", told());
+}

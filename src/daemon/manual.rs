@@ -109,8 +109,12 @@ fn wormkeyd() -> String {
                 "The identity key, 0600. Clients pin the server's; losing it means that every client joins again.",
             ),
             item(
+                "/var/lib/wormkey/server.key.next, server.root",
+                "The key after it, while keys change; and, after the first change, the key that secrets go on to be derived from. See KEYS.",
+            ),
+            item(
                 "/var/lib/wormkey/client.seal",
-                "The key, 0600, that seals webhook secrets in client.db; made when there is one. The server's comes from server.key: a copy of server.db is of use only with it.",
+                "The key, 0600, that seals webhook secrets in client.db; made when there is one. The server's comes from server.root, or server.key without one: a copy of server.db is of use only with it.",
             ),
             item(
                 "/var/lib/wormkey/server.db, client.db",
@@ -176,11 +180,11 @@ fn wormkeyd() -> String {
         title: "BACKUP",
         body: vec![
             Paragraph::text(
-                "Once: copy server.key and keep it apart; clients trust only that key. Every night, as root:",
+                "Once, and after each change of keys: copy server.key, and server.root if there is one, and keep them apart; clients trust only that key. Every night, as root:",
             ),
             Paragraph::Code("wormkeyctl server backup /var/backups/wormkey-$(date +%F).db".into()),
             Paragraph::text(
-                "When the disk has died: install, put back /etc/wormkey, and as root, with the daemon's own user and group,",
+                "When the disk has died: install, put back /etc/wormkey, and as root, with the daemon's own user and group (server.root, if there is one, as server.key),",
             ),
             Paragraph::Code("install -d -o wormkey -g wormkey -m 700 /var/lib/wormkey".into()),
             Paragraph::Code(
@@ -191,6 +195,25 @@ fn wormkeyd() -> String {
             Paragraph::Code("systemctl start wormkeyd-server".into()),
             Paragraph::text(
                 "Root's restore reads the file, and then goes on as the owner of the state directory. What changed after the backup is undone: revoke again what was revoked since; wormkeyctl server devices lists what may come in.",
+            ),
+        ],
+    };
+    let keys = Section {
+        title: "KEYS",
+        body: vec![
+            Paragraph::text(
+                "Clients know the server by server.key alone. To change it without one of them having to join again, make the next one, and have it told to all that link:",
+            ),
+            Paragraph::Code("wormkeyd server rotate-key".into()),
+            Paragraph::Code("systemctl restart wormkeyd-server".into()),
+            Paragraph::text(
+                "A restart lets every client that is there link anew; after a reload, only those that link by themselves learn of it. Leave both keys be until the clients that are away have been back, such as for a month; wormkeyctl server devices shows who is there. Then",
+            ),
+            Paragraph::Code("systemctl stop wormkeyd-server".into()),
+            Paragraph::Code("wormkeyd server rotate-key --finish".into()),
+            Paragraph::Code("systemctl start wormkeyd-server".into()),
+            Paragraph::text(
+                "A client that was away for all of that time has to join again: wormkeyctl join --replace. The first key stays as server.root: secrets at rest, share links and the records that prove domains hang on it, and stay good.",
             ),
         ],
     };
@@ -282,6 +305,7 @@ fn wormkeyd() -> String {
             environment,
             systemd,
             backup,
+            keys,
             visitors_limits(),
             exit,
             also,

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::admin::checks::DoctorJson;
@@ -26,6 +26,7 @@ use crate::engine::{
     Actor, Answer, AskError, AuditRow, DeviceView, Engine, Event, LifeAsk, SetAsk, TunnelState,
     TunnelView,
 };
+use crate::link::Listener;
 use crate::names::{Generation, InviteId, LinkId, Pin, UserId};
 use crate::secret::Secret;
 use crate::store::ServerStore;
@@ -34,6 +35,7 @@ use crate::times::{Now, WallTime, parse_duration, show_duration};
 use crate::wire::token::JoinToken;
 
 use super::desk::Desk;
+use super::keys::{self, Pins};
 use super::visits::Inside;
 use super::{Certificates, SOFTWARE, audit};
 
@@ -49,6 +51,8 @@ pub(super) struct Parts {
     pub(super) edge: Edge<Inside>,
     pub(super) certificates: Certificates,
     pub(super) pin: Pin,
+    pub(super) pins: Pins,
+    pub(super) listener: Arc<Listener>,
     pub(super) listen: BTreeMap<String, String>,
     pub(super) started_at: WallTime,
     pub(super) config_path: Option<PathBuf>,
@@ -127,7 +131,7 @@ impl Backend {
             .config
             .lock()
             .expect("nothing panics while it holds the configuration");
-        let notes = config
+        let mut notes: Vec<String> = config
             .changed_needs_restart(&fresh)
             .into_iter()
             .map(|key| format!("{key} takes effect at the next start"))
@@ -141,7 +145,15 @@ impl Backend {
             Certificates::Kept(_) | Certificates::Files(_) => Some(usable(&in_force)?),
             Certificates::Own(_) | Certificates::Acme(_) => None,
         };
+        let pins =
+            keys::pins(&in_force.state_dir, self.parts.pin).map_err(|e| bad(format!("{e:#}")))?;
         // From here on nothing can fail.
+        if let Some(next) = self.parts.pins.change(pins, &self.parts.listener) {
+            tracing::info!(%next, "the next key is told to clients");
+            notes.push(format!(
+                "clients that link from now on learn of the next key, {next}"
+            ));
+        }
         match (&self.parts.certificates, certificates, &in_force.tls) {
             (Certificates::Kept(store), Some(read), _) => store.swap(read),
             (Certificates::Files(watched), Some(read), TlsMode::Files { cert, key }) => {
@@ -325,7 +337,7 @@ impl ServerBackend for Backend {
         };
         let token = JoinToken {
             addresses: self.addresses(),
-            pins: vec![self.parts.pin],
+            pins: self.parts.pins.all(),
             secret: Secret::new(secret),
         };
         Ok(InviteJson {

@@ -11,7 +11,7 @@ use crate::engine::limits::Act;
 use crate::engine::{AskError, Event, Requester};
 use crate::link::enrol::check_proof;
 use crate::link::{Arriving, ControlRecv, ControlSend, Link, LinkError, Listener};
-use crate::names::{DeviceId, LinkId, Pin};
+use crate::names::{DeviceId, LinkId};
 use crate::tasks::Tasks;
 use crate::times::Clock;
 use crate::wire::token::JoinToken;
@@ -22,6 +22,7 @@ use crate::wire::{
 use super::control::{self, bind_ask, fault};
 use super::desk::figures::{Figures, LOOK, LOOK_SOON, why};
 use super::desk::{Desk, Entry, Post};
+use super::keys::Pins;
 use super::pace::Pace;
 use super::silence::Silence;
 use super::slugs;
@@ -43,7 +44,7 @@ const DEVICE_STREAMS: u32 = 4;
 #[derive(Debug, Clone)]
 pub(super) struct Greeting {
     pub(super) domain: String,
-    pub(super) pins: Vec<Pin>,
+    pub(super) pins: Pins,
     pub(super) keep_alive: Duration,
 }
 
@@ -277,7 +278,9 @@ impl Session {
                 keep_alive_ms: greeting.keep_alive.as_millis() as u64,
             },
             domain: greeting.domain.clone(),
-            pins: greeting.pins.iter().map(|pin| pin.0.into()).collect(),
+            pins: (greeting.pins.all().iter())
+                .map(|pin| pin.0.into())
+                .collect(),
             addresses: Vec::new(),
             device,
             user,

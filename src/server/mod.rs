@@ -10,6 +10,7 @@ mod desk;
 mod doctor;
 mod domains;
 mod http3;
+mod keys;
 mod links;
 mod metrics;
 mod pace;
@@ -52,6 +53,7 @@ use crate::wire::{Control, GoAway};
 pub(crate) use certificates::{Certificates, certified_key, readable};
 use desk::Desk;
 use domains::Own;
+pub(crate) use keys::rotate;
 pub(crate) use restore::restore;
 use visits::Inside;
 
@@ -101,8 +103,9 @@ impl Server {
         let engine = Engine::new(engine_settings(&config, addr.port()), snapshot, now);
         let boot = u64::try_from(now.wall.as_millis()).unwrap_or(0);
         let ports = ports::Ports::new(addr.ip());
-        let share_key = identity.derive("share links");
-        let own = Own::new(&identity.derive("domain proofs"));
+        let root = keys::root(&config.state_dir, &identity)?;
+        let share_key = root.derive("share links");
+        let own = Own::new(&root.derive("domain proofs"));
         let desk = Desk::new(engine, store.clone(), boot, ports.clone(), share_key, own);
         desk.settle();
         let tasks = Tasks::new();
@@ -134,9 +137,11 @@ impl Server {
             edge.serve_plain(plain);
         }
 
+        let pins = keys::Pins::read(&config.state_dir, identity.pin())?;
+        listener.answer_also_to(&pins.all()[1..]);
         let greeting = links::Greeting {
             domain: config.domain.to_string(),
-            pins: vec![identity.pin()],
+            pins: pins.clone(),
             keep_alive: config.link.keep_alive,
         };
         tasks.spawn_critical(
@@ -163,6 +168,8 @@ impl Server {
             edge: edge.clone(),
             certificates,
             pin: identity.pin(),
+            pins,
+            listener: Arc::clone(&listener),
             listen: listen_names(addr, http_addr, plain_addr),
             started_at: now.wall,
             config_path: options.config_path,
@@ -246,7 +253,7 @@ fn open_state(dir: &Path) -> anyhow::Result<(Identity, ServerStore, crate::engin
     let (key, db) = (dir.join("server.key"), dir.join("server.db"));
     if let Some(identity) = handed_identity(&key)? {
         // The key tells nothing of whether there was a database.
-        let seal = identity.derive(SEAL);
+        let seal = keys::root(dir, &identity)?.derive(SEAL);
         let (store, snapshot) = ServerStore::open_sealed(dir, key.exists(), Some(&seal))
             .context("opening the state database")?;
         return Ok((identity, store, snapshot));
@@ -254,7 +261,8 @@ fn open_state(dir: &Path) -> anyhow::Result<(Identity, ServerStore, crate::engin
     let (had_key, had_db) = (key.exists(), db.exists());
     let known = had_key.then(|| Identity::load(&key)).transpose();
     let known = known.context("reading the server's identity key")?;
-    let seal = known.as_ref().map(|identity| identity.derive(SEAL));
+    let root = known.as_ref().map(|known| keys::root(dir, known));
+    let seal = root.transpose()?.map(|root| root.derive(SEAL));
     let (store, snapshot) = ServerStore::open_sealed(dir, had_key, seal.as_ref())
         .context("opening the state database")?;
     if had_db && !had_key && snapshot != crate::engine::Snapshot::default() {
@@ -269,7 +277,7 @@ fn open_state(dir: &Path) -> anyhow::Result<(Identity, ServerStore, crate::engin
         None => {
             let made = Identity::load_or_create(&key);
             let (identity, _) = made.context("reading the server's identity key")?;
-            store.seal_with(&identity.derive(SEAL));
+            store.seal_with(&keys::root(dir, &identity)?.derive(SEAL));
             identity
         }
     };

@@ -17,7 +17,7 @@ pub(crate) fn restore(state_dir: &Path, file: &Path) -> anyhow::Result<Vec<Strin
     // By whoever calls: a backup may be root's alone.
     let copy = File::open(file).with_context(about)?;
     prepare_state_dir(state_dir)?;
-    become_owner(state_dir)?;
+    become_owner(state_dir, "restore FILE")?;
     let _lock = StateLock::acquire(state_dir, "server")?;
     let restored = store::restore(state_dir, (copy, file), Clock.now().wall).with_context(about)?;
     let mut lines = vec![format!("restored {}", file.display())];
@@ -42,7 +42,7 @@ pub(crate) fn restore(state_dir: &Path, file: &Path) -> anyhow::Result<Vec<Strin
 
 /// Files of another user would be no use to the daemon, which runs as the directory's owner. Root turns into that
 /// user for good: what that user has put into the directory, such as a symlink, then leads to nothing of root's.
-fn become_owner(state_dir: &Path) -> anyhow::Result<()> {
+pub(super) fn become_owner(state_dir: &Path, command: &str) -> anyhow::Result<()> {
     let at = || format!("looking at {}", state_dir.display());
     let found = fs::metadata(state_dir).with_context(at)?;
     let (owner, group) = (Uid::from_raw(found.uid()), Gid::from_raw(found.gid()));
@@ -54,7 +54,7 @@ fn become_owner(state_dir: &Path) -> anyhow::Result<()> {
     let name = user.map_or_else(|| format!("#{owner}"), |user| user.name);
     if !own.is_root() {
         bail!(
-            "{} belongs to {name}; run it as root: sudo wormkeyd server restore FILE",
+            "{} belongs to {name}; run it as root: sudo wormkeyd server {command}",
             state_dir.display()
         );
     }

@@ -17,6 +17,7 @@ mod draining;
 mod ends;
 mod entering;
 mod figures;
+mod keys;
 mod layers;
 mod main_job;
 mod matrix;

@@ -608,6 +608,12 @@ fn a_reload_names_what_it_cannot_change() {
             "[tls]\nmode = \"files\"\ncert = \"{cert}\"\nkey = \"/k\""
         ))
     };
+    let domains =
+        good("[domains]\nper_user = 3\nresolver = \"127.0.0.1:53\"\norders_per_user = \"1/h\"");
+    assert_eq!(
+        old.changed_needs_restart(&domains),
+        ["domains.resolver", "domains.orders_per_user"]
+    );
     assert_eq!(old.changed_needs_restart(&files("/a")), ["tls.mode"]);
     assert!(files("/a").changed_needs_restart(&files("/b")).is_empty());
 }
