@@ -681,7 +681,7 @@ const CLIENT: &[Key] = &[
     bare(
         "tunnel.shadow",
         "Parts that only tell what they would refuse, and let it pass: \"all\", or some of networks, methods, \
-         paths, auth, limits.",
+         paths, auth, webhook, limits. wormkeyctl logs tells it, and so does the server's log.",
     ),
     bare(
         "tunnel.policy",
