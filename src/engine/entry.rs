@@ -344,11 +344,16 @@ impl Engine {
 
     /// Who asks, for the audit.
     pub(super) fn who(&self, from: Requester) -> Who {
-        let Requester::Link { link, .. } = from else {
-            return Who {
-                actor: from.actor(None),
-                peer: None,
-            };
+        let link = match from {
+            Requester::Link { link, .. } => link,
+            Requester::Edge { peer, .. } => {
+                let (actor, peer) = (from.actor(None), Some(peer));
+                return Who { actor, peer };
+            }
+            Requester::Admin { .. } => {
+                let actor = from.actor(None);
+                return Who { actor, peer: None };
+            }
         };
         let device = self.links.get(&link).and_then(|id| self.devices.get(id));
         Who {

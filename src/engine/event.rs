@@ -85,6 +85,8 @@ pub enum Requester {
     Edge {
         /// The role's number for it.
         call: u64,
+        /// The visitor's address.
+        peer: SocketAddr,
     },
     /// A call of the admin API.
     Admin {

@@ -7,6 +7,7 @@ mod tests;
 mod visiting;
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -271,11 +272,15 @@ impl Desk {
     }
 
     /// A visitor opens a share link: takes one use of it.
-    pub(crate) async fn redeem(&self, share: ShareId) -> Result<Answer, AskError> {
+    pub(crate) async fn redeem(
+        &self,
+        share: ShareId,
+        peer: SocketAddr,
+    ) -> Result<Answer, AskError> {
         let call = self.0.next.fetch_add(1, Ordering::Relaxed);
         let (tx, rx) = oneshot::channel();
         self.lock().calls.insert(call, tx);
-        let from = Requester::Edge { call };
+        let from = Requester::Edge { call, peer };
         self.handle(Event::RedeemAsked { from, share });
         rx.await.unwrap_or(Err(AskError::Store {
             code: Code::Draining,
@@ -348,7 +353,7 @@ impl Desk {
                     }
                 }
                 Action::Reply {
-                    to: Requester::Admin { call, .. } | Requester::Edge { call },
+                    to: Requester::Admin { call, .. } | Requester::Edge { call, .. },
                     outcome,
                 } => {
                     if let Some(waiter) = state.calls.remove(&call) {

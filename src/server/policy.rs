@@ -125,12 +125,13 @@ impl Desk {
     pub(crate) async fn open_share(
         &self,
         label: &str,
+        peer: SocketAddr,
         token: &str,
     ) -> Result<(ShareRow, String), AskError> {
         let row = self
             .share_of(Purpose::Link, label, token)
             .ok_or(AskError::ShareOver)?;
-        match self.redeem(row.id).await? {
+        match self.redeem(row.id, peer).await? {
             Answer::Redeemed(row) => {
                 let proof = share::token(self.share_key(), Purpose::Cookie, &row);
                 Ok((*row, proof))
@@ -150,7 +151,7 @@ impl Desk {
         let source = Source::from(peer.ip());
         self.greet(label, peer)?;
         let opened = match self.share_of(Purpose::Link, label, token) {
-            Some(_) => self.open_share(label, token).await,
+            Some(_) => self.open_share(label, peer, token).await,
             None => match self.source_may(Act::UnknownHost, source) {
                 Ok(()) => Err(AskError::ShareOver),
                 Err(retry_in) => Err(AskError::TooOften { retry_in }),
@@ -192,9 +193,10 @@ impl Backend {
     pub async fn open_share(
         &self,
         label: &str,
+        peer: SocketAddr,
         token: &str,
     ) -> Result<(ShareRow, String), AskError> {
-        self.desk().open_share(label, token).await
+        self.desk().open_share(label, peer, token).await
     }
 
     /// The share whose cookie a visitor of this name shows, if it proves one.

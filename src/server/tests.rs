@@ -479,9 +479,10 @@ async fn a_share_link_lets_in_whom_it_says_and_no_other_device_may_make_one() {
         .strip_prefix(&prefix)
         .expect("a link to the tunnel");
     let backend = &world.server.backend;
-    let (row, cookie) = backend.open_share(&bound.slug, token).await.unwrap();
+    let peer = ([192, 0, 2, 7], 4000).into();
+    let (row, cookie) = backend.open_share(&bound.slug, peer, token).await.unwrap();
     assert_eq!(row.uses_left, Some(0));
-    let again = backend.open_share(&bound.slug, token).await;
+    let again = backend.open_share(&bound.slug, peer, token).await;
     assert_eq!(again.unwrap_err(), crate::engine::AskError::ShareOver);
     assert_eq!(backend.share_of_cookie(&bound.slug, &cookie), Some(row.id));
     assert_eq!(backend.share_of_cookie(&bound.slug, token), None);

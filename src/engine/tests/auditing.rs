@@ -37,14 +37,14 @@ fn every_change_of_state_is_in_the_audit_with_who_and_from_where() {
 
     let operator = Actor::Operator { uid: 1000 };
     let alices = Actor::Device(alice.device);
-    for (action, actor, from_a_link) in [
+    for (action, actor, from_afar) in [
         ("user.create", operator, false),
         ("invite.create", operator, false),
         ("device.enroll", Actor::Newcomer, true),
         ("tunnel.open", alices, true),
         ("tunnel.set", alices, true),
         ("share.create", alices, true),
-        ("share.use", Actor::Visitor, false),
+        ("share.use", Actor::Visitor, true),
         ("share.revoke", operator, false),
         ("tunnel.suspend", operator, false),
         ("tunnel.resume", operator, false),
@@ -60,7 +60,7 @@ fn every_change_of_state_is_in_the_audit_with_who_and_from_where() {
         let line = world.disk.audit.iter().find(|line| line.action == action);
         let line = line.unwrap_or_else(|| panic!("{action} is not in the audit"));
         assert_eq!(line.actor, actor, "{action}");
-        assert_eq!(line.peer.is_some(), from_a_link, "{action}");
+        assert_eq!(line.peer.is_some(), from_afar, "{action}");
         assert!(!line.subject.is_empty(), "{action}");
     }
     world.finish();

@@ -28,7 +28,8 @@ impl World {
 
     pub(super) fn redeems(&mut self, share: ShareId) -> Outcome {
         let call = self.number();
-        let from = Requester::Edge { call };
+        let peer = peer();
+        let from = Requester::Edge { call, peer };
         self.handle(Event::RedeemAsked { from, share });
         self.reply(from)
     }
