@@ -11,7 +11,7 @@ use super::types::{EventJson, VisitJson, VisitPage};
 /// How many events are remembered for `Last-Event-ID`.
 const REMEMBERED: usize = 256;
 
-/// How many visits are remembered for `logs`; less than 1 MiB.
+/// How many visits are remembered for `logs`; less than 1 MiB, but for what a hostile server makes up.
 const VISITS: usize = 1024;
 
 /// Numbered events.

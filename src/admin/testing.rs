@@ -84,6 +84,7 @@ pub(crate) fn visit(slug: &str, path: &str) -> EventJson {
         millis: 12,
         bytes_out: 42,
         error: None,
+        shadowed: Vec::new(),
     })
 }
 

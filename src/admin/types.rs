@@ -506,6 +506,9 @@ pub struct VisitJson {
     pub bytes_out: u64,
     /// A code when it failed on our side: `origin_unreachable`.
     pub error: Option<String>,
+    /// Rules that would have refused it, and only tell (`shadow`): `deny 10.0.0.0/8`.
+    #[serde(default)]
+    pub shadowed: Vec<String>,
 }
 
 /// `GET /v1/visits` of a client.

@@ -20,6 +20,7 @@ mod policy;
 mod probe;
 mod requests;
 mod session;
+mod shadows;
 #[cfg(test)]
 mod tests;
 mod visits;

@@ -17,9 +17,9 @@ use crate::tasks::Tasks;
 use crate::times::{Clock, Now};
 use crate::wire::{HttpHead, RecvChunks as _, SendChunks as _, StreamCode, StreamHead};
 
-use super::Client;
 use super::book::Live;
 use super::probe::Probes;
+use super::{Client, shadows};
 
 /// Hands out the link's datagrams until it ends.
 pub(super) async fn datagrams(link: Link, tasks: Tasks) {
@@ -134,11 +134,12 @@ struct Line {
     method: String,
     path: String,
     peer: String,
+    shadowed: Vec<String>,
 }
 
 fn line_of(head: &StreamHead, live: &Live) -> Line {
     let slug = live.origin.slug.to_string();
-    match head {
+    let line = match head {
         StreamHead::Http(head) => http_line(head, slug),
         StreamHead::Bytes(head) => raw_line("BYTES", head.visit, head.peer, slug),
         StreamHead::Udp(head) => raw_line("UDP", head.visit, head.peer, slug),
@@ -148,8 +149,11 @@ fn line_of(head: &StreamHead, live: &Live) -> Line {
             method: String::new(),
             path: String::new(),
             peer: String::new(),
+            shadowed: Vec::new(),
         },
-    }
+    };
+    let shadowed = shadows::of(head);
+    Line { shadowed, ..line }
 }
 
 fn http_line(head: &HttpHead, slug: String) -> Line {
@@ -171,6 +175,7 @@ fn http_line(head: &HttpHead, slug: String) -> Line {
         method,
         path,
         peer: head.peer.ip().to_string(),
+        shadowed: Vec::new(),
     }
 }
 
@@ -181,6 +186,7 @@ fn raw_line(kind: &str, visit: VisitId, peer: SocketAddr, slug: String) -> Line 
         method: kind.to_owned(),
         path: String::new(),
         peer: peer.ip().to_string(),
+        shadowed: Vec::new(),
     }
 }
 
@@ -217,6 +223,7 @@ impl Client {
             millis,
             bytes_out: report.map_or(0, |r| r.bytes_out),
             error: error.map(str::to_owned),
+            shadowed: line.shadowed,
         }));
     }
 }

@@ -70,7 +70,7 @@ const REMOTE: Key = key(
 const ACCESS: Key = key(
     "log.access",
     "\"off\"",
-    "\"full\" writes a line for every visit when it is over, whatever the level: who, what (without the query), status, bytes, times, the rule that decided. \"sampled\" writes at most 10 a second of those that went well and 50 of those that we refused or that failed; a line's unlogged says how many came before it without one. Lines that the log does not take in time are dropped and counted.",
+    "\"full\" writes a line for every visit when it is over, whatever the level: who, what (without the query), status, bytes, times, the rule that decided. \"sampled\" writes at most 10 a second of those that went well and 50 of those that we refused or that failed; a line's unlogged says how many came before it without one. Of visits that only a tunnel's shadow let in there are lines whatever stands here, with the rules in shadowed, 50 a second at most. Lines that the log does not take in time are dropped and counted.",
 );
 
 const SERVER: &[Key] = &[

@@ -94,8 +94,8 @@ pub struct PolicyFlags {
     /// Let the service set cookies for the domain of all tunnels
     #[arg(long)]
     pub allow_cookie_domain: bool,
-    /// Only tell what would be refused, and let it pass: all, or some of networks, methods, paths, auth,
-    /// webhook, limits
+    /// Only tell what would be refused, in logs and in the server's log, and let it pass: all, or some of
+    /// networks, methods, paths, auth, webhook, limits
     #[arg(
         long,
         value_name = "PARTS",

@@ -202,6 +202,10 @@ pub(super) fn visit(visit: &VisitJson, times: &Times, style: Style) -> String {
         line.push_str("  ");
         line.push_str(&clean_short(error));
     }
+    if !visit.shadowed.is_empty() {
+        let rules = clean_short(&visit.shadowed.join(", "));
+        line.push_str(&style.dim(&format!("  would be refused: {rules}")));
+    }
     line
 }
 

@@ -13,6 +13,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::debug;
 
+use super::access::{Asked, version_named};
 use super::body::{EdgeBody, Ends, Held, VisitBody};
 use super::connection::{Conn, Patience};
 use super::front::Visitor;
@@ -27,7 +28,7 @@ use super::upload::{Manner, Progress, Upload};
 use super::{Admit, EdgeSettings, OpenError, OpenStream, Pass};
 use super::{dress, held, upgrade};
 use crate::engine::policy::{Part, Policy, RuleId, Unsigned};
-use crate::engine::{HttpAsk, Refusal, Visit};
+use crate::engine::{HttpAsk, Refusal, Route, Visit};
 use crate::http::HeadError;
 use crate::http::head::Head;
 use crate::http::response::{self, Body as Expected};
@@ -118,7 +119,7 @@ pub(super) async fn run<S: Admit + OpenStream>(
         let admitted = conn.edge.inside.admit(visit.clone()).await;
         let admitted = admitted.map(|pass| in_place(pass, &visiting.place));
         if let Ok(pass) = &admitted {
-            errand.log.admitted(&pass.route);
+            errand.tell_admitted(&pass.route);
         }
         let pass = match (admitted, earlier.take()) {
             (Ok(pass), Some((link, failure)))
@@ -250,6 +251,8 @@ fn wire_head(
         has_body,
         expects_continue: head.expects_continue && has_body,
         timeout_ms: u64::try_from(settings.origin_timeout.as_millis()).unwrap_or(u64::MAX),
+        // Filled in then, too.
+        shadowed: Vec::new(),
     }))
 }
 
@@ -258,13 +261,8 @@ fn wire_head(
 fn add_ours(fields: &mut HeaderMap, visit: VisitId, version: u8) {
     let id = HeaderValue::try_from(visit.to_string()).expect("an id is visible ASCII");
     fields.insert("wormkey-request-id", id);
-    let version = match version {
-        10 => "1.0",
-        11 => "1.1",
-        20 => "2",
-        _ => "3",
-    };
-    fields.insert("wormkey-http-version", HeaderValue::from_static(version));
+    let version = HeaderValue::from_static(version_named(version));
+    fields.insert("wormkey-http-version", version);
 }
 
 /// `X-Forwarded-*` and `Forwarded` (RFC 7239), exactly ours: the visitor's own were dropped.
@@ -301,6 +299,7 @@ impl<S: Admit + OpenStream> Errand<'_, S> {
         self.look_for_signature(&mut pass).await?;
         if let StreamHead::Http(head) = &mut self.head {
             head.tunnel = pass.route.tunnel;
+            head.shadowed = pass.route.shadows();
         }
         let link = pass.route.link;
         let head = self.dressed(&pass.route.policy);
@@ -346,13 +345,25 @@ impl<S: Admit + OpenStream> Errand<'_, S> {
                 if policy.is_shadow(Part::Webhook) && signed::is_about_signature(&failure) =>
             {
                 pass.route.shadowed.push(RuleId::Webhook);
-                self.log.admitted(&pass.route);
+                self.tell_admitted(&pass.route);
                 None
             }
             Err(failure) => return Err(self.blame(failure)),
         };
         self.found = Some(Found::new(Arc::clone(&pass.route.policy), delivery));
         Ok(())
+    }
+
+    fn tell_admitted(&self, route: &Route) {
+        self.log.admitted(route, || match &self.head {
+            StreamHead::Http(head) => Asked {
+                method: Some(head.method.as_str()),
+                host: Some(&head.authority),
+                path: Some(&head.path),
+                version: Some(version_named(head.version)),
+            },
+            _ => Asked::default(),
+        });
     }
 
     /// The origin has answered: what it was sent counts as delivered.

@@ -18,7 +18,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use super::access::VisitLog;
+use super::access::{Asked, VisitLog};
 use super::both::{Early, both};
 use super::forward::LINK_NEWS;
 use super::front::{self, Opened};
@@ -282,7 +282,10 @@ async fn carry<S: Admit + OpenStream>(
     loop {
         let pass = edge.inside.admit(asked.clone()).await;
         let pass = pass.inspect_err(|refusal| moved.log.turned_away(refusal))?;
-        moved.log.admitted(&pass.route);
+        moved.log.admitted(&pass.route, || Asked {
+            host: arrival.sni.as_deref(),
+            ..Asked::default()
+        });
         let settings = edge.settings.load_full();
         let tunnel = pass.route.tunnel;
         let Some(_place) = edge.raw.enter(tunnel, settings.raw_connections) else {
@@ -294,6 +297,7 @@ async fn carry<S: Admit + OpenStream>(
             peer: arrival.peer,
             local,
             sni: arrival.sni.clone(),
+            shadowed: pass.route.shadows(),
         });
         let opened = tokio::select! {
             biased;

@@ -19,7 +19,7 @@ use tokio::net::UdpSocket;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use super::access::VisitLog;
+use super::access::{Asked, VisitLog};
 use super::forward::LINK_NEWS;
 use super::listener::ACCEPT_PAUSE;
 use super::raw::canonical;
@@ -327,7 +327,7 @@ impl<S: Admit + OpenFlow> Flow<S> {
         loop {
             let pass = self.edge.inside.admit(asked.clone()).await;
             let pass = pass.inspect_err(|refusal| self.log.turned_away(refusal))?;
-            self.log.admitted(&pass.route);
+            self.log.admitted(&pass.route, Asked::default);
             let head = UdpHead {
                 tunnel: pass.route.tunnel,
                 visit: self.id,
@@ -335,6 +335,7 @@ impl<S: Admit + OpenFlow> Flow<S> {
                 local,
                 flow: 0,
                 idle_ms: u64::try_from(settings.udp_idle.as_millis()).unwrap_or(0),
+                shadowed: pass.route.shadows(),
             };
             match self.edge.inside.open_flow(pass.route.link, head).await {
                 Ok(flow) => return Ok((pass, flow)),

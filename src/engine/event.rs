@@ -16,6 +16,9 @@ use crate::names::{
 };
 use crate::times::WallTime;
 
+/// Characters of a rule that a visit's route tells of: a method may be the visitor's own word.
+const SHADOW_MAX: usize = 128;
+
 /// One visitor's request or connection, as the edge asks about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Visit {
@@ -53,6 +56,14 @@ pub struct Route {
     pub shadowed: Vec<RuleId>,
     /// Bytes a second that it may move.
     pub bandwidth: Bandwidth,
+}
+
+impl Route {
+    /// The rules that would have refused it if they were not shadows, as logs and its owner see them.
+    pub fn shadows(&self) -> Vec<String> {
+        let cut = |rule: &RuleId| rule.to_string().chars().take(SHADOW_MAX).collect();
+        self.shadowed.iter().map(cut).collect()
+    }
 }
 
 /// The answer to a visit that is not refused.

@@ -164,6 +164,7 @@ fn probe_head(tunnel: &OriginTunnel, path: &str) -> HttpHead {
         has_body: false,
         expects_continue: false,
         timeout_ms: 0,
+        shadowed: Vec::new(),
     }
 }
 

@@ -79,6 +79,10 @@ pub struct HttpHead {
     /// How long the server waits for the first byte of an answer, milliseconds; 0 = no limit.
     #[n(12)]
     pub timeout_ms: u64,
+    /// Rules that would have refused it if its owner did not only want to be told: for the owner.
+    #[n(13)]
+    #[cbor(default)]
+    pub shadowed: Vec<String>,
 }
 
 /// One connection's bytes: TCP, TLS pass-through.
@@ -102,6 +106,10 @@ pub struct BytesHead {
     /// The name asked for in TLS, when there is one.
     #[n(4)]
     pub sni: Option<String>,
+    /// As [`HttpHead::shadowed`].
+    #[n(5)]
+    #[cbor(default)]
+    pub shadowed: Vec<String>,
 }
 
 /// One visitor's datagrams. They ride the link's own datagrams; the stream says that the flow is there,
@@ -129,6 +137,10 @@ pub struct UdpHead {
     /// Milliseconds without a datagram after which the opener ends it; 0 = never.
     #[n(5)]
     pub idle_ms: u64,
+    /// As [`HttpHead::shadowed`].
+    #[n(6)]
+    #[cbor(default)]
+    pub shadowed: Vec<String>,
 }
 
 /// A response head: any number of interim ones (1xx), then the final one.
@@ -289,6 +301,7 @@ mod tests {
             has_body: true,
             expects_continue: false,
             timeout_ms: 60_000,
+            shadowed: vec!["deny 192.0.2.0/24".into()],
         }))
     }
 

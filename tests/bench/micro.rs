@@ -160,6 +160,7 @@ fn wire_head() -> anyhow::Result<Job> {
         has_body: false,
         expects_continue: false,
         timeout_ms: 60_000,
+        shadowed: Vec::new(),
     }));
     Ok(Box::new(move || {
         let bytes = encode_stream_head(black_box(&head));

@@ -477,6 +477,7 @@ fn stream_heads() -> Vec<Vec<u8>> {
         has_body: true,
         expects_continue: false,
         timeout_ms: 60_000,
+        shadowed: Vec::new(),
     };
     let bytes = BytesHead {
         tunnel,
@@ -484,6 +485,7 @@ fn stream_heads() -> Vec<Vec<u8>> {
         peer: peer(),
         local: peer(),
         sni: Some("app".into()),
+        shadowed: Vec::new(),
     };
     let udp = UdpHead {
         tunnel,
@@ -492,6 +494,7 @@ fn stream_heads() -> Vec<Vec<u8>> {
         local: peer(),
         flow: 3,
         idle_ms: 60_000,
+        shadowed: Vec::new(),
     };
     [
         StreamHead::Control,

@@ -7,7 +7,7 @@ use wormkey::admin::ApiClient;
 
 use crate::origin::Origin;
 use crate::visitor::{post, whole};
-use crate::world::{Daemon, World, eventually};
+use crate::world::{Daemon, World, ctl, eventually};
 
 fn api(daemon: &Daemon) -> ApiClient {
     ApiClient::new(daemon.socket().to_owned())
@@ -112,6 +112,66 @@ async fn without_credentials_a_tunnel_with_auth_lets_nobody_in() {
         "Basic realm=\"app\", charset=\"UTF-8\""
     );
     assert_eq!(origin.visits(), looks);
+}
+
+#[tokio::test]
+async fn a_shadow_lets_visits_in_and_tells_owner_and_operator_at_the_defaults() {
+    let mut world = World::new().await;
+    let client = world.joined().await;
+    let origin = Origin::named("inside").await;
+    open(&client, &origin, "app", json!({})).await;
+    let visitor = world.visitor("app");
+    assert_eq!(visitor.get("/bytes/5").await.status, StatusCode::OK);
+    let set = ["set", "app", "--deny", "127.0.0.0/8", "--shadow"];
+    ctl(client.socket(), &set).await.ok();
+    assert_eq!(
+        visitor.get("/bytes/7?token=hidden").await.status,
+        StatusCode::OK
+    );
+
+    let visits = eventually("the owner is told", || async {
+        let said = ctl(client.socket(), &["--json", "logs", "app"]).await.ok();
+        let visits = said.json()["visits"].take();
+        (visits.as_array().unwrap().len() == 2).then_some(visits)
+    })
+    .await;
+    assert_eq!(visits[0]["shadowed"], json!([]));
+    assert_eq!(visits[1]["path"], "/bytes/7");
+    assert_eq!(visits[1]["shadowed"], json!(["deny 127.0.0.0/8"]));
+    let said = ctl(client.socket(), &["logs", "app"]).await.ok();
+    let told: Vec<&str> = said
+        .out
+        .lines()
+        .filter(|line| line.contains("would be refused: deny 127.0.0.0/8"))
+        .collect();
+    assert_eq!(told.len(), 1, "{}", said.out);
+
+    let line = eventually("the server tells, too", || async {
+        let log = world.server.log();
+        let lines: Vec<&str> = log
+            .lines()
+            .filter(|line| line.contains("wormkey::access"))
+            .collect();
+        assert!(lines.len() < 2, "only of the shadow: {lines:#?}");
+        Some(lines.first()?.to_string())
+    })
+    .await;
+    for fact in [
+        "tunnel=app",
+        "method=\"GET\"",
+        "path=\"/bytes/7\"",
+        "decision=admit",
+        "shadowed=\"deny 127.0.0.0/8\"",
+        "status=200",
+        "bytes_out=7",
+    ] {
+        let plain = fact.replace('"', "");
+        assert!(
+            line.contains(fact) || line.contains(&plain),
+            "{fact} in {line}"
+        );
+    }
+    assert!(!line.contains("hidden"), "{line}");
 }
 
 #[tokio::test]

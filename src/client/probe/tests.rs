@@ -32,6 +32,7 @@ fn head(tunnel: TunnelId, path: &str) -> HttpHead {
         has_body: false,
         expects_continue: false,
         timeout_ms: 0,
+        shadowed: Vec::new(),
     }
 }
 

@@ -1,5 +1,6 @@
 //! The access log: one line for each visit, written when it is over. Not the log of what the server does:
-//! it has a setting of its own, and its lines take their way to the same place past the log's level.
+//! it has a setting of its own, and its lines take their way to the same place past the log's level. Visits
+//! that only a shadow let in have a line whatever is set: to tell of them is what the shadow is for.
 //!
 //! A visit never waits for its line. Lines go through a bounded queue to a thread that alone writes them;
 //! what finds no room there is counted, and the count is written as soon as there is.
@@ -16,7 +17,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use tracing::{debug, info};
 
-pub(super) use self::visit::VisitLog;
+pub(super) use self::visit::{Asked, VisitLog, version_named};
 use crate::codes::Code;
 use crate::names::{Kind, VisitId};
 use crate::telemetry::ACCESS;
@@ -25,9 +26,11 @@ use crate::times::Clock;
 /// Lines that wait to be written; some 2 MiB at their longest usual.
 const QUEUE: usize = 4096;
 
-/// Lines a second that a sample has, of visits that went well and of those that did not.
+/// Lines a second that a sample has: of visits that went well, of those that did not, and of those that only
+/// a shadow let in.
 const SAMPLE_SERVED: u32 = 10;
 const SAMPLE_FAILED: u32 = 50;
+const SAMPLE_SHADOWED: u32 = 50;
 
 /// How long the last lines may take at the end.
 const FLUSH: Duration = Duration::from_secs(1);
@@ -35,7 +38,7 @@ const FLUSH: Duration = Duration::from_secs(1);
 /// Which visits get a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum AccessMode {
-    /// None.
+    /// None but those that only a shadow let in, a few each second.
     #[default]
     Off,
     /// A few each second; those that we refuse, or that fail, before all others.
@@ -87,19 +90,23 @@ impl AccessLog {
         AccessMode::ALL[usize::from(self.mode.load(Ordering::Relaxed))]
     }
 
-    /// Whether anything is to be gathered.
     fn is_on(&self) -> bool {
         self.mode() != AccessMode::Off
+    }
+
+    /// Whether what a visit asks for is to be gathered as it comes.
+    fn gathers(&self) -> bool {
+        self.is_on() || tracing::enabled!(tracing::Level::DEBUG)
     }
 
     /// Takes a finished visit; never waits.
     fn put(&self, mut line: Line) {
         match self.mode() {
-            AccessMode::Off => return,
+            AccessMode::Off if line.shadowed.is_none() => return,
             AccessMode::Full => {}
-            AccessMode::Sampled => {
+            AccessMode::Off | AccessMode::Sampled => {
                 let mut sample = self.sample.lock().unwrap_or_else(PoisonError::into_inner);
-                match sample.take(Clock.now().monotonic, line.code.is_some()) {
+                match sample.take(Clock.now().monotonic, Sort::of(&line)) {
                     Some(unlogged) => line.unlogged = unlogged,
                     None => return,
                 }
@@ -159,28 +166,50 @@ fn write_all(lines: &Receiver<Message>, lost: &AtomicU64, sink: fn(&Line)) {
     }
 }
 
+/// Which lines of a sample do not take each other's room.
+#[derive(Debug, Clone, Copy)]
+enum Sort {
+    Served,
+    Failed,
+    Shadowed,
+}
+
+impl Sort {
+    const fn of(line: &Line) -> Self {
+        match (&line.shadowed, line.code) {
+            (Some(_), _) => Self::Shadowed,
+            (None, Some(_)) => Self::Failed,
+            (None, None) => Self::Served,
+        }
+    }
+
+    const fn most(self) -> u32 {
+        match self {
+            Self::Served => SAMPLE_SERVED,
+            Self::Failed => SAMPLE_FAILED,
+            Self::Shadowed => SAMPLE_SHADOWED,
+        }
+    }
+}
+
 /// What a second's sample has had so far.
 #[derive(Debug, Default)]
 struct Sample {
     since: Option<Instant>,
-    served: u32,
-    failed: u32,
+    had: [u32; 3],
     unlogged: u64,
 }
 
 impl Sample {
     /// Whether the visit is in the sample; with how many were not, since the last that was.
-    fn take(&mut self, now: Instant, failed: bool) -> Option<u64> {
+    fn take(&mut self, now: Instant, sort: Sort) -> Option<u64> {
         let fresh = |since| now.saturating_duration_since(since) >= Duration::from_secs(1);
         if self.since.is_none_or(fresh) {
             self.since = Some(now);
-            (self.served, self.failed) = (0, 0);
+            self.had = [0; 3];
         }
-        let (count, most) = match failed {
-            true => (&mut self.failed, SAMPLE_FAILED),
-            false => (&mut self.served, SAMPLE_SERVED),
-        };
-        if *count >= most {
+        let count = &mut self.had[sort as usize];
+        if *count >= sort.most() {
             self.unlogged += 1;
             return None;
         }
@@ -213,6 +242,7 @@ struct Line {
     complete: bool,
     decision: &'static str,
     rule: Option<String>,
+    /// Rules that would have refused it.
     shadowed: Option<String>,
     code: Option<Code>,
     peer: SocketAddr,

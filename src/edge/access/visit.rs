@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use http::request::Parts;
@@ -22,41 +22,44 @@ use crate::times::Clock;
 /// The most of a path or a host that a log line shows.
 const LONGEST: usize = 256;
 
-/// A visit's part of the logs; clones share it. Nothing is gathered unless somebody listens.
+/// A visit's part of the logs; clones share it. What it asked for is gathered only once somebody listens: a
+/// log, or the owner of a rule that it would have broken.
 #[derive(Clone, Default)]
 pub(in crate::edge) struct VisitLog {
-    entry: Option<Arc<Entry>>,
-    /// What is counted whether anybody listens or not; of requests.
-    counted: Option<Arc<Counted>>,
+    visit: Option<Arc<Facts>>,
 }
 
-/// A visit's place in the tally.
-struct Counted {
-    tally: Arc<Tally>,
-    start: Instant,
-    /// It turned out to be no visit.
-    silent: AtomicBool,
-}
-
-impl Counted {
-    fn age(&self) -> Duration {
-        Clock.now().monotonic.saturating_duration_since(self.start)
-    }
-}
-
-/// What a visit asked for, fit for a log, and what became of it.
-struct Entry {
+/// What is known of every visit.
+struct Facts {
     log: Arc<AccessLog>,
     id: VisitId,
     kind: Kind,
     peer: SocketAddr,
+    start: Instant,
+    /// Where it is counted; requests are.
+    tally: Option<Arc<Tally>>,
+    /// It turned out to be no visit.
+    silent: AtomicBool,
+    up: AtomicU64,
+    down: AtomicU64,
+    entry: OnceLock<Box<Entry>>,
+}
+
+/// What a visit asked for, as it came.
+#[derive(Clone, Copy, Default)]
+pub(in crate::edge) struct Asked<'a> {
+    pub(in crate::edge) method: Option<&'a str>,
+    pub(in crate::edge) host: Option<&'a str>,
+    pub(in crate::edge) path: Option<&'a str>,
+    pub(in crate::edge) version: Option<&'static str>,
+}
+
+/// The same fit for a log, and what became of it.
+struct Entry {
     method: Option<String>,
     host: Option<String>,
     path: Option<String>,
     version: Option<&'static str>,
-    start: Instant,
-    up: AtomicU64,
-    down: AtomicU64,
     fate: Mutex<Fate>,
 }
 
@@ -71,8 +74,6 @@ struct Fate {
     status: Option<u16>,
     first: Option<Duration>,
     complete: bool,
-    /// It turned out to be no visit.
-    silent: bool,
 }
 
 impl VisitLog {
@@ -83,28 +84,19 @@ impl VisitLog {
         peer: SocketAddr,
         parts: Option<&Parts>,
     ) -> Self {
-        let counted = Some(Arc::new(Counted {
-            tally: Arc::clone(&edge.tally),
-            start: Clock.now().monotonic,
-            silent: AtomicBool::new(false),
-        }));
-        if !Self::gathers(&edge.access) {
-            return Self {
-                counted,
-                ..Self::default()
-            };
+        let tally = Some(Arc::clone(&edge.tally));
+        let visit = Facts::new(&edge.access, (id, Kind::Http), peer, tally);
+        if edge.access.gathers() {
+            let host = parts.map(host_of);
+            let asked = parts.map(|parts| Asked {
+                method: Some(parts.method.as_str()),
+                host: host.as_deref(),
+                path: Some(parts.uri.path()),
+                version: version_of(parts.version),
+            });
+            visit.gather(asked.unwrap_or_default());
         }
-        let mut entry = Entry::new(&edge.access, id, Kind::Http, peer);
-        if let Some(parts) = parts {
-            entry.method = Some(logged(parts.method.as_str()));
-            entry.host = Some(host_of(parts));
-            entry.path = Some(logged_path(parts.uri.path()));
-            entry.version = version_of(parts.version);
-        }
-        Self {
-            counted,
-            ..Self::holding(entry)
-        }
+        Self::of(visit)
     }
 
     /// Of a connection or a flow; `tunnel` is what leads to it, `host` the name asked for in TLS.
@@ -115,50 +107,56 @@ impl VisitLog {
         (kind, tunnel): (Kind, &str),
         host: Option<&str>,
     ) -> Self {
-        if !Self::gathers(log) {
-            return Self::default();
+        let visit = Facts::new(log, (id, kind), peer, None);
+        if log.gathers() {
+            let asked = Asked {
+                host,
+                ..Asked::default()
+            };
+            visit.gather(asked).fate().tunnel = Some(logged(tunnel));
         }
-        let mut entry = Entry::new(log, id, kind, peer);
-        entry.host = host.map(logged);
-        entry.fate().tunnel = Some(logged(tunnel));
-        Self::holding(entry)
+        Self::of(visit)
     }
 
-    fn gathers(log: &AccessLog) -> bool {
-        log.is_on() || tracing::enabled!(tracing::Level::DEBUG)
-    }
-
-    fn holding(entry: Entry) -> Self {
+    fn of(visit: Facts) -> Self {
         Self {
-            entry: Some(Arc::new(entry)),
-            counted: None,
+            visit: Some(Arc::new(visit)),
         }
+    }
+
+    fn gathered(&self) -> Option<(&Facts, &Entry)> {
+        let visit = self.visit.as_deref()?;
+        Some((visit, visit.entry.get()?))
     }
 
     /// It is no visit after all.
     pub(in crate::edge) fn silence(&self) {
-        if let Some(counted) = &self.counted {
-            counted.silent.store(true, Ordering::Relaxed);
-        }
-        if let Some(entry) = &self.entry {
-            entry.fate().silent = true;
+        if let Some(visit) = &self.visit {
+            visit.silent.store(true, Ordering::Relaxed);
         }
     }
 
-    /// The engine let it in.
-    pub(in crate::edge) fn admitted(&self, route: &Route) {
-        let Some(entry) = &self.entry else { return };
+    /// The engine let it in. What it asked for is asked when a rule would have refused it: of that there is a
+    /// line whatever is logged otherwise.
+    pub(in crate::edge) fn admitted<'a>(&self, route: &Route, asked: impl FnOnce() -> Asked<'a>) {
+        let Some(visit) = &self.visit else { return };
+        let told = !route.shadowed.is_empty();
+        if visit.entry.get().is_none() && !told {
+            return;
+        }
+        let entry = visit.entry.get_or_init(|| Entry::boxed(asked()));
         let mut fate = entry.fate();
         fate.decision = Some("admit");
         fate.tunnel = Some(route.slug.to_string());
         fate.rule = Some(route.rule.to_string());
-        let shadowed: Vec<_> = route.shadowed.iter().map(ToString::to_string).collect();
-        fate.shadowed = (!shadowed.is_empty()).then(|| shadowed.join(", "));
+        fate.shadowed = told.then(|| route.shadows().join(", "));
     }
 
     /// The engine did not let it in, or does no more.
     pub(in crate::edge) fn turned_away(&self, refusal: &Refusal) {
-        let Some(entry) = &self.entry else { return };
+        let Some((_, entry)) = self.gathered() else {
+            return;
+        };
         let mut fate = entry.fate();
         fate.decision = Some("refuse");
         fate.rule = refusal.rule().map(|rule| rule.to_string());
@@ -169,10 +167,16 @@ impl VisitLog {
 
     /// It gets an answer of ours because of this.
     pub(in crate::edge) fn refused(&self, failure: &Failure) {
-        if let Some(counted) = &self.counted {
-            counted.tally.refused(failure.answer().code, counted.age());
+        let Some(visit) = self.visit.as_deref() else {
+            return;
+        };
+        if let Some(tally) = &visit.tally {
+            tally.refused(failure.answer().code, visit.age());
         }
-        let Some(entry) = &self.entry else { return };
+        visit.silent.store(false, Ordering::Relaxed);
+        let Some(entry) = visit.entry.get() else {
+            return;
+        };
         if let Failure::Refused(refusal) = failure {
             self.turned_away(refusal);
         }
@@ -180,94 +184,123 @@ impl VisitLog {
         let mut fate = entry.fate();
         fate.decision.get_or_insert("refuse");
         fate.code = Some(outside.code);
-        fate.silent = false;
         drop(fate);
         let (method, host, path) = entry.asked();
         debug!(
-            visit = %entry.id, host, method, path, status = outside.status.as_u16(),
-            code = %outside.code, peer = %entry.peer, why = %failure, "visit refused"
+            visit = %visit.id, host, method, path, status = outside.status.as_u16(),
+            code = %outside.code, peer = %visit.peer, why = %failure, "visit refused"
         );
     }
 
     /// A head goes back; `ours` is the size of a body of our own.
     pub(in crate::edge) fn answered(&self, status: StatusCode, ours: Option<u64>) {
-        let Some(entry) = &self.entry else { return };
+        let Some((visit, entry)) = self.gathered() else {
+            return;
+        };
         let mut fate = entry.fate();
         fate.status = Some(status.as_u16());
-        fate.first.get_or_insert_with(|| entry.age());
+        fate.first.get_or_insert_with(|| visit.age());
         if let Some(bytes) = ours {
             fate.complete = true;
             fate.decision.get_or_insert("answer");
-            entry.down.fetch_add(bytes, Ordering::Relaxed);
+            visit.down.fetch_add(bytes, Ordering::Relaxed);
         }
     }
 
     /// Bytes came from the visitor.
     pub(in crate::edge) fn received(&self, bytes: u64) {
-        if let Some(entry) = &self.entry {
-            entry.up.fetch_add(bytes, Ordering::Relaxed);
+        if let Some(visit) = &self.visit {
+            visit.up.fetch_add(bytes, Ordering::Relaxed);
         }
     }
 
     /// Bytes went to the visitor.
     pub(in crate::edge) fn sent(&self, bytes: u64) {
-        let Some(entry) = &self.entry else { return };
-        if entry.down.fetch_add(bytes, Ordering::Relaxed) == 0 {
-            entry.fate().first.get_or_insert_with(|| entry.age());
+        let Some(visit) = &self.visit else { return };
+        if visit.down.fetch_add(bytes, Ordering::Relaxed) == 0
+            && let Some(entry) = visit.entry.get()
+        {
+            entry.fate().first.get_or_insert_with(|| visit.age());
         }
     }
 
     /// Says that the response, or the conversation after it, is over.
     pub(in crate::edge) fn served(&self, status: StatusCode, complete: bool) {
-        if let Some(counted) = &self.counted
-            && !counted.silent.load(Ordering::Relaxed)
+        let Some(visit) = self.visit.as_deref() else {
+            return;
+        };
+        if let Some(tally) = &visit.tally
+            && !visit.silent.load(Ordering::Relaxed)
         {
-            counted.tally.answered(status, counted.age());
+            tally.answered(status, visit.age());
         }
-        let Some(entry) = &self.entry else { return };
+        let Some(entry) = visit.entry.get() else {
+            return;
+        };
         entry.fate().complete = complete;
-        let bytes = entry.down.load(Ordering::Relaxed);
+        let bytes = visit.down.load(Ordering::Relaxed);
         let (method, host, path) = entry.asked();
         debug!(
-            visit = %entry.id, host, method, path, status = status.as_u16(), bytes,
+            visit = %visit.id, host, method, path, status = status.as_u16(), bytes,
             whole = complete, "visit served"
         );
     }
 
     /// A connection or a flow is over: in order, or for a reason that may have a code.
     pub(in crate::edge) fn ended(&self, how: Result<(), Option<Code>>) {
-        let Some(entry) = &self.entry else { return };
+        let Some((_, entry)) = self.gathered() else {
+            return;
+        };
         let mut fate = entry.fate();
         fate.complete = how.is_ok();
         fate.code = how.err().flatten();
     }
 }
 
-impl Entry {
-    fn new(log: &Arc<AccessLog>, id: VisitId, kind: Kind, peer: SocketAddr) -> Self {
+impl Facts {
+    fn new(
+        log: &Arc<AccessLog>,
+        (id, kind): (VisitId, Kind),
+        peer: SocketAddr,
+        tally: Option<Arc<Tally>>,
+    ) -> Self {
         Self {
             log: Arc::clone(log),
             id,
             kind,
             peer,
-            method: None,
-            host: None,
-            path: None,
-            version: None,
             start: Clock.now().monotonic,
+            tally,
+            silent: AtomicBool::new(false),
             up: AtomicU64::new(0),
             down: AtomicU64::new(0),
-            fate: Mutex::default(),
+            entry: OnceLock::new(),
         }
+    }
+
+    fn gather(&self, asked: Asked<'_>) -> &Entry {
+        self.entry.get_or_init(|| Entry::boxed(asked))
+    }
+
+    fn age(&self) -> Duration {
+        Clock.now().monotonic.saturating_duration_since(self.start)
+    }
+}
+
+impl Entry {
+    fn boxed(asked: Asked<'_>) -> Box<Self> {
+        Box::new(Self {
+            method: asked.method.map(logged),
+            host: asked.host.map(logged),
+            path: asked.path.map(logged_path),
+            version: asked.version,
+            fate: Mutex::default(),
+        })
     }
 
     fn fate(&self) -> MutexGuard<'_, Fate> {
         // Plain values: a panic cannot leave them half changed.
         self.fate.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn age(&self) -> Duration {
-        Clock.now().monotonic.saturating_duration_since(self.start)
     }
 
     fn asked(&self) -> (&str, &str, &str) {
@@ -279,21 +312,22 @@ impl Entry {
     }
 }
 
-impl Drop for Entry {
+impl Drop for Facts {
     fn drop(&mut self) {
         let whole = self.age();
-        let fate = std::mem::take(self.fate.get_mut().unwrap_or_else(PoisonError::into_inner));
-        if fate.silent || !self.log.is_on() {
+        let Some(entry) = self.entry.take().filter(|_| !*self.silent.get_mut()) else {
             return;
-        }
+        };
+        let fate = entry.fate.into_inner();
+        let fate = fate.unwrap_or_else(PoisonError::into_inner);
         self.log.put(Line {
             id: self.id,
             kind: self.kind,
             tunnel: fate.tunnel,
-            method: self.method.take(),
-            host: self.host.take(),
-            path: self.path.take(),
-            version: self.version,
+            method: entry.method,
+            host: entry.host,
+            path: entry.path,
+            version: entry.version,
             status: fate.status,
             bytes_in: *self.up.get_mut(),
             bytes_out: *self.down.get_mut(),
@@ -310,6 +344,16 @@ impl Drop for Entry {
     }
 }
 
+/// A visitor's version of HTTP, as the log names it.
+pub(in crate::edge) const fn version_named(version: u8) -> &'static str {
+    match version {
+        10 => "1.0",
+        11 => "1.1",
+        20 => "2",
+        _ => "3",
+    }
+}
+
 const fn version_of(version: Version) -> Option<&'static str> {
     match version {
         Version::HTTP_10 => Some("1.0"),
@@ -323,7 +367,7 @@ const fn version_of(version: Version) -> Option<&'static str> {
 fn host_of(parts: &Parts) -> String {
     let named = parts.uri.authority().map(|a| a.as_str().as_bytes());
     let host = named.or_else(|| parts.headers.get(header::HOST).map(|h| h.as_bytes()));
-    logged(&String::from_utf8_lossy(host.unwrap_or_default()))
+    String::from_utf8_lossy(host.unwrap_or_default()).into_owned()
 }
 
 /// A path as a log line may show it: without query, and without the token of a share link, which lets in

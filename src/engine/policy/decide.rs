@@ -131,7 +131,13 @@ fn judge(policy: &Policy, facts: &Facts<'_>, paths: &mut PathJudge<'_>) -> Decis
         return told(Verdict::Suspended, RuleId::Suspended, shadowed);
     }
     let mut passed = RuleId::Default;
-    for part in [Part::Networks, Part::Methods, Part::Limits, Part::Paths, Part::Auth] {
+    for part in [
+        Part::Networks,
+        Part::Methods,
+        Part::Limits,
+        Part::Paths,
+        Part::Auth,
+    ] {
         if part == Part::Limits
             && let Some((verdict, rule)) = limits(policy, facts, &mut shadowed)
         {

@@ -31,7 +31,9 @@ use ::http::Method;
 
 pub use auth::{AuthError, AuthUser, PasswordHash};
 pub use cidr::{Cidr, CidrError};
-pub use decide::{Decision, Facts, HttpFacts, Login, Over, ShareFacts, Verdict, decide, decide_within};
+pub use decide::{
+    Decision, Facts, HttpFacts, Login, Over, ShareFacts, Verdict, decide, decide_within,
+};
 pub use document::{PolicyError, PolicyProblem};
 pub use headers::{Cors, HeaderRules, SecureHeaders};
 pub use paths::{PathPattern, PatternError, Readings, STEPS_MAX};

@@ -106,7 +106,13 @@ impl PathPattern {
     }
 
     /// Whether a run stands at these segments, which are as many.
-    fn fits(&self, run: &Run, path: &[&[u8]], case: Case, steps: &mut Steps) -> Result<bool, Spent> {
+    fn fits(
+        &self,
+        run: &Run,
+        path: &[&[u8]],
+        case: Case,
+        steps: &mut Steps,
+    ) -> Result<bool, Spent> {
         let text = &self.text.as_bytes()[usize::from(run.from)..usize::from(run.to)];
         for (pattern, segment) in text.split(|b| *b == b'/').skip(1).zip(path) {
             if !segment_fits(pattern, segment, case, steps)? {
@@ -130,7 +136,10 @@ fn runs(text: &str) -> Box<[Run]> {
     let run = |run: &str| {
         let to = from + run.len();
         let many = small(run.matches('/').count());
-        let (from, to) = (small(std::mem::replace(&mut from, to + "/**".len())), small(to));
+        let (from, to) = (
+            small(std::mem::replace(&mut from, to + "/**".len())),
+            small(to),
+        );
         Run { from, to, many }
     };
     // Two stars are a segment of their own wherever they stand.
@@ -335,7 +344,11 @@ fn spell_out(path: &[u8], all: &mut HashSet<Vec<u8>>) {
     let holds = |what: &[u8]| path.iter().any(|b| what.contains(b));
     // A habit that finds nothing to do makes no difference.
     let busy = [holds(b"\0#"), holds(b"\\"), holds(b";"), true];
-    let idle = |habits: u8| (0..).zip(busy).any(|(bit, busy)| !busy && habits & (1 << bit) != 0);
+    let idle = |habits: u8| {
+        (0..)
+            .zip(busy)
+            .any(|(bit, busy)| !busy && habits & (1 << bit) != 0)
+    };
     for habits in (0..16_u8).filter(|habits| !idle(*habits)) {
         let has = |bit: u8| habits & (1 << bit) != 0;
         let mut text = path.to_vec();

@@ -271,7 +271,10 @@ fn one_request_had_half_a_billion_steps_compared_by_rules_about_paths() {
     let rules = policy(&serde_json::json!({"deny_paths": [stars]}).to_string());
     let (verdict, steps) = steps_of(&rules, &format!("/{}", "a".repeat(8191)));
     assert_eq!(verdict, Verdict::Pass);
-    assert!(steps < 16 * 1024, "a star starts again behind no other: {steps}");
+    assert!(
+        steps < 16 * 1024,
+        "a star starts again behind no other: {steps}"
+    );
 }
 
 #[test]
@@ -340,7 +343,10 @@ fn the_first_refusal_stands_in_the_documented_order() {
         over: &over,
         ..path
     };
-    assert_eq!(decide(&rules, &full).rule.to_string(), over[0].rule.to_string());
+    assert_eq!(
+        decide(&rules, &full).rule.to_string(),
+        over[0].rule.to_string()
+    );
     let mut who = facts("203.0.113.1", &get, "/");
     assert_eq!(decide(&rules, &who).verdict, Verdict::Unauthorized);
     for (login, wanted) in [

@@ -17,6 +17,7 @@ fn head() -> UdpHead {
         local: "192.0.2.2:20000".parse().unwrap(),
         flow: 0,
         idle_ms: 60_000,
+        shadowed: Vec::new(),
     }
 }
 

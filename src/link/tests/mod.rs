@@ -167,6 +167,7 @@ pub(in crate::link) fn bytes_head() -> StreamHead {
         peer: "192.0.2.1:5000".parse().unwrap(),
         local: "192.0.2.2:20000".parse().unwrap(),
         sni: Some("app.t.example.com".into()),
+        shadowed: Vec::new(),
     })
 }
 
@@ -185,6 +186,7 @@ fn http_head() -> StreamHead {
         has_body: false,
         expects_continue: false,
         timeout_ms: 0,
+        shadowed: Vec::new(),
     }))
 }
 

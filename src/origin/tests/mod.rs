@@ -131,6 +131,7 @@ pub(super) fn get(path: &str) -> HttpHead {
         has_body: false,
         expects_continue: false,
         timeout_ms: 10_000,
+        shadowed: Vec::new(),
     }
 }
 

@@ -19,6 +19,7 @@ fn connect(world: &World, target: &str) -> Connection {
         peer: "192.0.2.1:1".parse().unwrap(),
         local: "192.0.2.2:2".parse().unwrap(),
         sni: None,
+        shadowed: Vec::new(),
     };
     let (up, up_rx) = pipe(64 * 1024);
     let (down_tx, down) = pipe(64 * 1024);

@@ -18,6 +18,7 @@ fn visit(world: &World, target: &str, idle_ms: u64) -> (MemoryFlow, JoinHandle<V
         local: "192.0.2.2:2".parse().unwrap(),
         flow: 0,
         idle_ms,
+        shadowed: Vec::new(),
     };
     let (near, far) = flow();
     let origins = world.origins.clone();

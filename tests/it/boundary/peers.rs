@@ -102,6 +102,7 @@ fn head(kind: usize, tunnel: TunnelId, canary: std::net::SocketAddr) -> StreamHe
             has_body: false,
             expects_continue: false,
             timeout_ms: 1_000,
+            shadowed: Vec::new(),
         })),
         1 => StreamHead::Bytes(BytesHead {
             tunnel,
@@ -109,6 +110,7 @@ fn head(kind: usize, tunnel: TunnelId, canary: std::net::SocketAddr) -> StreamHe
             peer,
             local,
             sni: Some(canary.to_string()),
+            shadowed: Vec::new(),
         }),
         _ => StreamHead::Udp(UdpHead {
             tunnel,
@@ -117,6 +119,7 @@ fn head(kind: usize, tunnel: TunnelId, canary: std::net::SocketAddr) -> StreamHe
             local,
             flow: kind as u64,
             idle_ms: 1_000,
+            shadowed: Vec::new(),
         }),
     }
 }
