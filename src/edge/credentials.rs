@@ -38,6 +38,7 @@ impl Digester {
                 .expect("an HMAC-SHA-256 is 32 bytes"),
             password: said.password,
             checked: None,
+            given_up: false,
         })
     }
 }

@@ -4,7 +4,7 @@
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
-use crate::engine::policy::{HeaderRules, Policy};
+use crate::engine::policy::{HeaderRules, Part, Policy};
 use crate::http::{basic, cookies};
 use crate::names::Hostname;
 
@@ -12,14 +12,20 @@ use super::cors;
 
 /// Whether a request goes on otherwise than it came.
 pub(super) fn changes_requests(policy: &Policy) -> bool {
-    !policy.users().is_empty() || !policy.request_headers().is_empty()
+    keeps_credentials(policy) || !policy.request_headers().is_empty()
 }
 
-/// What the origin gets. Credentials that this tunnel asked for are for us, and stay here; without `auth`
-/// they are the origin's own, and go on.
+/// Whether this tunnel asks for credentials. One that would only tell of wrong ones asks for none: those
+/// that come were meant for the origin, and it may need them.
+fn keeps_credentials(policy: &Policy) -> bool {
+    !policy.users().is_empty() && !policy.is_shadow(Part::Auth)
+}
+
+/// What the origin gets. Credentials that this tunnel asked for are for us, and stay here; otherwise they are
+/// the origin's own, and go on.
 pub(super) fn request(policy: &Policy, fields: &mut HeaderMap) {
     let basic = |value: &HeaderValue| basic::is_basic(value.as_bytes());
-    if !policy.users().is_empty() && fields.get_all(header::AUTHORIZATION).iter().any(basic) {
+    if keeps_credentials(policy) && fields.get_all(header::AUTHORIZATION).iter().any(basic) {
         fields.remove(header::AUTHORIZATION);
     }
     apply(policy.request_headers(), fields);
@@ -102,7 +108,9 @@ mod tests {
 
     #[test]
     fn credentials_stay_here_when_they_were_ours() {
+        let shadow = AUTH.replace("]}", r#"],"shadow":["auth"]}"#);
         for (text, sent, kept) in [
+            (&shadow[..], "Basic Ym9iOng=", true),
             (AUTH, "Basic Ym9iOng=", false),
             (AUTH, "basic nonsense", false),
             (AUTH, "Bearer x", true),

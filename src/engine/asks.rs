@@ -47,6 +47,8 @@ pub struct Credentials {
     pub password: Secret<String>,
     /// What came of a check that [`super::Admission::Verify`] asked for.
     pub checked: Option<Checked>,
+    /// The check could not be made. Where credentials are only told of, it is not asked for again.
+    pub given_up: bool,
 }
 
 /// What came of checking a password.
@@ -70,6 +72,8 @@ pub struct Verification {
     /// Check the password against this, also when there is no such user: then it is somebody else's, so
     /// that the time taken tells nothing.
     pub hash: PasswordHash,
+    /// What comes of it is only told of, and keeps nobody out.
+    pub shadow: bool,
 }
 
 /// Bytes a second that a visit may move, each way; to be shared with the other visits of the same.

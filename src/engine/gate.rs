@@ -11,7 +11,7 @@ use ::http::Method;
 use super::entry::Engine;
 use super::limits::{Act, Bucket, Limit, Meter, Source, Sources, Table, Visitor};
 use super::policy::{
-    Decision, Facts, HttpFacts, Login, Over, PasswordHash, Policy, RuleId, STEPS_MAX, Scope,
+    Decision, Facts, HttpFacts, Login, Over, Part, PasswordHash, Policy, RuleId, STEPS_MAX, Scope,
     ShareFacts, Verdict, decide, decide_within,
 };
 use super::routes::FOUND;
@@ -39,6 +39,8 @@ pub(super) struct Gate {
     pub(super) all: Meter,
     pub(super) visitors: Table<Visitor>,
     passwords: Bucket,
+    /// The same while they are only told of: who is not kept out makes no guesses.
+    told: Bucket,
     verified: Verified,
 }
 
@@ -48,6 +50,7 @@ impl Gate {
             all: Meter::default(),
             visitors: Table::new(VISITORS),
             passwords: Bucket::default(),
+            told: Bucket::default(),
             verified: Verified::default(),
         }
     }
@@ -56,6 +59,7 @@ impl Gate {
     pub(super) fn forget_rates(&mut self) {
         self.all.bucket = Bucket::default();
         self.passwords = Bucket::default();
+        self.told = Bucket::default();
         self.visitors.forget_rates();
     }
 }
@@ -124,7 +128,10 @@ impl Engine {
         };
         let decision = decide(&tunnel.row.policy, &facts);
         if decision.verdict == Verdict::Verify {
-            return self.ask_for_check(now, id, visit);
+            return match tunnel.row.policy.is_shadow(Part::Auth) {
+                true => Ok(self.ask_for_word(now, id, visit, decision.shadowed)),
+                false => self.ask_for_check(now, id, visit),
+            };
         }
         let tunnel = self.tunnels.get(&id).expect(FOUND);
         match refusal(tunnel, &decision) {
@@ -213,6 +220,9 @@ impl Engine {
             .verified
             .learn(digest, user, checked.hash.clone());
         let rate = limits.tunnel_passwords;
+        if tunnel.row.policy.is_shadow(Part::Auth) {
+            return tunnel.gate.told.give_back(now.monotonic, rate);
+        }
         tunnel.gate.passwords.give_back(now.monotonic, rate);
         let source = Source::from(visit.peer.ip());
         self.sources
@@ -237,6 +247,12 @@ impl Engine {
             .take(at, &limits.sources, Act::Password, source)
             .map_err(|wait| over(Scope::Source, limits.sources.passwords, wait))?;
         bucket.count(at, rate);
+        Ok(Judged::Verify(self.check_of(id, visit)))
+    }
+
+    /// What to check the credentials of a visit against.
+    fn check_of(&self, id: TunnelId, visit: &Visit) -> Verification {
+        let tunnel = self.tunnels.get(&id).expect(FOUND);
         let http = visit.http.as_ref();
         let said = http.and_then(|http| http.credentials.as_ref());
         let known = said.and_then(|said| tunnel.row.policy.user(&said.user));
@@ -244,12 +260,37 @@ impl Engine {
         let hash = user
             .expect("only a policy with users asks for a check")
             .hash();
-        Ok(Judged::Verify(Verification {
+        Verification {
             tunnel: id,
             owner: tunnel.row.user,
             realm: tunnel.row.slug.clone(),
             hash: hash.clone(),
-        }))
+            shadow: tunnel.row.policy.is_shadow(Part::Auth),
+        }
+    }
+
+    /// The same where credentials are only told of: nobody is kept out, and as many are checked as may be
+    /// tried at the tunnel. Of the others it is told that they are too many.
+    fn ask_for_word(
+        &mut self,
+        now: Now,
+        id: TunnelId,
+        visit: &Visit,
+        mut shadowed: Vec<RuleId>,
+    ) -> Judged {
+        let http = visit.http.as_ref();
+        let said = http.and_then(|http| http.credentials.as_ref());
+        if said.is_some_and(|said| said.given_up) {
+            return Judged::In(RuleId::Default, shadowed);
+        }
+        let rate = self.settings.limits.tunnel_passwords;
+        let bucket = &mut self.tunnels.get_mut(&id).expect(FOUND).gate.told;
+        if bucket.peek(now.monotonic, rate).is_err() {
+            shadowed.push(RuleId::Guesses(Scope::Tunnel, rate));
+            return Judged::In(RuleId::Default, shadowed);
+        }
+        bucket.count(now.monotonic, rate);
+        Judged::Verify(self.check_of(id, visit))
     }
 
     /// The limits that have no room for one more visit.

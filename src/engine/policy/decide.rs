@@ -77,7 +77,8 @@ pub struct Over {
 pub enum Verdict {
     /// It passes.
     Pass,
-    /// Only when its credentials have been found right; to be asked again then.
+    /// Only when its credentials have been found right; to be asked again then. Where the policy only tells
+    /// of them: it passes, and what would be told is known then.
     Verify,
     /// It does not.
     Denied,
@@ -108,8 +109,9 @@ pub struct Decision {
 }
 
 /// Decides about a visit: suspended → networks → methods → limits → paths → auth and share. The first
-/// refusal stands; limits come before what takes work. What a shadow part refuses is told and goes on; suspension and the operator's limits are
-/// never shadows.
+/// refusal stands; limits come before what takes work. What a shadow part refuses is told and goes on;
+/// suspension and the operator's limits are never shadows. Credentials that a shadow asks for are checked
+/// last: those of a visit that is refused anyway are not worth it.
 pub fn decide(policy: &Policy, facts: &Facts<'_>) -> Decision {
     decide_within(policy, facts, &mut { STEPS_MAX })
 }
@@ -131,6 +133,7 @@ fn judge(policy: &Policy, facts: &Facts<'_>, paths: &mut PathJudge<'_>) -> Decis
         return told(Verdict::Suspended, RuleId::Suspended, shadowed);
     }
     let mut passed = RuleId::Default;
+    let mut unchecked = None;
     for part in [
         Part::Networks,
         Part::Methods,
@@ -149,10 +152,14 @@ fn judge(policy: &Policy, facts: &Facts<'_>, paths: &mut PathJudge<'_>) -> Decis
             Err((verdict, rule)) if !policy.is_shadow(part) => {
                 return told(verdict, rule, shadowed);
             }
+            Err((Verdict::Verify, rule)) => unchecked = Some(rule),
             Err((_, rule)) => shadowed.push(rule),
         }
     }
-    told(Verdict::Pass, passed, shadowed)
+    match unchecked {
+        Some(rule) => told(Verdict::Verify, rule, shadowed),
+        None => told(Verdict::Pass, passed, shadowed),
+    }
 }
 
 fn told(verdict: Verdict, rule: RuleId, shadowed: Vec<RuleId>) -> Decision {

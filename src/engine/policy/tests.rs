@@ -387,6 +387,38 @@ fn a_shadow_tells_and_lets_pass() {
 }
 
 #[test]
+fn a_shadow_tells_of_wrong_credentials_and_not_of_right_ones() {
+    let rules = policy(
+        r#"{"auth":[{"user":"bob","hash":"HASH"}],"limits":{"tunnel":{"rate":"1/s"}},"shadow":["auth"]}"#,
+    );
+    let mut who = facts("192.0.2.1", &Method::GET, "/");
+    for (login, verdict, told) in [
+        (Login::Right { user: "bob" }, Verdict::Pass, &[][..]),
+        (Login::Wrong, Verdict::Pass, &[RuleId::Auth]),
+        (Login::None, Verdict::Pass, &[RuleId::Auth]),
+        // Nobody knows yet.
+        (Login::Unchecked, Verdict::Verify, &[]),
+    ] {
+        who.http.as_mut().unwrap().login = login;
+        let decision = decide(&rules, &who);
+        assert_eq!(
+            (decision.verdict, &decision.shadowed[..]),
+            (verdict, told),
+            "{login:?}"
+        );
+    }
+    // What is refused anyway is not worth a check.
+    let over = [Over {
+        rule: RuleId::Concurrency(Scope::Tunnel, 1),
+        retry_in: Duration::from_secs(1),
+        own: true,
+    }];
+    let asked = Facts { over: &over, ..who };
+    let refused = decide(&rules, &asked).verdict;
+    assert!(matches!(refused, Verdict::Limited { .. }), "{refused:?}");
+}
+
+#[test]
 fn set_replaces_the_parts_it_names() {
     let old = policy(r#"{"deny":["10.0.0.0/8"],"methods":["GET"]}"#);
     let new = policy(r#"{"deny":["192.0.2.0/24"],"allow":["203.0.113.0/24"]}"#);

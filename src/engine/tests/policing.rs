@@ -27,6 +27,7 @@ fn said(user: &str, password: &str) -> Credentials {
         digest,
         password: Secret::new(password.into()),
         checked: None,
+        given_up: false,
     }
 }
 
@@ -178,6 +179,56 @@ fn a_password_is_checked_once_and_guesses_are_throttled() {
         http.credentials = Some(said("bob", "right"))
     });
     assert!(matches!(old.1, Ok(Admission::Verify(_))));
+    world.finish();
+}
+
+#[test]
+fn a_shadow_of_auth_tells_of_wrong_passwords_and_keeps_nobody_out() {
+    let mut world = World::new();
+    let alice = world.connect("alice");
+    let users = r#""auth":[{"user":"bob","hash":"HASH"}]"#;
+    let app = world.opens_with(&alice, "app", &format!(r#"{{{users},"shadow":["auth"]}}"#));
+    world.opens_with(&alice, "locked", &format!("{{{users}}}"));
+    let mut settings = world.engine.settings().clone();
+    settings.limits.sources.passwords = Rate::new(10, Per::Minute).burst(1);
+    settings.limits.tunnel_passwords = Rate::new(10, Per::Minute).burst(3);
+    world.handle(Event::Reloaded { settings });
+    let told = |outcome: Result<Admission, Refusal>| match outcome {
+        Ok(Admission::Pass(route)) => route.shadows(),
+        other => panic!("{other:?}"),
+    };
+    let nobody = world.asks("app", "192.0.2.1", |_| {}).1;
+    assert_eq!(told(nobody), ["auth"]);
+    for _ in 0..10 {
+        let right = world.logs_in("app", "192.0.2.1", "bob", "right");
+        assert_eq!(told(right), [""; 0]);
+    }
+    for pass in ["wrong", "guess", "third"] {
+        let wrong = world.logs_in("app", "192.0.2.1", "bob", pass);
+        assert_eq!(told(wrong), ["auth"]);
+    }
+    // No more are checked, and no one is kept out for it.
+    let fourth = world.logs_in("app", "192.0.2.1", "bob", "fourth");
+    assert_eq!(told(fourth), ["passwords 10/m burst 3 for the tunnel"]);
+    let right = world.logs_in("app", "192.0.2.1", "bob", "right");
+    assert_eq!(told(right), [""; 0], "it is known");
+    // They were no guesses: elsewhere this visitor may still make one.
+    assert!(passed(&world.logs_in(
+        "locked",
+        "192.0.2.1",
+        "bob",
+        "right"
+    )));
+    // A check that cannot be made is no reason to tell of anything.
+    world.advance(HOUR);
+    let mut asked = said("bob", "unlucky");
+    asked.given_up = true;
+    let given_up = world.asks("app", "192.0.2.1", |http| http.credentials = Some(asked));
+    assert_eq!(told(given_up.1), [""; 0]);
+    let text = format!("{{{users}}}");
+    assert!(world.sets(&alice, app, &text, &["shadow"]).is_ok());
+    let wrong = world.logs_in("app", "192.0.2.1", "bob", "wrong");
+    assert_eq!(wrong, Err(Refusal::Unauthorized { realm: slug("app") }));
     world.finish();
 }
 
