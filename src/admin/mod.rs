@@ -5,6 +5,7 @@
 //! `routes` (one function per route) → the backend. `respond` turns every error into problem+json.
 
 use std::future::Future;
+use std::time::Duration;
 
 use crate::codes::Code;
 
@@ -21,6 +22,7 @@ pub mod figures;
 pub mod health;
 pub mod log_level;
 mod log_override;
+mod often;
 mod pages;
 mod respond;
 mod routes;
@@ -85,6 +87,8 @@ pub type EventStream = tokio::sync::broadcast::Receiver<(u64, EventJson)>;
 
 /// What both roles do.
 pub trait CommonBackend: Send + Sync + 'static {
+    /// Whether somebody may call once more, and counts it if so; else in how long.
+    fn may_call(&self, caller: Caller) -> Result<(), Duration>;
     /// Validates the configuration and puts it in force; the old one stays when it is bad.
     fn reload(&self, caller: Caller) -> impl Future<Output = Reply<ReloadJson>> + Send;
     /// Ends the daemon in order; answers when it is about to end.

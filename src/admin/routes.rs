@@ -23,7 +23,7 @@ use super::types::{
 };
 use super::{
     ApiError, Caller, ClientBackend, CommonBackend, ServerBackend, backup, drain, figures, health,
-    log_level,
+    log_level, often,
 };
 use crate::codes::Code;
 use crate::names::TunnelId;
@@ -120,9 +120,9 @@ fn finish<B: CommonBackend>(routes: Router<Hub<B>>, hub: Hub<B>) -> Router {
             "/v1/log-level",
             get(log_level::shown::<B>).put(log_level::set::<B>),
         )
-        .route("/v1/events", get(events::<B>))
-        .merge(health::routes());
-    closed(routes, hub)
+        .route("/v1/events", get(events::<B>));
+    let routes = often::counted(routes, hub.clone());
+    closed(routes.merge(health::routes()), hub)
 }
 
 /// What scrapers get.

@@ -113,6 +113,9 @@ pub(crate) struct State {
     pub(crate) panics: bool,
     pub(crate) hangs: bool,
     pub(crate) delay: Duration,
+    /// Who was counted, and how many may be.
+    pub(crate) counted: Vec<u32>,
+    pub(crate) most: Option<usize>,
 }
 
 impl Fake {
@@ -194,6 +197,15 @@ impl Fake {
 }
 
 impl CommonBackend for Fake {
+    fn may_call(&self, caller: Caller) -> Result<(), Duration> {
+        let mut state = self.state();
+        if state.most.is_some_and(|most| state.counted.len() >= most) {
+            return Err(Duration::from_secs(30));
+        }
+        state.counted.push(caller.uid);
+        Ok(())
+    }
+
     async fn reload(&self, caller: Caller) -> Result<ReloadJson, ApiError> {
         self.called("reload", Some(caller)).await?;
         Ok(ReloadJson {

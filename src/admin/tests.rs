@@ -2,6 +2,7 @@
 
 mod calls;
 mod health;
+mod often;
 mod refusals;
 mod sockets;
 mod streams;

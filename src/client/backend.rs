@@ -19,8 +19,10 @@ use crate::config::ClientConfig;
 use crate::link::Link;
 use crate::link::path::PathKind;
 use crate::supervise::Vital as _;
+use crate::times::Clock;
 use crate::wire::token::JoinToken;
 
+use super::calls::Calls;
 use super::open::{ANSWER_WITHIN, answer_within};
 use super::requests::Question;
 use super::{Client, Own, SOFTWARE, keeper, session};
@@ -34,6 +36,7 @@ pub struct Backend {
     config: Mutex<ClientConfig>,
     own: Own,
     log_override: LogOverride,
+    calls: Calls,
 }
 
 impl Backend {
@@ -43,6 +46,7 @@ impl Backend {
             client,
             config: Mutex::new(config),
             own,
+            calls: Calls::default(),
         }
     }
 
@@ -92,6 +96,10 @@ impl Backend {
 }
 
 impl CommonBackend for Backend {
+    fn may_call(&self, caller: Caller) -> Result<(), Duration> {
+        self.calls.may(Clock.now().monotonic, caller.uid)
+    }
+
     async fn reload(&self, _: Caller) -> Result<ReloadJson, ApiError> {
         self.reload_now().await
     }

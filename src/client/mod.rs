@@ -4,6 +4,7 @@
 mod backend;
 mod backlog;
 mod book;
+mod calls;
 mod declared;
 mod declared_policy;
 mod doctor;

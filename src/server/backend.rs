@@ -22,6 +22,7 @@ use crate::admin::{
 use crate::codes::Code;
 use crate::config::{ServerConfig, TlsMode};
 use crate::edge::Edge;
+use crate::engine::limits::{Act, Source};
 use crate::engine::{
     Actor, Answer, AskError, AuditRow, DeviceView, Engine, Event, LifeAsk, SetAsk, TunnelState,
     TunnelView,
@@ -225,6 +226,12 @@ impl Backend {
 }
 
 impl CommonBackend for Backend {
+    fn may_call(&self, caller: Caller) -> Result<(), Duration> {
+        self.parts
+            .desk
+            .source_may(Act::ApiCall, Source::Uid(caller.uid))
+    }
+
     async fn reload(&self, caller: Caller) -> Result<ReloadJson, ApiError> {
         tracing::info!(uid = caller.uid, "reload asked for");
         let done = self.reload_now().await?;

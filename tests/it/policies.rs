@@ -230,3 +230,29 @@ async fn a_ceiling_is_named_when_it_is_passed() {
         .unwrap_err();
     assert_eq!(refused.code().as_str(), "name_reserved");
 }
+
+#[tokio::test]
+async fn a_person_has_as_many_calls_of_the_api_as_the_server_says_whichever_they_are() {
+    // The world has asked for the server's address already.
+    let world = World::with("[limits]\napi_calls = \"1/m burst 3\"\n").await;
+    let operator = api(&world.server);
+    let _: Value = operator.get("/v1/status").await.unwrap();
+    let _: Value = operator.get("/v1/audit").await.unwrap();
+    for path in ["/v1/tunnels", "/v1/devices", "/v1/doctor", "/v1/log-level"] {
+        let refused = operator.get::<Value>(path).await.unwrap_err();
+        assert_eq!(refused.code().as_str(), "rate_limited", "{path}");
+        assert!(refused.to_string().contains("wait"), "{refused}");
+    }
+    for path in ["/v1/reload", "/v1/invites", "/v1/drain"] {
+        let refused = operator.post::<_, Value>(path, &json!({})).await;
+        assert_eq!(
+            refused.unwrap_err().code().as_str(),
+            "rate_limited",
+            "{path}"
+        );
+    }
+    let said = world.server_ctl(&["status"]).await;
+    assert_eq!(said.code, 4, "{}", said.err);
+    // Whoever watches over the server is no caller.
+    let _: Value = operator.get("/healthz").await.unwrap();
+}
