@@ -16,6 +16,7 @@ mod keeper;
 mod life;
 mod metrics;
 mod minder;
+mod oddities;
 mod open;
 mod policy;
 mod probe;
@@ -113,6 +114,8 @@ pub(crate) struct Client {
     pong: Notify,
     /// A visit has ended, for whoever waits until none is left.
     visit_ended: Notify,
+    /// What servers do that they should not.
+    oddities: oddities::Oddities,
     /// Findings about the configuration, for status.
     problems: Mutex<Vec<String>>,
     /// The way in for who asks this client to end.
@@ -173,6 +176,7 @@ impl Running {
             doctor: tokio::sync::Mutex::new(()),
             pong: Notify::new(),
             visit_ended: Notify::new(),
+            oddities: oddities::Oddities::default(),
             problems: Mutex::new(Vec::new()),
             drains: Drains::new(),
         });
@@ -453,9 +457,11 @@ impl Client {
         let Some(to) = session::updated_state(&update) else {
             return;
         };
+        let Some(row) = self.book.row(update.tunnel) else {
+            return self.oddities.note("end of an unknown tunnel");
+        };
         // What is over stays as it is: a server may not make us write and tell the same without end.
-        let over = |row: BookRow| matches!(row.state, BookState::Closed | BookState::Expired);
-        if self.book.row(update.tunnel).is_none_or(over) {
+        if matches!(row.state, BookState::Closed | BookState::Expired) {
             return;
         }
         if let Err(err) = self.book.end(update.tunnel, to, Clock.now().wall).await {

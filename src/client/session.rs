@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 use crate::admin::ApiError;
 use crate::codes::Code;
@@ -192,7 +192,7 @@ impl Session {
             }
             // A second Welcome changes nothing; signs of life say no more than that. The rest is out of
             // place from a server and is left alone: a hostile one gets no reaction to build on.
-            _ => debug!("message out of place from the server"),
+            _ => client.oddities.note("message out of place"),
         }
         None
     }
@@ -201,7 +201,7 @@ impl Session {
     async fn bound(&mut self, client: &Arc<Client>, bound: Bound) {
         let waiter = match client.requests.take(bound.request) {
             Some((Question::Bind(id) | Question::Set(id), waiter)) if id == bound.tunnel => waiter,
-            _ => return debug!(tunnel = %bound.tunnel, "an answer that nobody asked for"),
+            _ => return client.oddities.note("answer that nobody asked for"),
         };
         client.backlog.answered();
         let answer = client.book.bound(&bound).await;
@@ -215,7 +215,7 @@ impl Session {
 
     async fn closed(&mut self, client: &Arc<Client>, request: u64) {
         let Some((question, waiter)) = client.requests.take(request) else {
-            return;
+            return client.oddities.note("answer that nobody asked for");
         };
         client.backlog.answered();
         let now = Clock.now().wall;

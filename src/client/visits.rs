@@ -72,12 +72,17 @@ async fn visit(
         StreamHead::Bytes(head) => head.tunnel,
         StreamHead::Udp(head) => head.tunnel,
         StreamHead::Control => {
+            client.oddities.note("control stream of its own");
             tx.reset(StreamCode::Protocol);
             return rx.stop(StreamCode::Protocol);
         }
     };
     let Some(live) = client.book.live(id) else {
-        debug!(tunnel = %id, "visit for an unknown tunnel refused");
+        // One that was ours may have ended while the visit was under way.
+        match client.book.row(id) {
+            Some(_) => debug!(tunnel = %id, "visit for a tunnel that is over refused"),
+            None => client.oddities.note("visit for an unknown tunnel"),
+        }
         tx.reset(StreamCode::UnknownTunnel);
         return rx.stop(StreamCode::UnknownTunnel);
     };

@@ -289,8 +289,13 @@ async fn a_hostile_server_is_refused_each_time_and_dials_nothing() {
     ctl(client.socket(), &["status"]).await.ok();
     let grown = resident(&client).saturating_sub(before);
     assert!(grown < MEMORY, "{grown} bytes more");
-    let lines = client.log().lines().count() - logged;
-    assert!(lines < 10, "{lines} lines:\n{}", client.log());
+    let log = client.log();
+    let lines: Vec<&str> = log.lines().skip(logged).collect();
+    // More than none: somebody has to hear of it.
+    let odd = "server does what it should not, refused";
+    let told = lines.iter().filter(|line| line.contains(odd)).count();
+    assert!((1..=3).contains(&told), "{told} lines:\n{log}");
+    assert!(lines.len() < 10, "{} lines:\n{log}", lines.len());
     let dialled = tokio::time::timeout(Duration::from_millis(100), canary.accept()).await;
     assert!(dialled.is_err(), "somebody was dialled");
 }
