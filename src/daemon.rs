@@ -295,8 +295,12 @@ where
 {
     let outcome = runtime.map_err(anyhow::Error::from).and_then(|runtime| {
         let outcome = runtime.block_on(role);
-        // A blocking call that hangs (a dead disk, a dead resolver) must not keep the process.
-        runtime.shutdown_timeout(std::time::Duration::from_secs(2));
+        // A blocking call that hangs (a dead disk, a dead resolver) must not keep the process, least of all
+        // one that has failed.
+        runtime.shutdown_timeout(match &outcome {
+            Ok(()) => std::time::Duration::from_secs(2),
+            Err(_) => std::time::Duration::from_millis(100),
+        });
         outcome
     });
     match outcome {
@@ -363,5 +367,21 @@ mod tests {
         Args::command().debug_assert();
         assert!(Args::try_parse_from(["wormkeyd", "dev", "nonsense://"]).is_err());
         assert!(Args::try_parse_from(["wormkeyd", "server", "--check"]).is_ok());
+    }
+
+    #[test]
+    fn f15_a_role_that_failed_exits_with_a_failure_and_waits_for_nothing_that_hangs() {
+        let (release, hangs) = std::sync::mpsc::channel::<()>();
+        let runtime = tokio::runtime::Builder::new_current_thread().build();
+        let began = crate::times::Clock.now().monotonic;
+        let exit = finish(runtime, async move {
+            // As a name is looked up at a resolver that is dead.
+            drop(tokio::task::spawn_blocking(move || hangs.recv()));
+            anyhow::bail!("a part has ended")
+        });
+        let took = began.elapsed();
+        drop(release);
+        assert_eq!(format!("{exit:?}"), format!("{:?}", ExitCode::FAILURE));
+        assert!(took < std::time::Duration::from_secs(1), "{took:?}");
     }
 }

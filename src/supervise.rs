@@ -123,6 +123,27 @@ async fn ask_for_time(grace: Duration, mut tell: impl FnMut(Duration)) -> Infall
     }
 }
 
+/// How long the parts of a role may take to their ends.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Patience {
+    /// Until the other ends of links are told.
+    pub(crate) links: Duration,
+    /// Until all tasks have ended.
+    pub(crate) tasks: Duration,
+    /// Until the last of the state is on disk. What was acknowledged is there already.
+    pub(crate) store: Duration,
+}
+
+impl Patience {
+    /// After a part has failed, less than a second in all: what is broken may never end by itself, and
+    /// visitors wait for whoever starts the role again.
+    pub(crate) const FAILED: Self = Self {
+        links: Duration::from_millis(200),
+        tasks: Duration::from_millis(300),
+        store: Duration::from_millis(200),
+    };
+}
+
 /// What was begun is not waited for any more.
 fn at_once(by: &'static str) -> bool {
     warn!(by, "asked a second time, ending at once");

@@ -48,7 +48,7 @@ use crate::link::{Link, LinkSettings};
 use crate::names::TunnelId;
 use crate::origin::{OriginPolicy, Origins};
 use crate::store::{ClientStore, StateLock};
-use crate::supervise::{Drains, SERVER_GRACE, SOFTWARE, prepare_state_dir};
+use crate::supervise::{Drains, Patience, SERVER_GRACE, SOFTWARE, prepare_state_dir};
 use crate::tasks::Tasks;
 use crate::times::{Clock, WallTime};
 use crate::wire::{Capabilities, Control, Ping, Update};
@@ -61,6 +61,12 @@ use requests::{Answer, Question, Requests};
 const OUTBOX: usize = 2048;
 /// How long the server has to hear that the client drains.
 const HEARD_WITHIN: Duration = Duration::from_secs(1);
+/// For an end that somebody asked for.
+const IN_ORDER: Patience = Patience {
+    links: Duration::from_secs(1),
+    tasks: Duration::from_secs(5),
+    store: Duration::from_secs(30),
+};
 /// How long a visit in flight has to finish when the client stops.
 pub const GRACE: Duration = Duration::from_secs(10);
 
@@ -229,16 +235,28 @@ impl Running {
 
     /// Ends the link and all tasks. Tunnels stay promised: stopping is not closing.
     pub async fn stop(self) {
+        self.end(IN_ORDER).await;
+    }
+
+    /// The same as far as it can be done at once, after a part of the client has failed.
+    pub(crate) async fn fail(self) {
+        self.end(Patience::FAILED).await;
+    }
+
+    async fn end(self, patience: Patience) {
         // First of all, or the keeper would take the closed link for a lost one and come back.
         self.client.tasks.stop();
         if let Some(link) = self.client.link() {
-            link.close_and_tell(Code::Done, "the client stops", Duration::from_secs(1))
+            link.close_and_tell(Code::Done, "the client stops", patience.links)
                 .await;
         }
-        if !self.client.tasks.shutdown(Duration::from_secs(5)).await {
+        if !self.client.tasks.shutdown(patience.tasks).await {
             warn!("some tasks did not end in time");
         }
-        self.client.book.close().await;
+        let closed = tokio::time::timeout(patience.store, self.client.book.close()).await;
+        if closed.is_err() {
+            warn!("the state database was not closed in time");
+        }
         info!("client stopped");
     }
 }
@@ -588,6 +606,9 @@ pub async fn run(config: ClientConfig, config_path: Option<PathBuf>) -> anyhow::
         (GRACE, |grace| running.drain(grace)),
     )
     .await;
-    running.stop().await;
+    match &outcome {
+        Ok(()) => running.stop().await,
+        Err(_) => running.fail().await,
+    }
     outcome
 }

@@ -91,8 +91,13 @@ async fn serve(
         crate::supervise::until_stopped(&failed, &drains, || async {}, (GRACE, drain)).await
     }
     .await;
-    client.stop().await;
-    server.stop().await;
+    match &outcome {
+        Ok(()) => {
+            client.stop().await;
+            server.stop().await;
+        }
+        Err(_) => drop(tokio::join!(client.fail(), server.fail())),
+    }
     outcome
 }
 

@@ -45,7 +45,7 @@ use crate::engine::domains::DomainSettings;
 use crate::engine::{DormantCaps, Engine, EngineSettings, Event};
 use crate::link::{Identity, Listener};
 use crate::store::{ServerStore, StateLock};
-use crate::supervise::{Drains, Inherited, SERVER_GRACE, SOFTWARE, prepare_state_dir};
+use crate::supervise::{Drains, Inherited, Patience, SERVER_GRACE, SOFTWARE, prepare_state_dir};
 use crate::tasks::Tasks;
 use crate::times::Clock;
 use crate::wire::{Control, GoAway};
@@ -59,6 +59,13 @@ use visits::Inside;
 
 /// Returning clients spread themselves over this long after an orderly restart.
 const GOAWAY_SPREAD: Duration = Duration::from_secs(2);
+
+/// For an end that somebody asked for.
+const IN_ORDER: Patience = Patience {
+    links: Duration::from_secs(2),
+    tasks: Duration::from_secs(5),
+    store: Duration::from_secs(30),
+};
 
 /// A server that runs: bound, its store open, ready for visits.
 pub struct Server {
@@ -231,15 +238,25 @@ impl Server {
 
     /// Ends links and tasks and puts the last of the state on disk.
     pub async fn stop(self) {
+        self.end(IN_ORDER).await;
+    }
+
+    /// The same as far as it can be done at once, after a part of the server has failed.
+    pub(crate) async fn fail(self) {
+        self.end(Patience::FAILED).await;
+    }
+
+    async fn end(self, patience: Patience) {
         self.desk.flush();
-        self.listener
-            .close(Code::Draining, Duration::from_secs(2))
-            .await;
-        let all = self.tasks.shutdown(Duration::from_secs(5)).await;
+        self.listener.close(Code::Draining, patience.links).await;
+        let all = self.tasks.shutdown(patience.tasks).await;
         if !all {
             tracing::warn!("some tasks did not end in time");
         }
-        self.store.close().await;
+        let closed = tokio::time::timeout(patience.store, self.store.close()).await;
+        if closed.is_err() {
+            tracing::warn!("the state database was not closed in time");
+        }
         info!("server stopped");
     }
 }
@@ -408,6 +425,9 @@ pub async fn run(config: ServerConfig, config_path: Option<PathBuf>) -> anyhow::
         (SERVER_GRACE, |grace| server.drain(grace)),
     )
     .await;
-    server.stop().await;
+    match &outcome {
+        Ok(()) => server.stop().await,
+        Err(_) => server.fail().await,
+    }
     outcome
 }

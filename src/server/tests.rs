@@ -1,5 +1,6 @@
 //! A server against devices that mean it ill: they have a key and a token, and nothing more to lose.
 
+mod failing;
 mod walls;
 
 use super::bind::{bind_tcp, everywhere};

@@ -214,7 +214,7 @@ impl ServerStore {
 
     /// Runs something on the writer's connection.
     #[cfg(test)]
-    pub(super) async fn with_connection(&self, work: impl FnOnce(&Connection) + Send + 'static) {
+    pub(crate) async fn with_connection(&self, work: impl FnOnce(&Connection) + Send + 'static) {
         self.writer.with_connection(work).await;
     }
 }
