@@ -17,7 +17,7 @@ use wormkey::admin::ApiClient;
 
 use crate::origin::Origin;
 use crate::visitor::{Answer, Visitor, get, whole};
-use crate::world::{Daemon, PATIENCE, World};
+use crate::world::{Daemon, PATIENCE, World, eventually};
 
 fn api(daemon: &Daemon) -> ApiClient {
     ApiClient::new(daemon.socket().to_owned())
@@ -313,7 +313,7 @@ async fn a_share_link_lets_in_whom_it_is_for_and_no_further() {
         (used_up.status, used_up.error()),
         (StatusCode::GONE, "share_over")
     );
-    crate::world::eventually("the client is back", || async {
+    eventually("the client is back", || async {
         let seen = visitor.send1(asking("GET", "/", &ours)).await.ok()?;
         (seen.status() == StatusCode::OK).then_some(())
     })
@@ -384,4 +384,114 @@ async fn a_set_puts_out_who_it_no_longer_allows() {
             .error(),
         "unauthorized"
     );
+}
+
+#[tokio::test]
+async fn a_shadow_of_auth_tells_of_wrong_passwords_only_and_takes_none_from_the_origin() {
+    let mut world = World::new().await;
+    let client = world.joined().await;
+    let origin = Origin::named("inside").await;
+    let policy = json!({"auth": [user("bob", "right")], "shadow": ["auth"]});
+    open(&client, origin.target(), "app", policy).await;
+    let visitor = world.visitor("app");
+    let (right, theirs) = (basic("bob", "right"), basic("alice", "their own"));
+    for (said, told) in [
+        (None, json!(["auth"])),
+        (Some(&right), json!([])),
+        (Some(&theirs), json!(["auth"])),
+    ] {
+        let fields = said.map(|said| ("authorization", &said[..]));
+        let asked = asking("GET", "/head", fields.as_slice());
+        let answer = whole(visitor.send1(asked).await.unwrap()).await.unwrap();
+        assert_eq!(answer.status, StatusCode::OK);
+        if let Some(said) = said {
+            assert!(answer.text().contains(said), "{}", answer.text());
+        }
+        let id = answer.fields["wormkey-request-id"].to_str().unwrap();
+        let found = eventually("its owner is told", || async {
+            let page: Value = api(&client).get("/v1/visits").await.unwrap();
+            let visits = page["visits"].as_array().unwrap();
+            let visit = visits.iter().find(|visit| visit["id"] == id)?;
+            Some(visit["shadowed"].clone())
+        })
+        .await;
+        assert_eq!(found, told, "{said:?}");
+    }
+    // Guesses without end are no reason to keep anybody out.
+    for guess in 0..80 {
+        let said = basic("bob", &format!("guess {guess}"));
+        let asked = asking("GET", "/", &[("authorization", &said)]);
+        let answer = whole(visitor.send2(asked).await.unwrap()).await.unwrap();
+        assert_eq!(answer.status, StatusCode::OK, "{guess}");
+    }
+}
+
+/// An origin whose answer begins and does not end.
+async fn endless() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((mut tcp, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    head.push(tcp.read_u8().await?);
+                }
+                let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\nbegun";
+                tcp.write_all(answer).await?;
+                tcp.read_u8().await
+            });
+        }
+    });
+    port
+}
+
+#[tokio::test]
+async fn what_is_suspended_is_cut_within_a_second_sockets_and_downloads_alike() {
+    let mut world = World::new().await;
+    let client = world.joined().await;
+    open(&client, echo().await.to_string(), "ws", json!({})).await;
+    let opened = open(&client, endless().await.to_string(), "big", json!({})).await;
+    let (ws, big) = (world.visitor("ws"), world.visitor("big"));
+    let devices = world.server_ctl(&["devices"]).await.ok().json();
+    let device = devices["devices"][0]["id"].as_str().unwrap();
+    let tunnel = opened["id"].as_str().unwrap();
+    for (what, cuts_ws, cuts_big) in [
+        ("ws", true, false),
+        (tunnel, false, true),
+        (device, true, true),
+        ("default", true, true),
+    ] {
+        let (mut socket, head) = eventually("the client is linked", || async {
+            let (tls, head) = websocket(&ws, "").await;
+            head.starts_with("HTTP/1.1 101 ").then_some((tls, head))
+        })
+        .await;
+        assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+        let download = big.send1(get("/")).await.unwrap();
+        assert_eq!(download.status(), StatusCode::OK);
+        world.server_ctl(&["suspend", what]).await.ok();
+        let suspended = std::time::Instant::now();
+        let mut room = [0; 16];
+        if cuts_ws {
+            let ended = tokio::time::timeout(PATIENCE, socket.read(&mut room)).await;
+            let ended = ended.expect("the socket is cut");
+            assert!(matches!(ended, Ok(0) | Err(_)), "{what}: {ended:?}");
+        } else {
+            socket.write_all(b"still here").await.unwrap();
+            socket.read_exact(&mut room[..10]).await.unwrap();
+            assert_eq!(&room[..10], b"still here", "{what}");
+        }
+        let whole = whole(download);
+        if cuts_big {
+            let ended = tokio::time::timeout(PATIENCE, whole).await;
+            assert!(ended.expect("the download is cut").is_err(), "{what}");
+        } else {
+            let goes_on = tokio::time::timeout(Duration::from_millis(200), whole).await;
+            assert!(goes_on.is_err(), "{what} ended another's download");
+        }
+        let took = suspended.elapsed();
+        assert!(took < Duration::from_secs(1), "{what}: {took:?}");
+        world.server_ctl(&["resume", what]).await.ok();
+    }
 }

@@ -339,3 +339,31 @@ fn a_new_quarantine_holds_for_names_that_wait_already() {
     assert_eq!(world.engine.tunnel("app").unwrap().row.id, app);
     world.finish();
 }
+
+#[test]
+fn only_the_kinds_that_are_allowed_may_be_opened() {
+    let mut settings = settings();
+    settings.ports = Some((20_000, 20_009));
+    for (allowed, taken) in [
+        (&[][..], [true, true, true, true]),
+        (&[Kind::Http], [true, false, false, false]),
+        (&[Kind::Tcp, Kind::Udp], [false, true, false, true]),
+    ] {
+        settings.limits.kinds = allowed.to_vec();
+        let mut world = World::with(settings.clone());
+        let alice = world.connect("alice");
+        let kinds = [Kind::Http, Kind::Tcp, Kind::Tls, Kind::Udp];
+        for (kind, taken) in kinds.into_iter().zip(taken) {
+            let mut ask = world.ask(kind.as_str());
+            ask.kind = kind;
+            match world.bind(&alice, &ask) {
+                Ok(_) => assert!(taken, "{kind} of {allowed:?}"),
+                Err(refused) => {
+                    assert!(!taken, "{kind} of {allowed:?}: {refused}");
+                    assert_eq!(refused, AskError::Kind { kind });
+                }
+            }
+        }
+        world.finish();
+    }
+}

@@ -190,3 +190,34 @@ fn each_device_has_its_own_tunnels() {
     assert_eq!(views[1].tunnels, 1);
     world.finish();
 }
+
+#[test]
+fn a_user_has_as_many_links_as_there_may_be_and_one_more_waits_for_one_to_go() {
+    let mut settings = settings();
+    settings.limits.user.links = Some(2);
+    let mut world = World::with(settings);
+    let desk = world.connect_as("alice", "desk");
+    let lap = world.connect_as("alice", "lap");
+    assert_eq!(world.cut, []);
+    let third = world.connect_as("alice", "third");
+    assert_eq!(world.cut, [(third.link, Code::LimitReached)]);
+    // Another user's are another's, and a device that comes back replaces its own.
+    let bob = world.connect_as("bob", "bob");
+    let newer = world.link_up(lap.device);
+    let cut = [
+        (third.link, Code::LimitReached),
+        (lap.link, Code::Superseded),
+    ];
+    assert_eq!(world.cut, cut);
+    assert_eq!(world.engine.counts().links, 3);
+    world.link_down(desk.link);
+    let again = world.link_up(third.device);
+    assert_eq!(world.cut, cut, "there is room");
+    assert_eq!(world.engine.counts().links, 3);
+    let late = world.link_up(desk.device);
+    assert_eq!(world.cut.last(), Some(&(late, Code::LimitReached)));
+    for link in [newer, again, bob.link] {
+        assert!(world.cut.iter().all(|(cut, _)| *cut != link), "{link}");
+    }
+    world.finish();
+}
