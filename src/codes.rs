@@ -52,7 +52,7 @@ codes! {
     NoSuchTunnel = 8, "no_such_tunnel", 404, 5, "No tunnel answers this name.", "Check the spelling of the address, or ask whoever gave it to you.";
     TunnelExpired = 9, "tunnel_expired", 410, 5, "Wormhole closed or expired.", "Ask its owner to open a new one.";
     TunnelClosed = 10, "tunnel_closed", 410, 5, "Wormhole closed or expired.", "Ask its owner to open a new one.";
-    TooLarge = 11, "too_large", 413, 2, "The request is larger than allowed.", "Send less: at most 100 fields and 32 KiB of head, 8 KiB of address, 1 MiB to the admin API, 1 MiB of body where signatures are checked.";
+    TooLarge = 11, "too_large", 413, 2, "The request is larger than allowed.", "Send less: at most 100 fields and 32 KiB of head, 8 KiB of address, 1 MiB to the admin API; where signatures are checked, 1 MiB of body unless the server takes more.";
     Misdirected = 12, "misdirected", 421, 2, "The name asked for is not the one this connection is for.", "Open a new connection for the other name.";
     RateLimited = 13, "rate_limited", 429, 4, "Too many requests.", "Wait for the time that Retry-After gives.";
     TunnelOffline = 14, "tunnel_offline", 502, 7, "The tunnel is there, but the machine behind it is away.", "Wait; it comes back by itself when that machine is online.";

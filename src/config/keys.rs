@@ -276,6 +276,18 @@ const SERVER: &[Key] = &[
         "How much those of all tunnels may take.",
     ),
     key(
+        "tunnels.signed_body",
+        "\"1MiB\"",
+        "The largest body that a tunnel takes that checks signatures: it is kept in memory until it is whole. \
+         GitHub sends up to 25 MB.",
+    ),
+    key(
+        "tunnels.signed_memory",
+        "\"64MiB\"",
+        "How much memory all such bodies may take at once; those for the tunnels of one user a quarter of it, and \
+         one body at least. What finds no room gets a 503, and senders try again.",
+    ),
+    key(
         "tunnels.idle",
         "\"24h\"",
         "A tunnel opened by hand closes after this long without a visit; \"never\" for no limit.",

@@ -126,6 +126,10 @@ pub struct TunnelDefaults {
     pub held_memory: u64,
     /// Bytes that all held visits may keep; 320 MiB.
     pub held_memory_total: u64,
+    /// The largest body whose signature is checked; 1 MiB.
+    pub signed_body: u64,
+    /// Bytes that all bodies whose signatures are being checked may keep; 64 MiB.
+    pub signed_memory: u64,
     /// Ad-hoc tunnels; None = never.
     pub idle: Option<Duration>,
     /// The most idle time that a tunnel may ask for; None = no maximum.
@@ -158,6 +162,8 @@ impl Default for TunnelDefaults {
             held_visits_total: 4096,
             held_memory: 64 << 20,
             held_memory_total: 320 << 20,
+            signed_body: 1 << 20,
+            signed_memory: 64 << 20,
             idle: Some(Duration::from_secs(DAY)),
             idle_max: None,
             offline_max: Duration::from_secs(7 * DAY),

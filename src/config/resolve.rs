@@ -219,6 +219,7 @@ fn tunnels(mut section: Section<'_>) -> TunnelDefaults {
     const LONGEST_QUARANTINE: Duration = Duration::from_secs(60 * 86_400);
     // The largest upload that waits keeps a little over a mebibyte.
     const LEAST_HELD_MEMORY: u64 = 2 << 20;
+    const LEAST_SIGNED_BODY: u64 = 64 << 10;
     let default = TunnelDefaults::default();
     let no_hold = "would refuse every visit that comes while a link is away; write \"1s\" or more";
     let no_idle = "would close every tunnel at once; write \"never\" for no limit";
@@ -246,6 +247,12 @@ fn tunnels(mut section: Section<'_>) -> TunnelDefaults {
         LEAST_HELD_MEMORY,
         (default.held_memory, default.held_memory_total),
     );
+    let (signed_body, signed_memory) = sizes::memory_pair(
+        &mut section,
+        ("signed_body", "signed_memory"),
+        LEAST_SIGNED_BODY,
+        (default.signed_body, default.signed_memory),
+    );
     let quarantine = section.get("quarantine", |node| match text(node).as_deref() {
         Ok("0s") => Ok(Duration::ZERO),
         _ => duration("is written \"0s\" here")(node),
@@ -272,6 +279,8 @@ fn tunnels(mut section: Section<'_>) -> TunnelDefaults {
         held_visits_total: total.unwrap_or(default.held_visits_total.max(held_visits)),
         held_memory,
         held_memory_total,
+        signed_body,
+        signed_memory,
         idle: idle.or(default_idle).unwrap_or(idle_max),
         idle_max,
         offline_max: (section.get("offline_max", duration(no_away))).unwrap_or(default.offline_max),

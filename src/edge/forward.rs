@@ -328,7 +328,9 @@ impl<S: Admit + OpenStream> Errand<'_, S> {
             return Ok(());
         };
         let signatures = &self.conn.edge.signatures;
-        let look = Box::pin(signatures.look(&pass.route, &head.fields, self.body.as_mut()));
+        let settings = self.conn.edge.settings.load_full();
+        let body = (self.body.as_mut(), &*settings);
+        let look = Box::pin(signatures.look(&pass.route, &head.fields, body));
         let looked = tokio::select! {
             biased;
             () = pass.cut.cancelled() => return Err(Failure::Cut),

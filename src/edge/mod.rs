@@ -91,7 +91,7 @@ pub use self::udp::OpenFlow;
 use crate::engine::policy::Policy;
 use crate::engine::policy::share::ShareRow;
 use crate::engine::{Refusal, Route, Visit};
-use crate::http::limits::{CONNECTIONS_MAX, VISITS_MAX};
+use crate::http::limits::{CONNECTIONS_MAX, SIGNED_BODY_MAX, SIGNED_MEMORY_MAX, VISITS_MAX};
 use crate::names::{Hostname, LinkId, ShareId, VisitId};
 use crate::tasks::Tasks;
 use crate::wire::{RecvChunks, SendChunks, StreamHead};
@@ -235,6 +235,10 @@ pub struct EdgeSettings {
     pub udp_flows: usize,
     /// How long a flow may carry nothing.
     pub udp_idle: Duration,
+    /// The most bytes of a body whose signature is looked at. Over it: 413.
+    pub signed_body: usize,
+    /// The most bytes of all of them at once; one user's tunnels may have a quarter. Over it: 503.
+    pub signed_memory: usize,
     /// The most visitors of one link that may stand still in the middle of a response.
     pub stalled_max: usize,
     /// Which visits get a line in the log.
@@ -255,6 +259,8 @@ impl EdgeSettings {
             origin_timeout: Duration::from_secs(60),
             connections_max: CONNECTIONS_MAX,
             visits_max: VISITS_MAX,
+            signed_body: SIGNED_BODY_MAX,
+            signed_memory: SIGNED_MEMORY_MAX,
             stalled_max: 128,
             access: AccessMode::Off,
             raw_connections: 256,

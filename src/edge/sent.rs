@@ -12,23 +12,18 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use tokio::time::{Instant, timeout_at};
 
+use super::EdgeSettings;
 use super::access::VisitLog;
 use super::incoming::{BodyBroken, RequestBody};
 use super::pace::Pace;
 use super::respond::Failure;
 use crate::engine::Route;
-use crate::http::limits::SIGNED_BODY_TIMEOUT;
+use crate::http::limits::{SIGNED_BODY_TIMEOUT, SIGNED_PART};
 use crate::names::{TunnelId, UserId};
 use crate::times::Clock;
 
 /// What goes on at once of a body that was kept.
 const PIECE: usize = 64 * 1024;
-
-/// The most bytes of all bodies that are kept.
-const ROOM: usize = 64 << 20;
-
-/// The most of them for the tunnels of one user: users are walls.
-const ROOM_EACH: usize = 16 << 20;
 
 /// The room for bodies that are kept. Clones share it.
 #[derive(Clone, Default)]
@@ -54,12 +49,15 @@ impl Room {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Room for one body, none of it taken yet.
-    pub(super) fn lodging(&self, route: &Route) -> Lodging {
+    /// Room for one body, none of it taken yet. Users are walls: one has its part, and that is a body at least.
+    pub(super) fn lodging(&self, route: &Route, settings: &EdgeSettings) -> Lodging {
         let owner = route.bandwidth.owner;
+        let all = settings.signed_memory;
         Lodging {
             room: self.clone(),
             whose: owner.map_or(Whose::Tunnel(route.tunnel), |(_, user)| Whose::User(user)),
+            each: (all / SIGNED_PART).max(settings.signed_body),
+            all,
             bytes: 0,
         }
     }
@@ -69,6 +67,9 @@ impl Room {
 pub(super) struct Lodging {
     room: Room,
     whose: Whose,
+    /// The most for the tunnels of one user, and for all.
+    each: usize,
+    all: usize,
     bytes: usize,
 }
 
@@ -77,7 +78,7 @@ impl Lodging {
     fn take(&mut self, bytes: usize) -> bool {
         let mut used = self.room.lock();
         let own = used.of.get(&self.whose).copied().unwrap_or_default();
-        if used.all + bytes > ROOM || own + bytes > ROOM_EACH {
+        if used.all + bytes > self.all || own + bytes > self.each {
             return false;
         }
         used.all += bytes;
@@ -233,11 +234,17 @@ fn now() -> Instant {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::limits::SIGNED_MEMORY_MAX;
+
+    const ROOM: usize = SIGNED_MEMORY_MAX;
+    const ROOM_EACH: usize = ROOM / SIGNED_PART;
 
     fn lodging(room: &Room, user: u8) -> Lodging {
         Lodging {
             room: room.clone(),
             whose: Whose::User(UserId::from_bytes([user; 16])),
+            each: ROOM_EACH,
+            all: ROOM,
             bytes: 0,
         }
     }

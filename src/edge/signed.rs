@@ -7,11 +7,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use http::{HeaderMap, StatusCode};
 
+use super::EdgeSettings;
 use super::respond::Failure;
 use super::sent::{Room, Sent};
 use crate::engine::policy::{Claims, Part, Policy, Proof, Unsigned};
 use crate::engine::{Refusal, Route};
-use crate::http::limits::SIGNED_BODY_MAX;
 use crate::names::TunnelId;
 use crate::times::{Clock, WallTime};
 
@@ -90,7 +90,7 @@ impl Signatures {
         &self,
         route: &Route,
         fields: &HeaderMap,
-        mut body: Option<&mut Sent>,
+        (mut body, settings): (Option<&mut Sent>, &EdgeSettings),
     ) -> Result<Delivery, Failure> {
         let refuse = |why| {
             let tunnel = route.slug.clone();
@@ -99,8 +99,8 @@ impl Signatures {
         let webhooks = route.policy.webhooks();
         let claims = Claims::read(webhooks, fields, Clock.now().wall).map_err(refuse)?;
         if let Some(body) = &mut body {
-            let lodging = self.room.lodging(route);
-            body.keep(SIGNED_BODY_MAX, lodging).await?;
+            let lodging = self.room.lodging(route, settings);
+            body.keep(settings.signed_body, lodging).await?;
         }
         let bytes = body.as_deref().map_or(&[][..], Sent::kept);
         let proof = claims.prove(bytes).map_err(refuse)?;

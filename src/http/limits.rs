@@ -65,9 +65,15 @@ pub const SOURCE_PART: usize = 8;
 /// The most visits under way at once, unless told otherwise. Over it: 503.
 pub const VISITS_MAX: usize = 8_192;
 
-/// The most bytes of a body that is signed, on a tunnel that asks for signatures: it is looked at whole
-/// before any of it goes on. Over it: 413.
+/// The most bytes of a body that is signed, on a tunnel that asks for signatures, unless told otherwise: it is
+/// looked at whole before any of it goes on. Over it: 413.
 pub const SIGNED_BODY_MAX: usize = 1 << 20;
+
+/// The most bytes of all such bodies at once, unless told otherwise. Over it: 503.
+pub const SIGNED_MEMORY_MAX: usize = 64 << 20;
+
+/// What one user's tunnels may have of them, if that is more than one body: one part in so many.
+pub const SIGNED_PART: usize = 4;
 
 /// How long such a body may take, besides [`RATE_MIN`]. Over it: 408.
 pub const SIGNED_BODY_TIMEOUT: Duration = Duration::from_secs(60);

@@ -384,6 +384,8 @@ pub(crate) fn edge_settings(config: &ServerConfig, public_port: u16) -> EdgeSett
         raw_idle: config.tunnels.tcp_idle.unwrap_or_default(),
         udp_flows: config.tunnels.udp_flows,
         udp_idle: config.tunnels.udp_idle,
+        signed_body: bytes(config.tunnels.signed_body),
+        signed_memory: bytes(config.tunnels.signed_memory),
         access: match config.log.access {
             AccessLines::Off => AccessMode::Off,
             AccessLines::Sampled => AccessMode::Sampled,
@@ -404,6 +406,10 @@ pub(crate) fn edge_settings(config: &ServerConfig, public_port: u16) -> EdgeSett
             config.front.public_port.unwrap_or(public_port),
         )
     }
+}
+
+fn bytes(most: u64) -> usize {
+    usize::try_from(most).unwrap_or(usize::MAX)
 }
 
 /// Runs until a signal or a failure, as `wormkeyd server` does.

@@ -84,6 +84,8 @@ fn every_key_is_taken() {
         held_visits_total = 4
         held_memory = "2MiB"
         held_memory_total = "3MiB"
+        signed_body = "26MiB"
+        signed_memory = "104MiB"
         idle = "never"
         offline_max = "5d"
         quarantine = "0s"
@@ -138,6 +140,8 @@ fn every_key_is_taken() {
         held_visits_total: 4,
         held_memory: 2 << 20,
         held_memory_total: 3 << 20,
+        signed_body: 26 << 20,
+        signed_memory: 104 << 20,
         idle: None,
         idle_max: None,
         offline_max: secs(5 * 86_400),
@@ -587,7 +591,7 @@ level = "loud"
   line 7: listen.advertise: \"t.example.com\" has no port; write \"t.example.com:443\"
   line 8: listen.advertise: \"10.0.0.1\" has no port; write \"10.0.0.1:443\"
   line 11: tunnels.hold: is over hold_max; write \"1m\" or less
-  line 12: tunnels.rate: is no key; here stand hold_max, hold, held_visits, held_visits_total, held_memory, held_memory_total, quarantine, idle_max, idle, offline_max, origin_timeout, per_device, tcp_connections, tcp_idle, udp_flows, udp_idle
+  line 12: tunnels.rate: is no key; here stand hold_max, hold, held_visits, held_visits_total, held_memory, held_memory_total, signed_body, signed_memory, quarantine, idle_max, idle, offline_max, origin_timeout, per_device, tcp_connections, tcp_idle, udp_flows, udp_idle
   line 14: log.level: \"loud\" is no level; write error, warn, info, debug or trace, or \"info,wormkey::edge=debug\""
     );
 }
@@ -644,6 +648,10 @@ fn sizes_of_memory_get_their_fix() {
         (
             "[tunnels]\nheld_memory = \"1MiB\"",
             "line 3: tunnels.held_memory: \"1MiB\" is too small; write \"2MiB\"",
+        ),
+        (
+            "[tunnels]\nsigned_body = \"26MiB\"\nsigned_memory = \"25MiB\"",
+            "line 4: tunnels.signed_memory: is below signed_body; write \"26MiB\" or more",
         ),
     ] {
         check(rest, &[wanted]);

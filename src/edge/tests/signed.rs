@@ -350,3 +350,41 @@ async fn over_http2_it_is_the_same() {
     assert_eq!(world.opened(), 1);
     world.is_empty().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_takes_larger_bodies_keeps_the_same_bound_of_all() {
+    const BODY: usize = 3 << 20;
+    let github_only = r#"{"webhook":[{"kind":"github","secret":"hush"}]}"#;
+    let policy = Arc::new(Policy::parse(github_only).unwrap());
+    let taking = |memory| {
+        let world = World::with(|settings| {
+            settings.signed_body = BODY;
+            settings.signed_memory = memory;
+        });
+        world.change(|shared| shared.policy = Arc::clone(&policy));
+        world
+    };
+    // One body at least, whatever a user's part is.
+    let mut world = taking(BODY);
+    let large = vec![b'x'; BODY];
+    let sent = post(&github(&large), &large);
+    let (_read, mut write) = tokio::io::split(world.visitor().0);
+    let (got, ()) = tokio::join!(delivered(&mut world, 200), async {
+        write.write_all(&sent).await.unwrap();
+    });
+    assert_eq!(got.len(), BODY);
+    let mut visitor = world.visitor();
+    let length = format!("{}Content-Length: {}\r\n", github(b""), BODY + 1);
+    visitor.send(&request("POST", &length, b"")).await;
+    let answer = visitor.until("}").await;
+    assert_eq!(status(&answer), 413, "{answer}");
+    // While one waits to be whole, there is no room for another.
+    let half = vec![b'x'; BODY / 2 + 1];
+    let length = format!("{}Content-Length: {BODY}\r\n", github(&large));
+    let mut first = world.visitor();
+    first.send(&request("POST", &length, &half)).await;
+    let mut second = world.visitor();
+    second.send(&request("POST", &length, &half)).await;
+    let answer = second.until("}").await;
+    assert_eq!(status(&answer), 503, "{answer}");
+}
