@@ -34,14 +34,14 @@ struct State {
 #[derive(Debug)]
 enum Remembered {
     Visit(Arc<VisitJson>),
-    Other(EventJson),
+    Other(Box<EventJson>),
 }
 
 impl Remembered {
     fn event(&self) -> EventJson {
         match self {
             Self::Visit(visit) => EventJson::Visit(VisitJson::clone(visit)),
-            Self::Other(event) => event.clone(),
+            Self::Other(event) => EventJson::clone(event),
         }
     }
 }
@@ -71,7 +71,7 @@ impl EventLog {
                 keep(&mut state.visits, VISITS, Arc::clone(&visit));
                 Remembered::Visit(visit)
             }
-            other => Remembered::Other(other),
+            other => Remembered::Other(Box::new(other)),
         };
         keep(&mut state.events, REMEMBERED, (number, event));
     }

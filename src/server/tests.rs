@@ -225,17 +225,20 @@ async fn visits_waited_up_to_a_second_for_a_client_that_was_there() {
         http: Some(HttpAsk::new(http::Method::GET, "/")),
     };
     // As after a visit that nothing was heard after; what was under way then ends it at once.
+    let mut waits = None;
     let waiting = async {
-        loop {
+        while waits.is_none() {
             desk.handle(Event::LinkAway { link });
             if let Ok(Seat::Hold(mut held)) = desk.admit(&visit())
                 && held.try_recv().is_err()
             {
-                return held;
+                waits = Some(held);
             }
+            tokio::task::yield_now().await;
         }
     };
-    let mut held = tokio::time::timeout(PATIENCE, waiting).await.unwrap();
+    tokio::time::timeout(PATIENCE, waiting).await.unwrap();
+    let mut held = waits.unwrap();
     assert!(desk.look(link) || held.try_recv().is_ok(), "looked soon");
     let carrier = desk.link_for_visit(link).unwrap();
     let before = carrier.heard();
