@@ -239,15 +239,21 @@ async fn visits_waited_up_to_a_second_for_a_client_that_was_there() {
     };
     tokio::time::timeout(PATIENCE, waiting).await.unwrap();
     let mut held = waits.unwrap();
-    assert!(desk.look(link) || held.try_recv().is_ok(), "looked soon");
+    let soon = desk.look(link);
+    let mut released = held.try_recv().is_ok();
+    assert!(soon || released, "looked at again soon");
     let carrier = desk.link_for_visit(link).unwrap();
     let before = carrier.heard();
     device.link.kick();
-    while carrier.heard() == before {
-        tokio::task::yield_now().await;
-    }
+    let hears = async {
+        while carrier.heard() == before {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, hears).await.unwrap();
     let _ = desk.admit(&visit());
-    assert!(held.try_recv().is_ok(), "with the next one at the latest");
+    released |= held.try_recv().is_ok();
+    assert!(released, "with the next one at the latest");
     assert!(!desk.read(|engine| engine.holds_for(link)));
     world.server.stop().await;
 }
