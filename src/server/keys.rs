@@ -4,6 +4,7 @@
 //! ```text
 //! server.key        by which clients know the server
 //! server.key.next   made by `rotate-key`; told to every client that links, and in new join tokens
+//! server.pin.old    after a change: the pin of the key before, by which clients still ask for the server
 //! server.root       after the first change: the first key, from which secrets at rest, share links and the
 //!                   proofs of domains go on to be derived
 //! ```
@@ -22,17 +23,32 @@ use super::restore::become_owner;
 
 /// By which keys clients are to know this server, the present one first; clones share them.
 #[derive(Debug, Clone)]
-pub(super) struct Pins(Arc<RwLock<Vec<Pin>>>);
+pub(super) struct Pins {
+    told: Arc<RwLock<Vec<Pin>>>,
+    /// Of the key before: not told any more, and still answered to.
+    old: Option<Pin>,
+}
 
 impl Pins {
     /// The present key, and the next where there is one.
     pub(super) fn read(dir: &Path, own: Pin) -> anyhow::Result<Self> {
-        Ok(Self(Arc::new(RwLock::new(pins(dir, own)?))))
+        Ok(Self {
+            told: Arc::new(RwLock::new(pins(dir, own)?)),
+            old: old(dir),
+        })
+    }
+
+    /// Lets in who asks for the server by any of its keys. One that was not known would be taken for a visitor of
+    /// HTTP/3, and shown what visitors see.
+    pub(super) fn answer(&self, listener: &Listener) {
+        let mut others = self.all().split_off(1);
+        others.extend(self.old);
+        listener.answer_also_to(&others);
     }
 
     /// All of them.
     pub(super) fn all(&self) -> Vec<Pin> {
-        self.0
+        self.told
             .read()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
@@ -40,12 +56,13 @@ impl Pins {
 
     /// Tells these from now on, and answers to their tags; the next key where that is news.
     pub(super) fn change(&self, pins: Vec<Pin>, listener: &Listener) -> Option<Pin> {
-        listener.answer_also_to(&pins[1..]);
         let next = pins.get(1).copied();
-        let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        let is_news = known.get(1).copied() != next;
-        *known = pins;
-        next.filter(|_| is_news)
+        let before = {
+            let mut told = self.told.write().unwrap_or_else(PoisonError::into_inner);
+            std::mem::replace(&mut *told, pins)
+        };
+        self.answer(listener);
+        next.filter(|next| before.get(1) != Some(next))
     }
 }
 
@@ -58,6 +75,16 @@ pub(super) fn pins(dir: &Path, own: Pin) -> anyhow::Result<Vec<Pin>> {
         pins.extend(Some(next.pin()).filter(|next| *next != own));
     }
     Ok(pins)
+}
+
+/// The pin of the key before this one.
+fn old(dir: &Path) -> Option<Pin> {
+    let text = fs::read_to_string(old_of(dir)).ok()?;
+    text.trim().parse().ok()
+}
+
+fn old_of(dir: &Path) -> PathBuf {
+    dir.join("server.pin.old")
 }
 
 /// What secrets are derived from: the first key that this server had.
@@ -85,7 +112,7 @@ pub(crate) fn rotate(dir: &Path, finish: bool) -> anyhow::Result<Vec<String>> {
         "rotating the server's identity key (one that systemd hands over is changed where it is kept)",
     )?;
     if finish {
-        turn_over(dir, &key)
+        turn_over(dir, &key, now.pin())
     } else {
         begin(dir, &now)
     }
@@ -105,7 +132,7 @@ fn begin(dir: &Path, now: &Identity) -> anyhow::Result<Vec<String>> {
     ])
 }
 
-fn turn_over(dir: &Path, key: &Path) -> anyhow::Result<Vec<String>> {
+fn turn_over(dir: &Path, key: &Path, now: Pin) -> anyhow::Result<Vec<String>> {
     let _lock = StateLock::acquire(dir, "server")?;
     let (path, root) = (next_of(dir), root_of(dir));
     if !path.exists() {
@@ -116,6 +143,8 @@ fn turn_over(dir: &Path, key: &Path) -> anyhow::Result<Vec<String>> {
     if !root.exists() {
         fs::hard_link(key, &root).with_context(|| format!("making {}", root.display()))?;
     }
+    let old = old_of(dir);
+    fs::write(&old, format!("{now}\n")).with_context(|| format!("writing {}", old.display()))?;
     fs::rename(&path, key).with_context(|| format!("putting the next key at {}", key.display()))?;
     File::open(dir)
         .and_then(|dir| dir.sync_all())
@@ -156,6 +185,7 @@ mod tests {
             rotate(dir.path(), true).unwrap();
             let after = Identity::load(&key).unwrap();
             assert_eq!(after.pin(), announced[1], "round {round}");
+            assert_eq!(old(dir.path()), Some(before));
             assert_eq!(pins(dir.path(), after.pin()).unwrap(), [after.pin()]);
             assert_eq!(root(dir.path(), &after).unwrap().derive("x"), secret);
         }

@@ -145,7 +145,7 @@ impl Server {
         }
 
         let pins = keys::Pins::read(&config.state_dir, identity.pin())?;
-        listener.answer_also_to(&pins.all()[1..]);
+        pins.answer(&listener);
         let greeting = links::Greeting {
             domain: config.domain.to_string(),
             pins: pins.clone(),
