@@ -109,8 +109,8 @@ fn wormkeyd() -> String {
                 "The identity key, 0600. Clients pin the server's; losing it means that every client joins again.",
             ),
             item(
-                "/var/lib/wormkey/server.key.next, server.root",
-                "The key after it, while keys change; and, after the first change, the key that secrets go on to be derived from. See KEYS.",
+                "/var/lib/wormkey/server.key.next, server.root, server.pin.old",
+                "The key after it, while keys change; after the first change, the key that secrets go on to be derived from, and by what clients knew the key before. See KEYS.",
             ),
             item(
                 "/var/lib/wormkey/client.seal",
