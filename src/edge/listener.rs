@@ -162,6 +162,11 @@ fn start<S: Admit + Attach + OpenStream>(
     if let Err(error) = tcp.set_nodelay(true) {
         debug!(%peer, %error, "cannot set nodelay");
     }
+    // Upgraded connections and event streams may be silent for days; whoever has vanished must not keep one.
+    // No TCP_USER_TIMEOUT: since Linux 5.11 that also ends a visitor who is there and reads nothing for a while.
+    if let Err(error) = raw::ask_after(&tcp) {
+        debug!(%peer, %error, "cannot ask for signs of life");
+    }
     // What a visitor reads late, or a link's path carries late, waits where it can be seen and dropped.
     if let Err(error) = SockRef::from(&tcp).set_tcp_notsent_lowat(UNSENT) {
         debug!(%peer, %error, "cannot bound what is unsent");

@@ -45,6 +45,9 @@ const BATCH: usize = 32;
 /// A silent peer is asked for a sign of life after the first, and again after each of the second.
 const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(15));
 
+/// So many signs of life that do not come, and it is gone.
+const PROBES: u32 = 4;
+
 /// How long a peer may acknowledge nothing. Long: to the kernel one who has stopped reading for a while
 /// looks the same.
 const UNHEARD: Duration = Duration::from_secs(600);
@@ -236,15 +239,21 @@ pub(super) async fn visit<S: Admit + OpenStream>(edge: &Arc<Inner<S>>, arrival: 
 /// What long quiet connections need; a socket without it carries bytes all the same.
 fn tune(tcp: &TcpStream) {
     let socket = SockRef::from(tcp);
-    let (after, every) = KEEP_ALIVE;
-    let keep_alive = TcpKeepalive::new().with_time(after).with_interval(every);
     let tuned = socket
         .set_tcp_nodelay(true)
-        .and_then(|()| socket.set_tcp_keepalive(&keep_alive))
+        .and_then(|()| ask_after(tcp))
         .and_then(|()| socket.set_tcp_user_timeout(Some(UNHEARD)));
     if let Err(error) = tuned {
         debug!(%error, "cannot tune a connection");
     }
+}
+
+/// Has the kernel ask a silent peer for a sign of life, and break off when none comes. Whatever is not
+/// acknowledged ends by itself in the kernel's own time, which is long.
+pub(super) fn ask_after(tcp: &TcpStream) -> io::Result<()> {
+    let (after, every) = KEEP_ALIVE;
+    let keep_alive = TcpKeepalive::new().with_time(after).with_interval(every);
+    SockRef::from(tcp).set_tcp_keepalive(&keep_alive.with_retries(PROBES))
 }
 
 /// Ready when the visitor reset the connection, or was given up by the kernel, whoever reads or writes.

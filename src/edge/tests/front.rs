@@ -52,6 +52,43 @@ async fn told(trusted: &[&str], fields: &str) -> (IpAddr, String, String) {
     (stream.head.peer.ip(), stream.head.scheme.clone(), line)
 }
 
+/// Whether the kernel asks after the peer of a connection of ours (`timer_active` of proc(5) is 2), and in how
+/// many hundredths of a second at most.
+fn asked_after(ours: SocketAddr, peer: SocketAddr) -> Option<u64> {
+    let table = std::fs::read_to_string("/proc/self/net/tcp").unwrap();
+    let port = |address: &str| u16::from_str_radix(address.rsplit(':').next().unwrap(), 16);
+    table.lines().skip(1).find_map(|line| {
+        let columns: Vec<&str> = line.split_whitespace().collect();
+        let is_it = port(columns[1]) == Ok(ours.port()) && port(columns[2]) == Ok(peer.port());
+        let left = columns[5].strip_prefix("02:").filter(|_| is_it)?;
+        u64::from_str_radix(left, 16).ok()
+    })
+}
+
+#[tokio::test]
+async fn visitors_who_vanished_kept_their_upgraded_connections_for_ever() {
+    let (mut world, address) = plain(&[], &[]).await;
+    let ask = format!(
+        "{}\r\n",
+        GET.replace("close", "upgrade\r\nUpgrade: websocket")
+    );
+    let mut tcp = connected(address, ask.as_bytes()).await;
+    let mut stream = world.stream().await;
+    send_head(&mut stream.response, 101, &[("upgrade", "websocket")]).await;
+    let mut room = [0; 1024];
+    assert!(tcp.read(&mut room).await.unwrap() > 0);
+    // Once all of it is acknowledged.
+    let waited = tokio::time::timeout(Duration::from_secs(10), async {
+        loop {
+            if let Some(left) = asked_after(address, tcp.local_addr().unwrap()) {
+                return left;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    });
+    assert!(waited.await.expect("nobody asks after the visitor") <= 6100);
+}
+
 #[tokio::test]
 async fn a_load_balancer_introduces_its_visitors() {
     let (visitor, us) = (VISITOR.parse().unwrap(), "192.0.2.1:443".parse().unwrap());
