@@ -18,6 +18,7 @@ use super::incoming::{BodyBroken, RequestBody};
 use super::pace::Pace;
 use super::respond::Failure;
 use crate::engine::Route;
+use crate::engine::limits::Visitor;
 use crate::http::limits::{SIGNED_BODY_TIMEOUT, SIGNED_PART};
 use crate::names::{TunnelId, UserId};
 use crate::times::Clock;
@@ -35,12 +36,25 @@ struct Used {
     of: HashMap<Whose, usize>,
 }
 
-/// Whose tunnel a body is for.
+/// Whom a body counts for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Whose {
+    /// The owner of the tunnel it is for.
     User(UserId),
-    /// Nobody's that is known.
     Tunnel(TunnelId),
+    Visitor(Visitor),
+}
+
+impl Whose {
+    /// Which part of the room it may take, one body at least. Who trickles bodies, to whomever, leaves room
+    /// for who delivers them.
+    const fn part(self) -> usize {
+        match self {
+            Self::User(_) => SIGNED_PART,
+            Self::Tunnel(_) => 2 * SIGNED_PART,
+            Self::Visitor(_) => 8 * SIGNED_PART,
+        }
+    }
 }
 
 impl Room {
@@ -49,15 +63,19 @@ impl Room {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Room for one body, none of it taken yet. Users are walls: one has its part, and that is a body at least.
+    /// Room for one body, none of it taken yet. Users are walls, and so are tunnels and visitors.
     pub(super) fn lodging(&self, route: &Route, settings: &EdgeSettings) -> Lodging {
-        let owner = route.bandwidth.owner;
-        let all = settings.signed_memory;
+        let owner = route.bandwidth.owner.map(|(_, user)| Whose::User(user));
+        let tunnel = Whose::Tunnel(route.tunnel);
         Lodging {
             room: self.clone(),
-            whose: owner.map_or(Whose::Tunnel(route.tunnel), |(_, user)| Whose::User(user)),
-            each: (all / SIGNED_PART).max(settings.signed_body),
-            all,
+            whose: [
+                Some(Whose::Visitor(route.bandwidth.from)),
+                Some(tunnel),
+                owner,
+            ],
+            body: settings.signed_body,
+            all: settings.signed_memory,
             bytes: 0,
         }
     }
@@ -66,9 +84,9 @@ impl Room {
 /// What one body takes of the room; given back when it is dropped.
 pub(super) struct Lodging {
     room: Room,
-    whose: Whose,
-    /// The most for the tunnels of one user, and for all.
-    each: usize,
+    whose: [Option<Whose>; 3],
+    /// The most bytes of one body, and of all that are kept.
+    body: usize,
     all: usize,
     bytes: usize,
 }
@@ -77,12 +95,18 @@ impl Lodging {
     /// Takes some more, if there is.
     fn take(&mut self, bytes: usize) -> bool {
         let mut used = self.room.lock();
-        let own = used.of.get(&self.whose).copied().unwrap_or_default();
-        if used.all + bytes > self.all || own + bytes > self.each {
+        let whose = self.whose.iter().flatten();
+        let is_full = |whose: &Whose| {
+            let own = used.of.get(whose).copied().unwrap_or_default();
+            own + bytes > (self.all / whose.part()).max(self.body)
+        };
+        if used.all + bytes > self.all || whose.clone().any(is_full) {
             return false;
         }
         used.all += bytes;
-        used.of.insert(self.whose, own + bytes);
+        for whose in whose {
+            *used.of.entry(*whose).or_default() += bytes;
+        }
         self.bytes += bytes;
         true
     }
@@ -92,10 +116,12 @@ impl Drop for Lodging {
     fn drop(&mut self) {
         let mut used = self.room.lock();
         used.all -= self.bytes;
-        if let Some(own) = used.of.get_mut(&self.whose) {
-            *own -= self.bytes;
-            if *own == 0 {
-                used.of.remove(&self.whose);
+        for whose in self.whose.iter().flatten() {
+            if let Some(own) = used.of.get_mut(whose) {
+                *own -= self.bytes;
+                if *own == 0 {
+                    used.of.remove(whose);
+                }
             }
         }
     }
@@ -240,13 +266,48 @@ mod tests {
     const ROOM_EACH: usize = ROOM / SIGNED_PART;
 
     fn lodging(room: &Room, user: u8) -> Lodging {
+        let user = Whose::User(UserId::from_bytes([user; 16]));
         Lodging {
             room: room.clone(),
-            whose: Whose::User(UserId::from_bytes([user; 16])),
-            each: ROOM_EACH,
+            whose: [Some(user), None, None],
+            body: 1 << 20,
             all: ROOM,
             bytes: 0,
         }
+    }
+
+    #[test]
+    fn one_visitor_left_no_room_for_the_deliveries_of_others() {
+        let room = Room::default();
+        let of = |visitor: [u8; 4], tunnel: u8, user: u8| Lodging {
+            room: room.clone(),
+            whose: [
+                Some(Whose::Visitor(std::net::IpAddr::from(visitor).into())),
+                Some(Whose::Tunnel(TunnelId::from_bytes([tunnel; 16]))),
+                Some(Whose::User(UserId::from_bytes([user; 16]))),
+            ],
+            body: 1 << 20,
+            all: ROOM,
+            bytes: 0,
+        };
+        let mut hostile: Vec<_> = (0..17).map(|n| of([192, 0, 2, 1], n, n % 5)).collect();
+        let lodged = hostile
+            .iter_mut()
+            .filter_map(|one| one.take(1 << 20).then_some(()));
+        assert_eq!(lodged.count(), 2);
+        assert!(of([192, 0, 2, 2], 0, 0).take(1 << 20));
+        // Many visitors at one tunnel leave room for the other tunnels of its owner.
+        let mut crowd: Vec<_> = (0..40).map(|n| of([198, 51, 100, n], 9, 9)).collect();
+        assert_eq!(
+            crowd
+                .iter_mut()
+                .filter_map(|one| one.take(1 << 20).then_some(()))
+                .count(),
+            8
+        );
+        assert!(of([192, 0, 2, 2], 8, 9).take(1 << 20));
+        drop((hostile, crowd));
+        assert!(room.lock().all == 0 && room.lock().of.is_empty());
     }
 
     #[test]
