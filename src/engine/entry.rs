@@ -8,8 +8,8 @@ use super::dormant::Sleepers;
 use super::hold::Held;
 use super::limits::Sources;
 use super::persist::{Pending, Restriction, RestrictionId};
-use super::policy::share::ShareRow;
 use super::ports::{Port, Seeking};
+use super::shares::Shares;
 use super::state::{Device, Invite, Who};
 use super::stays::{Owned, Owner, Stay};
 use super::timers::{Timer, Timers};
@@ -18,7 +18,7 @@ use super::{
     Action, Admission, Answer, AskError, AuditRow, EngineSettings, Event, Refusal, Requester,
     Snapshot, Ticket, UserRow, Visit,
 };
-use crate::names::{DeviceId, InviteId, LinkId, Pin, ShareId, Slug, TunnelId, UserId, VisitId};
+use crate::names::{DeviceId, InviteId, LinkId, Pin, Slug, TunnelId, UserId, VisitId};
 use crate::times::{Now, WallTime};
 
 /// What is answered now; `Ok(None)`: later, by whatever commit it waits for.
@@ -66,7 +66,7 @@ pub struct Engine {
     /// What is counted about sources, whatever they visit.
     pub(super) sources: Sources,
     /// Share links of open tunnels.
-    pub(super) shares: BTreeMap<ShareId, ShareRow>,
+    pub(super) shares: Shares,
     /// Own domains of open tunnels.
     pub(super) domains: Domains,
     pub(super) visits_total: u64,
@@ -115,7 +115,7 @@ impl Engine {
             stays: HashMap::new(),
             owned: HashMap::new(),
             sources: Sources::default(),
-            shares: BTreeMap::new(),
+            shares: Shares::default(),
             domains: Domains::default(),
             visits_total: 0,
             draining: false,
@@ -151,7 +151,7 @@ impl Engine {
             self.load_tunnel(now, tunnel);
         }
         for share in snapshot.shares {
-            self.remember_share(share);
+            self.load_share(share);
         }
         self.load_domains(now, snapshot.domains);
     }

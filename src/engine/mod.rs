@@ -52,6 +52,7 @@ mod probe;
 mod refusal;
 mod routes;
 mod setting;
+mod shares;
 mod sharing;
 mod state;
 mod stays;

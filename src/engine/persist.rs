@@ -1,6 +1,7 @@
 //! What waits for the disk. A grant that cannot be written is undone; a restriction that cannot be written
 //! stays in force and is tried again until it is. Not the disk: commits are the role's.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use super::domains::Granted;
@@ -339,6 +340,16 @@ impl Engine {
                 all.find(|(_, r)| r.rows.contains(&row)).map(|(id, _)| *id)
             }
         }
+    }
+
+    /// The share links of which something is in force that is not on disk yet.
+    pub(super) fn unsaved_shares(&self) -> HashSet<ShareId> {
+        let rows = self.restrictions.values().flat_map(|r| &r.rows);
+        let shares = rows.filter_map(|row| match row {
+            RowKey::Share(id) => Some(*id),
+            _ => None,
+        });
+        shares.collect()
     }
 
     fn saved(&mut self, row: RowKey) {

@@ -7,11 +7,14 @@ use super::policy::ShareUse;
 use super::policy::share::{RESTRICTIONS_MAX, ShareRow, USES_MAX};
 use super::timers::Timer;
 use super::{Answer, AskError, Change, Requester, ShareAsk};
-use crate::names::{ShareId, TunnelId};
+use crate::names::{ShareId, TunnelId, UserId};
 use crate::times::Now;
 
 /// Share links of one tunnel that are remembered; those that are over make room first.
-const PER_TUNNEL: usize = 1000;
+pub(super) const PER_TUNNEL: usize = 1000;
+
+/// The same of all tunnels of one user.
+pub(super) const PER_USER: usize = 5000;
 
 impl Engine {
     /// A client or the operator makes a share link. A grant: it works when it is on disk.
@@ -29,16 +32,16 @@ impl Engine {
         }
         let restrictions = ask.methods.len().max(ask.paths.len());
         let uses = ask.uses.is_none_or(|uses| (1..=USES_MAX).contains(&uses));
-        if restrictions > RESTRICTIONS_MAX || !uses || self.shares.contains_key(&ask.id) {
+        if restrictions > RESTRICTIONS_MAX || !uses || self.shares.get(&ask.id).is_some() {
             let why =
                 format!("1 to {USES_MAX} uses, and at most {RESTRICTIONS_MAX} methods and paths");
             return Err(AskError::Policy { why });
         }
-        let (device, ends) = (tunnel.row.device, tunnel.row.expires_at);
-        self.make_room(now, ask.tunnel)?;
+        let (device, user, ends) = (tunnel.row.device, tunnel.row.user, tunnel.row.expires_at);
         if !self.may_wait() {
             return Err(AskError::Busy);
         }
+        self.make_room(now, ask.tunnel, user)?;
         let row = ShareRow {
             id: ask.id,
             tunnel: ask.tunnel,
@@ -57,17 +60,25 @@ impl Engine {
         Ok(None)
     }
 
-    fn make_room(&mut self, now: Now, id: TunnelId) -> Result<(), AskError> {
-        let of_tunnel = |row: &&ShareRow| row.tunnel == id;
-        if self.shares.values().filter(of_tunnel).count() < PER_TUNNEL {
+    /// Forgets one that is over for everybody where there is room for no more. Not one that is only used up:
+    /// who came in with it is in. Nor one whose end is not on disk yet: it would come back with a restart.
+    fn make_room(&mut self, now: Now, id: TunnelId, user: UserId) -> Result<(), AskError> {
+        let (of_tunnel, of_user) = self.shares.counts(id, user);
+        if of_tunnel < PER_TUNNEL && of_user < PER_USER {
             return Ok(());
         }
-        let over = self
-            .shares
-            .values()
-            .find(|row| of_tunnel(row) && !row.has_room(now.wall));
+        let unsaved = self.unsaved_shares();
+        let is_over = |row: &&ShareRow| row.is_over(now.wall) && !unsaved.contains(&row.id);
+        let (over, whose, most) = match of_tunnel >= PER_TUNNEL {
+            true => (
+                self.shares.of_tunnel(id).find(is_over),
+                "tunnel",
+                PER_TUNNEL,
+            ),
+            false => (self.shares.of_user(user).find(is_over), "user", PER_USER),
+        };
         let over = over.map(|row| row.id).ok_or_else(|| AskError::Policy {
-            why: format!("a tunnel has at most {PER_TUNNEL} share links that work"),
+            why: format!("a {whose} has at most {most} share links that are not over"),
         })?;
         self.shares.remove(&over);
         self.timers.cancel(Timer::Share(over));
@@ -76,16 +87,28 @@ impl Engine {
 
     /// A share link is on disk, unless its tunnel ended meanwhile.
     pub(super) fn shared(&mut self, row: ShareRow, from: Requester) {
-        if self.tunnels.get(&row.tunnel).is_none_or(|t| !t.is_open()) {
+        let Some(user) = self.user_of_open(row.tunnel) else {
             return self.answer(from, Err(AskError::Ended { expired: false }));
-        }
-        self.remember_share(row.clone());
+        };
+        self.remember_share(row.clone(), user);
         self.answer(from, Ok(Some(Answer::Shared(Box::new(row)))));
     }
 
-    pub(super) fn remember_share(&mut self, row: ShareRow) {
+    fn user_of_open(&self, id: TunnelId) -> Option<UserId> {
+        let tunnel = self.tunnels.get(&id).filter(|tunnel| tunnel.is_open())?;
+        Some(tunnel.row.user)
+    }
+
+    fn remember_share(&mut self, row: ShareRow, user: UserId) {
         self.timers.set_wall(Timer::Share(row.id), row.expires_at);
-        self.shares.insert(row.id, row);
+        self.shares.insert(row, user);
+    }
+
+    /// One from the disk; its tunnel may have ended while the server was away.
+    pub(super) fn load_share(&mut self, row: ShareRow) {
+        if let Some(user) = self.user_of_open(row.tunnel) {
+            self.remember_share(row, user);
+        }
     }
 
     /// The time of a share link is over: who came in with it is out.
@@ -176,8 +199,7 @@ impl Engine {
 
     /// The tunnel ended, and its share links with it.
     pub(super) fn forget_shares(&mut self, id: TunnelId) {
-        let of_tunnel = self.shares.values().filter(|row| row.tunnel == id);
-        let gone: Vec<ShareId> = of_tunnel.map(|row| row.id).collect();
+        let gone: Vec<ShareId> = self.shares.of_tunnel(id).map(|row| row.id).collect();
         for share in gone {
             self.shares.remove(&share);
             self.timers.cancel(Timer::Share(share));
@@ -191,6 +213,6 @@ impl Engine {
 
     /// The share links of a tunnel that are remembered.
     pub fn shares(&self, tunnel: TunnelId) -> impl Iterator<Item = &ShareRow> + '_ {
-        self.shares.values().filter(move |row| row.tunnel == tunnel)
+        self.shares.of_tunnel(tunnel)
     }
 }

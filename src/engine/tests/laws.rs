@@ -134,6 +134,7 @@ impl Engine {
                 self.invites.is_empty() && self.secrets.is_empty(),
             ),
             ("domains", self.domains.is_empty()),
+            ("shares", self.shares.is_empty()),
             ("pending", self.pending.is_empty()),
             ("opening", self.opening.is_empty()),
             ("enrolling", self.enrolling.is_empty()),

@@ -9,6 +9,7 @@ mod dormant;
 mod ending;
 mod enrolment;
 mod holding;
+mod hostile;
 mod laws;
 mod leasing;
 mod linking;

@@ -1,0 +1,156 @@
+//! Users and visitors who mean harm: what they take is bounded, and taken from themselves.
+
+use super::policy::Policy;
+use super::policy::share::ShareRow;
+use super::sharing::{PER_TUNNEL, PER_USER};
+use super::*;
+use crate::names::ShareId;
+
+impl World {
+    fn opens_for_shares(&mut self, client: &Client, name: &str) -> TunnelId {
+        let ask = BindAsk {
+            policy: Policy::parse(r#"{"share":"allowed"}"#).unwrap(),
+            ..self.ask(name)
+        };
+        self.bind(client, &ask).expect("it was opened").row.id
+    }
+
+    fn share_asked(&mut self, client: &Client, tunnel: TunnelId, valid: Duration) -> Outcome {
+        let id = ShareId::from_bytes(bytes(self.number()));
+        let from = self.over(client);
+        let ask = ShareAsk {
+            id,
+            tunnel,
+            methods: Vec::new(),
+            paths: Vec::new(),
+            uses: Some(1),
+            expires_at: self.now.wall.plus(valid),
+        };
+        // Not `handle`: a check of the whole world after each of thousands takes its time.
+        self.engine
+            .handle(self.now, Event::ShareAsked { from, ask });
+        self.drain_actions();
+        self.reply(from)
+    }
+
+    fn drain_actions(&mut self) {
+        while let Some(action) = self.engine.poll_action() {
+            self.carry_out(action);
+            if self.store != Store::Waits {
+                self.commit_all();
+            }
+        }
+    }
+
+    /// So many more, good for an hour, that are there already.
+    fn fills(&mut self, client: &Client, tunnel: TunnelId, many: usize) {
+        for _ in 0..many {
+            let id = ShareId::from_bytes(bytes(self.number()));
+            self.engine.load_share(ShareRow {
+                id,
+                tunnel,
+                device: client.device,
+                methods: Vec::new(),
+                paths: Vec::new(),
+                uses_left: None,
+                created_at: self.now.wall,
+                expires_at: self.now.wall.plus(HOUR),
+                revoked_at: None,
+            });
+        }
+    }
+
+    fn made(&mut self, client: &Client, tunnel: TunnelId, valid: Duration) -> ShareId {
+        match self.share_asked(client, tunnel, valid) {
+            Ok(Answer::Shared(row)) => row.id,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn withdraws(&mut self, client: &Client, share: ShareId) -> Outcome {
+        let from = self.over(client);
+        self.handle(Event::UnshareAsked { from, share });
+        self.reply(from)
+    }
+
+    fn opens_share(&mut self, share: ShareId) -> Outcome {
+        let call = self.number();
+        let from = Requester::Edge { call };
+        self.handle(Event::RedeemAsked { from, share });
+        self.reply(from)
+    }
+
+    fn sets_idle(&mut self, from: Requester, tunnel: TunnelId, idle: Duration) -> Outcome {
+        let ask = SetAsk {
+            tunnel,
+            policy: None,
+            parts: Vec::new(),
+            life: LifeAsk {
+                idle: Some(Some(idle)),
+                ..LifeAsk::default()
+            },
+        };
+        self.handle(Event::SetAsked { from, ask });
+        self.reply(from)
+    }
+}
+
+#[test]
+fn a_withdrawn_share_link_worked_again_after_a_restart_when_a_new_one_took_its_room() {
+    let mut world = World::new();
+    let alice = world.connect("alice");
+    let app = world.opens_for_shares(&alice, "app");
+    let withdrawn = world.made(&alice, app, HOUR);
+    world.fills(&alice, app, PER_TUNNEL - 1);
+    world.store = Store::Fails(Code::DiskFull);
+    assert!(
+        world.withdraws(&alice, withdrawn).is_err(),
+        "it is in force"
+    );
+    assert!(world.share_asked(&alice, app, HOUR).is_err());
+    world.store = Store::Commits;
+    world.advance(secs(60));
+    world.restart();
+    assert_eq!(world.opens_share(withdrawn), Err(AskError::ShareOver));
+    world.finish();
+}
+
+#[test]
+fn used_share_links_made_room_and_who_was_in_was_out() {
+    let mut world = World::new();
+    let alice = world.connect("alice");
+    let app = world.opens_for_shares(&alice, "app");
+    let used = world.made(&alice, app, 2 * HOUR);
+    assert!(matches!(world.opens_share(used), Ok(Answer::Redeemed(_))));
+    world.fills(&alice, app, PER_TUNNEL - 1);
+    let full = world.share_asked(&alice, app, HOUR);
+    assert!(matches!(full, Err(AskError::Policy { .. })), "{full:?}");
+    assert!(world.engine.share_row(used).is_some());
+    // What is over for everybody makes room.
+    world.advance(HOUR);
+    world.made(&alice, app, HOUR);
+    assert!(world.engine.share_row(used).is_some());
+    assert_eq!(world.engine.shares(app).count(), PER_TUNNEL);
+    world.finish();
+}
+
+#[test]
+fn share_links_were_bounded_for_each_tunnel_and_not_for_their_user() {
+    let mut world = World::with(EngineSettings {
+        tunnels_per_device: 10,
+        ..settings()
+    });
+    let (alice, bob) = (world.connect("alice"), world.connect("bob"));
+    for n in 0..PER_USER / PER_TUNNEL {
+        let tunnel = world.opens_for_shares(&alice, &format!("app{n}"));
+        world.fills(&alice, tunnel, PER_TUNNEL - 1);
+        world.made(&alice, tunnel, HOUR);
+    }
+    let more = world.opens_for_shares(&alice, "more");
+    let full = world.share_asked(&alice, more, HOUR);
+    assert!(matches!(full, Err(AskError::Policy { .. })), "{full:?}");
+    let own = world.opens_for_shares(&bob, "own");
+    world.made(&bob, own, HOUR);
+    world.finish();
+}
+
