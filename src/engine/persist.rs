@@ -22,6 +22,9 @@ pub(super) const PENDING: usize = 4096;
 /// Questions that wait for one commit.
 const WAITING: usize = 16;
 
+/// Changes of one row, made by its client, that a disk may refuse before the client has to wait.
+pub(super) const UNWRITTEN: usize = 64;
+
 /// Restrictions in one transaction, when they are tried again.
 const BATCH: usize = 256;
 
@@ -214,6 +217,32 @@ impl Engine {
         };
         self.restrictions.insert(id, restriction);
         self.hurry(id);
+    }
+
+    /// The same for one row that is changed again and again. What of it could not be written yet is tried with
+    /// it, so that a disk that refuses leaves no long line behind.
+    pub(super) fn restrict_again(
+        &mut self,
+        row: RowKey,
+        line: AuditRow,
+        waiting: (Requester, Answer),
+    ) {
+        let unsaved = self.unsaved(row);
+        let idle = unsaved.filter(|id| self.restrictions.get(id).is_some_and(|r| !r.in_flight));
+        let Some(id) = idle else {
+            return self.restrict(vec![row], vec![line], Some(waiting));
+        };
+        if let Some(restriction) = self.restrictions.get_mut(&id) {
+            restriction.audit.push(line);
+            restriction.waiting.push(waiting);
+        }
+        self.hurry(id);
+    }
+
+    /// Whether a client may restrict something once more that nothing else bounds.
+    pub(super) fn may_restrict(&self, row: RowKey) -> bool {
+        let unsaved = self.unsaved(row).and_then(|id| self.restrictions.get(&id));
+        self.restrictions.len() < PENDING && unsaved.is_none_or(|r| r.audit.len() < UNWRITTEN)
     }
 
     /// Tries a restriction now, unless it is being tried.

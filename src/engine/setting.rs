@@ -35,6 +35,10 @@ impl Engine {
             return self.after_commit(unsaved, from, answer);
         }
         let id = ask.tunnel;
+        let is_client = !matches!(from, Requester::Admin { .. });
+        if is_client && !self.may_restrict(RowKey::Tunnel(id)) {
+            return Err(AskError::Busy);
+        }
         self.tunnels.get_mut(&id).expect("it was found above").row = row;
         self.set_clocks(now, id, &ask.life);
         let changes_policy = policy.is_some();
@@ -45,7 +49,7 @@ impl Engine {
         let detail = told(&tunnel.row, ask, changes_policy);
         let line = audit(now, self.who(from), "tunnel.set", id, detail);
         let answer = Answer::Bound(Box::new(self.view(tunnel)));
-        self.restrict(vec![RowKey::Tunnel(id)], vec![line], Some((from, answer)));
+        self.restrict_again(RowKey::Tunnel(id), line, (from, answer));
         Ok(None)
     }
 

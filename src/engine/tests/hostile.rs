@@ -154,3 +154,35 @@ fn share_links_were_bounded_for_each_tunnel_and_not_for_their_user() {
     world.finish();
 }
 
+#[test]
+fn changes_that_the_disk_refused_grew_without_end() {
+    let mut world = World::new();
+    let alice = world.connect("alice");
+    let app = world.opens(&alice, "app");
+    world.store = Store::Fails(Code::DiskFull);
+    let mut outcomes = Vec::new();
+    for n in 0..1000 {
+        let from = world.over(&alice);
+        outcomes.push(world.sets_idle(from, app, HOUR + secs(n)));
+    }
+    assert_eq!(world.engine.restrictions.len(), 1);
+    assert!(matches!(outcomes[0], Err(AskError::Store { .. })));
+    assert_eq!(outcomes.pop(), Some(Err(AskError::Busy)));
+    // The operator is never kept from it, nor an end from being one.
+    let admin = world.admin();
+    let asked = world.sets_idle(admin, app, 2 * HOUR);
+    assert!(matches!(asked, Err(AskError::Store { .. })), "{asked:?}");
+    assert!(matches!(
+        world.closes(&alice, app),
+        Err(AskError::Store { .. })
+    ));
+    assert_eq!(world.state("app"), "closed");
+    world.store = Store::Commits;
+    world.advance(secs(60));
+    assert!(world.engine.restrictions.is_empty());
+    let lines = world.disk.tunnel_lines();
+    let sets = lines.iter().filter(|line| line.starts_with("tunnel.set"));
+    assert!(sets.count() > 2, "each that was in force is told of");
+    world.finish();
+}
+
