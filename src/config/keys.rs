@@ -273,7 +273,7 @@ const SERVER: &[Key] = &[
     key(
         "tunnels.held_memory_total",
         "\"320MiB\"",
-        "How much those of all tunnels may take.",
+        "How much those of all tunnels may take; those of one user a quarter of it, and never less than held_memory.",
     ),
     key(
         "tunnels.signed_body",
@@ -412,7 +412,8 @@ const SERVER: &[Key] = &[
     ),
     bare(
         "limits.user_held",
-        "How many visits to all tunnels of one user may wait for absent links.",
+        "How many visits to all tunnels of one user may wait for absent links; a quarter of tunnels.held_visits_total \
+         where it is absent, and never less than tunnels.held_visits.",
     ),
     bare("limits.device_tunnels", "As user_tunnels, for one device."),
     bare("limits.device_streams", "As user_streams, for one device."),

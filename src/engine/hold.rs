@@ -8,7 +8,7 @@ use super::entry::Engine;
 use super::routes::FOUND;
 use super::timers::Timer;
 use super::{Action, Refusal, Visit};
-use crate::names::{LinkId, TunnelId, VisitId};
+use crate::names::{LinkId, TunnelId, UserId, VisitId};
 use crate::times::Now;
 
 /// What visitors of an absent client are told to wait.
@@ -17,27 +17,36 @@ pub(super) const RETRY_IN: Duration = Duration::from_secs(5);
 /// Visits that wait, and what they keep in memory.
 #[derive(Debug, Default)]
 pub(super) struct Held {
-    visits: HashMap<VisitId, (TunnelId, u64)>,
+    visits: HashMap<VisitId, (TunnelId, UserId, u64)>,
     tunnels: HashMap<TunnelId, u64>,
+    users: HashMap<UserId, u64>,
     bytes: u64,
 }
 
 impl Held {
-    fn insert(&mut self, visit: VisitId, tunnel: TunnelId, bytes: u64) {
-        self.visits.insert(visit, (tunnel, bytes));
-        let own = self.tunnels.entry(tunnel).or_default();
-        *own = own.saturating_add(bytes);
+    fn insert(&mut self, visit: VisitId, (tunnel, user): (TunnelId, UserId), bytes: u64) {
+        self.visits.insert(visit, (tunnel, user, bytes));
+        let of_tunnel = self.tunnels.entry(tunnel).or_default();
+        for own in [of_tunnel, self.users.entry(user).or_default()] {
+            *own = own.saturating_add(bytes);
+        }
         self.bytes = self.bytes.saturating_add(bytes);
     }
 
     /// The tunnel it waited for, if it did.
     pub(super) fn remove(&mut self, visit: &VisitId) -> Option<TunnelId> {
-        let (tunnel, bytes) = self.visits.remove(visit)?;
+        let (tunnel, user, bytes) = self.visits.remove(visit)?;
         self.bytes = self.bytes.saturating_sub(bytes);
         if let Some(own) = self.tunnels.get_mut(&tunnel) {
             *own = own.saturating_sub(bytes);
             if *own == 0 {
                 self.tunnels.remove(&tunnel);
+            }
+        }
+        if let Some(own) = self.users.get_mut(&user) {
+            *own = own.saturating_sub(bytes);
+            if *own == 0 {
+                self.users.remove(&user);
             }
         }
         Some(tunnel)
@@ -49,7 +58,7 @@ impl Held {
 
     /// Those that somebody waits for, once for each who does.
     pub(super) fn tunnels(&self) -> impl Iterator<Item = TunnelId> + '_ {
-        self.visits.values().map(|(tunnel, _)| *tunnel)
+        self.visits.values().map(|(tunnel, ..)| *tunnel)
     }
 
     pub(super) fn len(&self) -> usize {
@@ -65,9 +74,14 @@ impl Held {
         self.tunnels.get(&tunnel).copied().unwrap_or(0)
     }
 
+    fn bytes_of_user(&self, user: UserId) -> u64 {
+        self.users.get(&user).copied().unwrap_or(0)
+    }
+
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
-        self.visits.is_empty() && self.tunnels.is_empty() && self.bytes == 0
+        let nobody = self.tunnels.is_empty() && self.users.is_empty();
+        self.visits.is_empty() && nobody && self.bytes == 0
     }
 }
 
@@ -79,7 +93,8 @@ impl Engine {
         let kept_in_all = self.held.bytes().saturating_add(bytes);
         let enough = self.owners_wait_enough(id);
         let tunnel = self.tunnels.get_mut(&id).expect(FOUND);
-        let slug = tunnel.row.slug.clone();
+        let (slug, user) = (tunnel.row.slug.clone(), tunnel.row.user);
+        let kept_of_user = self.held.bytes_of_user(user).saturating_add(bytes);
         if tunnel.hold_over {
             return Err(Refusal::Offline {
                 tunnel: slug,
@@ -91,12 +106,13 @@ impl Engine {
             || tunnel.held.len() >= bounds.held_visits
             || all >= bounds.held_visits_total
             || kept > bounds.held_memory
+            || kept_of_user > bounds.held_memory_per_user
             || kept_in_all > bounds.held_memory_total;
         if is_full {
             return Err(Refusal::HoldFull { tunnel: slug });
         }
         tunnel.held.push(visit.id);
-        self.held.insert(visit.id, id, bytes);
+        self.held.insert(visit.id, (id, user), bytes);
         Ok(())
     }
 

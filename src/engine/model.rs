@@ -227,6 +227,8 @@ pub struct EngineSettings {
     pub held_visits_total: usize,
     /// Bytes that the held visits of one tunnel may keep.
     pub held_memory: u64,
+    /// Bytes that the held visits of one user's tunnels may keep.
+    pub held_memory_per_user: u64,
     /// Bytes that all held visits may keep.
     pub held_memory_total: u64,
     /// What dormant links may cost.

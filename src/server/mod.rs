@@ -42,6 +42,7 @@ use crate::codes::Code;
 use crate::config::{AccessLines, ServerConfig};
 use crate::edge::{AccessMode, Edge, EdgeSettings, Front, Site};
 use crate::engine::domains::DomainSettings;
+use crate::engine::limits::LimitSettings;
 use crate::engine::{DormantCaps, Engine, EngineSettings, Event};
 use crate::link::{Identity, Listener};
 use crate::store::{ServerStore, StateLock};
@@ -341,6 +342,18 @@ fn listen_names(
     names
 }
 
+/// One user gets one part in so many of what may wait in all, where nothing else is said; users are walls.
+const PARTS_OF_HOLD: usize = 4;
+
+/// The operator's limits, with what the rest of the configuration says of those that are absent.
+fn limits(config: &ServerConfig) -> LimitSettings {
+    let mut limits = config.limits.clone();
+    let t = &config.tunnels;
+    let part = (t.held_visits_total / PARTS_OF_HOLD).max(t.held_visits);
+    limits.user.held.get_or_insert(part);
+    limits
+}
+
 /// What the engine takes from the configuration.
 pub(crate) fn engine_settings(config: &ServerConfig, public_port: u16) -> EngineSettings {
     let t = &config.tunnels;
@@ -353,6 +366,7 @@ pub(crate) fn engine_settings(config: &ServerConfig, public_port: u16) -> Engine
         held_visits: t.held_visits,
         held_visits_total: t.held_visits_total,
         held_memory: t.held_memory,
+        held_memory_per_user: (t.held_memory_total / PARTS_OF_HOLD as u64).max(t.held_memory),
         held_memory_total: t.held_memory_total,
         dormant: DormantCaps {
             links: config.dormant.links,
@@ -366,7 +380,7 @@ pub(crate) fn engine_settings(config: &ServerConfig, public_port: u16) -> Engine
         quarantine: t.quarantine,
         keep_alive: config.link.keep_alive,
         tunnels_per_device: t.per_device,
-        limits: config.limits.clone(),
+        limits: limits(config),
         domains: DomainSettings {
             per_user: config.domains.per_user,
             recheck: config.domains.recheck,

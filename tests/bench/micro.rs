@@ -335,6 +335,7 @@ fn settings() -> anyhow::Result<EngineSettings> {
         held_visits: 256,
         held_visits_total: 4096,
         held_memory: 64 << 20,
+        held_memory_per_user: 80 << 20,
         held_memory_total: 320 << 20,
         dormant: DormantCaps {
             links: 4096,

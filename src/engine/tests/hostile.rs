@@ -186,3 +186,33 @@ fn changes_that_the_disk_refused_grew_without_end() {
     world.finish();
 }
 
+#[test]
+fn one_user_filled_the_hold_of_everybody() {
+    let mut world = World::with(EngineSettings {
+        held_visits: 4,
+        held_visits_total: 100,
+        held_memory_per_user: 30,
+        held_memory_total: 100,
+        ..settings()
+    });
+    let (alice, bob) = (world.connect("alice"), world.connect("bob"));
+    for n in 0..4 {
+        world.opens(&alice, &format!("app{n}"));
+    }
+    world.opens(&bob, "own");
+    for client in [alice, bob] {
+        world.link_down(client.link);
+    }
+    let mut waits = |name: &str| {
+        let visit = Visit {
+            bytes: 10,
+            ..world.visit_to(name)
+        };
+        matches!(world.asks_in(name, visit).1, Ok(Admission::Hold))
+    };
+    let held: Vec<bool> = (0..4).map(|n| waits(&format!("app{n}"))).collect();
+    assert_eq!(held, [true, true, true, false]);
+    assert!(waits("own"));
+    world.finish();
+}
+

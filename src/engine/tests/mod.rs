@@ -117,6 +117,7 @@ fn settings() -> EngineSettings {
         held_visits: 4,
         held_visits_total: 6,
         held_memory: 1 << 20,
+        held_memory_per_user: 1 << 20,
         held_memory_total: 1 << 20,
         dormant: DormantCaps {
             links: 1000,
