@@ -137,6 +137,13 @@ impl Engine {
         self.draining
     }
 
+    /// How many open tunnels a device has.
+    pub fn tunnels_of_device(&self, id: DeviceId) -> usize {
+        self.devices
+            .get(&id)
+            .map_or(0, |device| device.tunnels.len())
+    }
+
     pub(super) fn view(&self, tunnel: &Tunnel) -> TunnelView {
         let row = &tunnel.row;
         let link = self.way(row.id).filter(|_| tunnel.is_open());

@@ -320,7 +320,12 @@ impl Session {
                 // Who asks too fast is not read for a while; what was sent waits with its sender.
                 message = paced(&pace, &mut self.rx) => match message {
                     Ok(Some(message)) => {
-                        pace.note(Clock.now().monotonic);
+                        let now = Clock.now().monotonic;
+                        pace.note(now);
+                        if matches!(message, Control::Sleeping | Control::Awake) {
+                            let count = self.desk.read(|engine| engine.tunnels_of_device(device));
+                            pace.note_for_each(now, count);
+                        }
                         if let Err(end) = self.message(message).await { return end }
                     }
                     Ok(None) => return End::Refuse(Code::Protocol, "the control stream ended".into()),

@@ -7,6 +7,9 @@ const PER_SECOND: u32 = 50;
 /// Questions at once, at least: a client that returns takes all its tunnels back.
 const BURST: u32 = 2048;
 
+/// What has to be done for so many tunnels costs as much as a question.
+const TUNNELS_A_QUESTION: u32 = 16;
+
 /// A token bucket. Who is over it is not refused: what was asked waits unread, and the asker with it.
 #[derive(Debug)]
 pub(super) struct Pace {
@@ -28,6 +31,12 @@ impl Pace {
     /// Something was asked.
     pub(super) fn note(&mut self, now: Instant) {
         self.full_at = self.full_at.max(now) + Duration::from_secs(1) / PER_SECOND;
+    }
+
+    /// What was asked means work for each of so many tunnels, though it is one message.
+    pub(super) fn note_for_each(&mut self, now: Instant, tunnels: usize) {
+        let more = u32::try_from(tunnels).unwrap_or(u32::MAX) / TUNNELS_A_QUESTION;
+        self.full_at = self.full_at.max(now) + Duration::from_secs(1) / PER_SECOND * more;
     }
 
     /// When the next question may be read; in the past while there is room.
@@ -57,6 +66,27 @@ mod tests {
             pace.note(later);
         }
         assert!(pace.next() > later);
+    }
+
+    #[test]
+    fn messages_about_all_tunnels_cost_no_more_than_one_about_one() {
+        let start = Clock.now().monotonic + Duration::from_secs(3600);
+        let mut pace = Pace::new(start, 1000);
+        let mut toggles = 0;
+        while pace.next() <= start {
+            pace.note(start);
+            pace.note_for_each(start, 1000);
+            toggles += 1;
+        }
+        assert_eq!(toggles, BURST.div_ceil(63));
+        // A device with few pays what any other message costs.
+        let mut pace = Pace::new(start, 1000);
+        for _ in 0..BURST {
+            assert!(pace.next() <= start);
+            pace.note(start);
+            pace.note_for_each(start, 15);
+        }
+        assert!(pace.next() > start);
     }
 
     #[test]
