@@ -202,7 +202,10 @@ impl Seat {
 
     /// One more sweep without a move.
     fn is_too_slow(&mut self) -> bool {
-        if self.outlet.is_patient || self.outlet.activity.is_blocked() {
+        let activity = &self.outlet.activity;
+        // Where the socket is blocked `outflow` judges, unless somebody on the connection asked for patience:
+        // that is for one response, and not for all beside it.
+        if self.outlet.is_patient || (activity.is_blocked() && !activity.is_patient()) {
             return false;
         }
         let given = self.reader.given();
@@ -229,7 +232,7 @@ impl Drop for Place {
 
 #[cfg(test)]
 mod tests {
-    use super::super::connection::Busy;
+    use super::super::connection::{Busy, Patience};
     use super::*;
     use crate::names::Generation;
 
@@ -320,6 +323,36 @@ mod tests {
             let (reader, _place) = sit_on(&board, link(1), cut, outlet);
             assert_eq!(minute(&board, &reader, 0), None);
         }
+    }
+
+    #[test]
+    fn one_event_stream_freed_everything_beside_it_from_the_minimum_rate() {
+        let board = StallBoard::new(9);
+        let (own, beside) = (outlet(), outlet());
+        let activity = Arc::clone(&own.activity);
+        let patience = Patience::new(&activity);
+        activity.set_blocked(true);
+        let sit = |outlet| sit_on(&board, link(1), CancellationToken::new(), outlet);
+        let (events, _a) = sit(Outlet {
+            is_patient: true,
+            ..own
+        });
+        let (slow, _b) = sit(Outlet {
+            activity: Arc::clone(&activity),
+            ..beside
+        });
+        assert_eq!(minute(&board, &slow, 239), Some(StreamCode::TooSlow));
+        assert_eq!(events.code(), None);
+        drop(patience);
+        let (alone, _c) = sit(Outlet {
+            activity,
+            ..outlet()
+        });
+        assert_eq!(
+            minute(&board, &alone, 0),
+            None,
+            "the socket is timed itself"
+        );
     }
 
     #[test]
