@@ -162,6 +162,11 @@ fn ask<S: Admit>(conn: &Conn<S>, visiting: &Visiting) -> HttpAsk {
 /// A visit that was cut before its answer gets what the next one gets: its tunnel expired or closed, was
 /// suspended, or has another policy now.
 async fn why_cut<S: Admit>(conn: &Conn<S>, visit: Visit) -> Failure {
+    // A question of its own: what is left of the visit may still end under the old id.
+    let visit = Visit {
+        id: VisitId::random(),
+        ..visit
+    };
     match conn.edge.inside.admit(visit).await {
         Err(refusal) => Failure::Refused(refusal),
         // Others sign now. Not that the tunnel is gone: senders would take it off their lists.

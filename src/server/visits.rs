@@ -4,6 +4,7 @@
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{Request, Response, StatusCode};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -22,6 +23,9 @@ use crate::wire::{StreamHead, UdpHead};
 
 use super::desk::{Desk, Seat, Seated, Signals};
 use super::passwords::Busy;
+
+/// How long after the end of its hold a visit that the engine forgot to release still waits.
+const RELEASED_WITHIN: Duration = Duration::from_secs(60);
 
 /// What stands behind the edge. Clones share it.
 #[derive(Clone)]
@@ -159,7 +163,8 @@ impl Admit for Desk {
                     visit: visit.id,
                     released: Some(released),
                 };
-                let outcome = held.wait().await;
+                let longest = self.longest_hold(&visit.label) + RELEASED_WITHIN;
+                let outcome = held.wait(longest).await;
                 outcome.map(|(route, signals)| self.pass(route, signals))
             }
         }
@@ -256,11 +261,14 @@ struct Held {
 }
 
 impl Held {
-    async fn wait(&mut self) -> Seated {
+    async fn wait(&mut self, longest: Duration) -> Seated {
         let Some(released) = &mut self.released else {
             return Err(Refusal::Draining);
         };
-        let outcome = released.await;
+        let Ok(outcome) = tokio::time::timeout(longest, released).await else {
+            // The engine does not know of it any more. It is still to be forgotten here.
+            return Err(Refusal::Draining);
+        };
         self.released = None;
         // The engine releases every held visit; a lost release means that the process is ending.
         outcome.unwrap_or(Err(Refusal::Draining))

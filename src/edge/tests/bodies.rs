@@ -387,6 +387,13 @@ async fn a_tunnel_that_ends_cuts_its_visits() {
     reading.until("\r\n\r\n").await;
     cut.cancel();
     assert_eq!(status(&waiting.until("vis_").await), 410);
+    // Asked why under a number of its own: what is left of the visit ends under the old one.
+    let asked: Vec<VisitId> = {
+        let shared = world.shared.lock().unwrap();
+        shared.admitted.iter().map(|visit| visit.id).collect()
+    };
+    assert_eq!(asked.len(), 3);
+    assert!(asked[2] != asked[0] && asked[2] != asked[1]);
     assert!(!reading.rest().await.contains("0\r\n\r\n"));
     world.is_empty().await;
 }

@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
@@ -107,6 +108,14 @@ impl Desk {
         state.engine.handle(now, Event::VisitEnded { visit });
         self.carry_out(&mut state, now);
         self.wake_driver(state, now);
+    }
+
+    /// For how long a visit to this tunnel may be held at most.
+    pub(in crate::server) fn longest_hold(&self, label: &str) -> Duration {
+        self.read(|engine| {
+            let own = engine.tunnel(label).map(|view| view.row.hold);
+            engine.settings().hold_max.max(own.unwrap_or_default())
+        })
     }
 
     /// `Engine::greet`.
