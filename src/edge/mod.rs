@@ -124,6 +124,12 @@ pub trait Admit: Clone + Send + Sync + 'static {
         true
     }
 
+    /// Whether one more visit of an address to a name that is nobody's gets our page; counts it. Else how
+    /// long it has to wait.
+    fn may_ask_for_nobody(&self, _peer: SocketAddr) -> Result<(), Refusal> {
+        Ok(())
+    }
+
     /// `Engine::greet`: the policy of a name, for who may come there at all, before it is asked who they
     /// are. No visit.
     fn greet(&self, label: &str, _peer: SocketAddr) -> Result<Arc<Policy>, Refusal> {

@@ -1,6 +1,9 @@
 //! Which tunnel a host is a name of: below our domain its first label says so, elsewhere the whole name,
 //! where somebody has proven that it is theirs. Every name comes here canonical, whatever the visitor wrote.
 
+use std::net::SocketAddr;
+
+use super::respond::Failure;
 use super::{Admit, EdgeSettings};
 use crate::names::Hostname;
 
@@ -39,6 +42,15 @@ pub(super) fn place<S: Admit>(
         wall: Hostname::parse(above).ok()?,
         is_ours: false,
     })
+}
+
+/// What a visitor gets who asks for a name that is no tunnel's. Whoever guesses names is counted, below our
+/// domain and elsewhere alike.
+pub(super) fn nobodys<S: Admit>(inside: &S, peer: SocketAddr) -> Failure {
+    match inside.may_ask_for_nobody(peer) {
+        Ok(()) => Failure::UnknownHost,
+        Err(refusal) => Failure::Refused(refusal),
+    }
 }
 
 #[cfg(test)]

@@ -3,6 +3,8 @@
 //! 308 for all methods: it is remembered like a 301, and unlike it never turns a POST into a GET.
 //! Only our own names are redirected to, so this is no open redirect.
 
+use std::net::SocketAddr;
+
 use http::header::{self, HeaderValue};
 use http::{Response, StatusCode};
 
@@ -16,11 +18,12 @@ pub(super) fn to_https<S: Admit, R: RecvChunks>(
     inside: &S,
     settings: &EdgeSettings,
     head: &Head,
+    peer: SocketAddr,
 ) -> Result<Response<EdgeBody<R>>, Failure> {
     let is_ours =
         head.host == settings.domain || own::place(inside, settings, &head.host).is_some();
     if !is_ours {
-        return Err(Failure::UnknownHost);
+        return Err(own::nobodys(inside, peer));
     }
     let location = location(settings, head);
     let mut response = Response::new(EdgeBody::own(bytes::Bytes::new()));

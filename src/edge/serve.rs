@@ -109,7 +109,7 @@ async fn visit<S: Admit + Attach + OpenStream>(
         if let Some(answer) = proof::answer(&conn.edge, &head) {
             return Ok(answer);
         }
-        return redirect::to_https(&conn.edge.inside, settings, &head);
+        return redirect::to_https(&conn.edge.inside, settings, &head, visitor.addr);
     }
     // One certificate covers all tunnels, so browsers share connections between them (RFC 9113
     // section 9.1.1); a 421 makes them open another.
@@ -123,7 +123,7 @@ async fn visit<S: Admit + Attach + OpenStream>(
     // The operator speaks for names below the domain, and for nobody else's.
     let is_below = head.host.label_under(&settings.domain).is_some();
     let Some(place) = own::place(&conn.edge.inside, settings, &head.host) else {
-        return Err(Failure::UnknownHost);
+        return Err(own::nobodys(&conn.edge.inside, visitor.addr));
     };
     let (label, wall) = (place.label, place.wall);
     // Each visit may fill buffers of a known size, so this bounds memory too.

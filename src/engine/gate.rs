@@ -402,14 +402,17 @@ impl Engine {
         if !matches!(refusal, Refusal::NoRoute { .. }) {
             return refusal;
         }
-        let source = Source::from(visit.peer.ip());
-        match self.source_may(now, Act::UnknownHost, source) {
-            Ok(()) => refusal,
-            Err(retry_in) => Refusal::Limited {
-                rule: RuleId::UnknownHosts(self.settings.limits.sources.unknown_hosts),
-                retry_in,
-            },
-        }
+        let limited = self.may_ask_for_nobody(now, visit.peer.ip()).err();
+        limited.unwrap_or(refusal)
+    }
+
+    /// The same for a name that is not even below our domain.
+    pub fn may_ask_for_nobody(&mut self, now: Now, peer: IpAddr) -> Result<(), Refusal> {
+        let may = self.source_may(now, Act::UnknownHost, peer.into());
+        may.map_err(|retry_in| Refusal::Limited {
+            rule: RuleId::UnknownHosts(self.settings.limits.sources.unknown_hosts),
+            retry_in,
+        })
     }
 
     /// Whether a source may do something once more, and counts it if so; else in how long. For what

@@ -94,6 +94,10 @@ impl Admit for Inside {
         self.desk.source_may(Act::Handshake, source).is_ok()
     }
 
+    fn may_ask_for_nobody(&self, peer: SocketAddr) -> Result<(), Refusal> {
+        self.desk.may_ask_for_nobody(peer)
+    }
+
     fn greet(&self, label: &str, peer: SocketAddr) -> Result<Arc<Policy>, Refusal> {
         self.desk.greet(label, peer)
     }

@@ -132,6 +132,23 @@ async fn unknown_hosts_and_our_own_paths_lead_nowhere() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn hosts_that_are_nobodys_were_counted_for_nobody_outside_of_the_domain() {
+    for scheme in [Scheme::Https, Scheme::Http] {
+        let world = World::new();
+        world.change(|s| s.strangers = Some(1));
+        let mut facts = World::facts(false);
+        (facts.sni, facts.scheme) = (None, scheme);
+        for code in [404, 429] {
+            let mut visitor = world.connect(facts.clone());
+            let ask = get("example.org", "/", "Connection: close\r\n");
+            visitor.send(ask.as_bytes()).await;
+            let response = visitor.rest().await;
+            assert_eq!(status(&response), code, "{response}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn without_a_name_in_tls_the_host_decides() {
     let mut world = World::new();
     let mut facts = World::facts(false);

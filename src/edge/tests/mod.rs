@@ -107,6 +107,8 @@ struct Shared {
     fresh_links: bool,
     /// Every visit waits for ever.
     holds: bool,
+    /// How many more may ask for names that are nobody's; None: any number.
+    strangers: Option<usize>,
     panics: bool,
     policy: Arc<Policy>,
     /// Bytes a second of the tunnel.
@@ -156,6 +158,18 @@ impl Admit for Inside {
 
     fn greet(&self, _label: &str, _peer: SocketAddr) -> Result<Arc<Policy>, Refusal> {
         Ok(Arc::clone(&self.shared.lock().unwrap().policy))
+    }
+
+    fn may_ask_for_nobody(&self, _peer: SocketAddr) -> Result<(), Refusal> {
+        let mut shared = self.shared.lock().unwrap();
+        let Some(left) = &mut shared.strangers else {
+            return Ok(());
+        };
+        *left = left.checked_sub(1).ok_or(Refusal::Limited {
+            rule: RuleId::Default,
+            retry_in: Duration::from_secs(9),
+        })?;
+        Ok(())
     }
 
     fn probe(&self, probe: VisitId, label: &str) -> Result<Pass, Refusal> {

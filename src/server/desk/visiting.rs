@@ -118,6 +118,12 @@ impl Desk {
         })
     }
 
+    /// `Engine::may_ask_for_nobody`.
+    pub(in crate::server) fn may_ask_for_nobody(&self, peer: SocketAddr) -> Result<(), Refusal> {
+        let now = self.now();
+        self.lock().engine.may_ask_for_nobody(now, peer.ip())
+    }
+
     /// `Engine::greet`.
     pub(in crate::server) fn greet(
         &self,
