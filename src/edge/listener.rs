@@ -110,7 +110,7 @@ async fn accept_all<S: Admit + Attach + OpenStream>(
 
 /// The kernel gives the lowest number that is free: one this near to the limit means that hardly any is.
 /// Asked each time, because the limit of a running process can be changed.
-fn is_of_the_reserve(tcp: &TcpStream) -> bool {
+pub(super) fn is_of_the_reserve(tcp: &TcpStream) -> bool {
     let Ok((limit, _)) = getrlimit(Resource::RLIMIT_NOFILE) else {
         return false;
     };

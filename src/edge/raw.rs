@@ -22,7 +22,7 @@ use super::access::{Asked, VisitLog};
 use super::both::{Early, both};
 use super::forward::LINK_NEWS;
 use super::front::{self, Opened};
-use super::listener::{ACCEPT_PAUSE, Failures, is_of_the_peer};
+use super::listener::{ACCEPT_PAUSE, Failures, is_of_the_peer, is_of_the_reserve};
 use super::outflow::Outgoing as _;
 use super::respond::{Failure, outside_of};
 use super::shape::{self, Throttle, Way};
@@ -110,6 +110,11 @@ async fn accept_all<S: Admit + OpenStream>(
         });
         match accepted.await {
             None => return,
+            Some(Ok((tcp, peer))) if is_of_the_reserve(&tcp) => {
+                debug!(%peer, "short of descriptors, closed");
+                drop(tcp);
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
             Some(Ok((tcp, peer))) => start(edge, tcp, peer, tunnel),
             Some(Err(error)) if is_of_the_peer(&error) => {}
             Some(Err(error)) => {
