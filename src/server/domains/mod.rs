@@ -202,7 +202,7 @@ pub(super) async fn serve(
                 }
                 Some(host) = ends.greeted.recv() => {
                     let user = desk.read(|engine| engine.wildcard_owner(&host));
-                    if let Some(user) = user && orders.want(host, user) {
+                    if let Some(user) = user && orders.want(host, user, Clock.now().monotonic) {
                         break;
                     }
                 }

@@ -2,7 +2,7 @@
 //! does not any more. Not the authority's business: that is `acme`'s.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::acme::{self, Asked};
 use crate::config::DomainsConfig;
@@ -11,9 +11,11 @@ use crate::names::{Domain, Hostname, UserId};
 
 /// Names under wildcards that visitors asked for; more are served what there is.
 const GREETED_MAX: usize = 1000;
-/// Of one user: whoever makes up names below somebody's wildcard uses up no more than this, and an
-/// authority's patience with that domain is short.
+/// Of one user, of those without a certificate: whoever makes up names below somebody's wildcard uses up no
+/// more than this, and an authority's patience with that domain is short.
 const GREETED_OF_USER: usize = 50;
+/// A made-up name has this long from its last greeting; who makes up many keeps us no busier than that.
+const RESTED: Duration = Duration::from_secs(10);
 /// Users whose orders are counted at once.
 const COUNTED_MAX: usize = 10_000;
 
@@ -25,10 +27,20 @@ pub(super) struct Orders {
     all: Bucket,
     of_user: HashMap<UserId, Bucket>,
     /// Names under wildcards that visitors asked for.
-    greeted: BTreeMap<Hostname, UserId>,
+    greeted: BTreeMap<Hostname, Greeted>,
     /// Those that the authority's keeper has in care.
     asked: HashSet<Hostname>,
     waiting: bool,
+}
+
+/// A name under a wildcard.
+#[derive(Debug, Clone, Copy)]
+struct Greeted {
+    user: UserId,
+    /// When it was last asked for.
+    at: Instant,
+    /// There is a certificate for it.
+    is_kept: bool,
 }
 
 impl Orders {
@@ -54,16 +66,37 @@ impl Orders {
     }
 
     /// A visitor wants a name of a user's wildcard; whether that is new.
-    pub(super) fn want(&mut self, host: Hostname, user: UserId) -> bool {
-        if self.certificates.is_none() || !self.has_room(user) {
+    pub(super) fn want(&mut self, host: Hostname, user: UserId, now: Instant) -> bool {
+        let Some(certificates) = &self.certificates else {
+            return false;
+        };
+        if let Some(known) = self.greeted.get_mut(&host) {
+            (known.user, known.at) = (user, now);
             return false;
         }
-        self.greeted.insert(host, user).is_none()
+        let is_kept = certificates.is_kept(&host);
+        self.put(host, user, is_kept, now)
     }
 
-    fn has_room(&self, user: UserId) -> bool {
-        let of_user = self.greeted.values().filter(|of| **of == user).count();
-        of_user < GREETED_OF_USER && self.greeted.len() < GREETED_MAX
+    /// Notes a name, in the place of the one of its user that nobody has asked for for the longest time and
+    /// that has no certificate, if there is no other.
+    fn put(&mut self, host: Hostname, user: UserId, is_kept: bool, now: Instant) -> bool {
+        let made_up = |(_, of): &(&Hostname, &Greeted)| of.user == user && !of.is_kept;
+        let of_user = self.greeted.iter().filter(made_up).count();
+        let is_full = of_user >= GREETED_OF_USER && !is_kept;
+        if is_full || self.greeted.len() >= GREETED_MAX {
+            let made_up = self.greeted.iter().filter(made_up);
+            let rested = |of: &Greeted| now.saturating_duration_since(of.at) >= RESTED;
+            let oldest = made_up.min_by_key(|(_, of)| of.at);
+            let oldest = oldest.filter(|(_, of)| rested(of));
+            let Some(oldest) = oldest.map(|(host, _)| host.clone()) else {
+                return false;
+            };
+            self.greeted.remove(&oldest);
+        }
+        let at = now;
+        self.greeted.insert(host, Greeted { user, at, is_kept });
+        true
     }
 
     /// Asks for what is missing and gives up what leads nowhere. How each domain's certificate does.
@@ -103,7 +136,11 @@ impl Orders {
             };
             told.insert(domain.clone(), says);
         }
-        let under_wildcards: Vec<_> = self.greeted.iter().map(|(h, u)| (h.clone(), *u)).collect();
+        let under_wildcards: Vec<_> = self
+            .greeted
+            .iter()
+            .map(|(h, of)| (h.clone(), of.user))
+            .collect();
         for (host, user) in under_wildcards {
             self.look(&certificates, &host, user, now);
         }
@@ -126,7 +163,12 @@ impl Orders {
             self.asked.insert(host.clone());
         }
         match certificates.ask(host) {
-            Asked::Ready => "from an authority, renewed by itself".to_owned(),
+            Asked::Ready => {
+                if let Some(name) = self.greeted.get_mut(host) {
+                    name.is_kept = true;
+                }
+                "from an authority, renewed by itself".to_owned()
+            }
             Asked::Waiting {
                 last_error: None, ..
             } => {
@@ -162,8 +204,6 @@ impl Orders {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::engine::limits::Per;
     use crate::times::Clock;
@@ -187,15 +227,24 @@ mod tests {
     }
 
     #[test]
-    fn names_made_up_below_one_wildcard_leave_room_for_others() {
+    fn made_up_names_kept_certificates_from_the_true_ones_below_their_wildcard() {
         let mut orders = Orders::new(None, &DomainsConfig::default());
         let (alice, bob) = (UserId::random(), UserId::random());
-        for n in 0..GREETED_OF_USER {
-            assert!(orders.has_room(alice));
-            let host = Hostname::parse(&format!("n{n}.app.example.org")).unwrap();
-            orders.greeted.insert(host, alice);
-        }
-        assert!(!orders.has_room(alice) && orders.has_room(bob));
+        let host = |name: &str| Hostname::parse(&format!("{name}.app.example.org")).unwrap();
+        let start = Clock.now().monotonic;
+        assert!(orders.put(host("shop"), alice, true, start));
+        assert!(orders.put(host("bob"), bob, false, start));
+        let made_up = (0..3 * GREETED_OF_USER)
+            .filter(|n| orders.put(host(&format!("n{n}")), alice, false, start));
+        assert_eq!(made_up.count(), GREETED_OF_USER);
+        let later = start + RESTED;
+        assert!(orders.put(host("new"), alice, false, later), "a true one");
+        let has = |name: &str| orders.greeted.contains_key(&host(name));
+        assert!(has("shop") && has("bob") && has("new") && !has("n0"));
+        // Those that have one take nobody's place.
+        assert_eq!(orders.greeted.len(), 2 + GREETED_OF_USER);
+        assert!(orders.put(host("kept"), alice, true, start));
+        assert_eq!(orders.greeted.len(), 3 + GREETED_OF_USER);
     }
 
     #[test]
@@ -207,6 +256,6 @@ mod tests {
         let told = orders.keep(&served, &HashSet::new(), Clock.now().monotonic);
         assert!(told[&domain].contains("browsers warn"));
         let host = Hostname::parse("x.app.example.org").unwrap();
-        assert!(!orders.want(host, UserId::random()));
+        assert!(!orders.want(host, UserId::random(), Clock.now().monotonic));
     }
 }
