@@ -6,6 +6,7 @@ use std::time::Instant;
 use super::domains::Domains;
 use super::dormant::Sleepers;
 use super::hold::Held;
+use super::lifecycle::Ended;
 use super::limits::Sources;
 use super::persist::{Pending, Restriction, RestrictionId};
 use super::ports::{Port, Seeking};
@@ -50,7 +51,7 @@ pub struct Engine {
     /// Tunnels that will open once their port is.
     pub(super) seeking: HashMap<TunnelId, Seeking>,
     /// Ended tunnels of each user whose end is on disk, oldest first.
-    pub(super) ended: HashMap<UserId, VecDeque<TunnelId>>,
+    pub(super) ended: HashMap<UserId, Ended>,
     /// Live links only; a link that is not here is fenced.
     pub(super) links: HashMap<LinkId, DeviceId>,
     /// Visits going on.

@@ -1,9 +1,11 @@
 //! When a tunnel ends, and what that means: closed, expired, idle, its client gone. Restrictions: in force
 //! at once, written after, acknowledged when written.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::entry::{Asked, Engine, audit};
+use super::gate::Gate;
 use super::persist::RowKey;
 use super::state::{Tunnel, Who};
 use super::timers::Timer;
@@ -20,6 +22,22 @@ pub(super) const SETTLING: Duration = Duration::from_secs(300);
 
 /// Ended tunnels of one user that are remembered through their quarantine.
 pub(super) const ENDED_PER_USER: usize = 10_000;
+
+/// The same by the bytes of their policies' texts.
+pub(super) const ENDED_BYTES_PER_USER: usize = 8 << 20;
+
+/// Ended tunnels of one user whose end is on disk, oldest first.
+#[derive(Debug, Default)]
+pub(super) struct Ended {
+    ids: VecDeque<TunnelId>,
+    bytes: usize,
+}
+
+impl Ended {
+    fn is_too_much(&self) -> bool {
+        self.ids.len() > ENDED_PER_USER || self.bytes > ENDED_BYTES_PER_USER
+    }
+}
 
 /// How a tunnel ends.
 #[derive(Debug, Clone, Copy)]
@@ -104,6 +122,8 @@ impl Engine {
         tunnel.row.ended_at = Some(ending.at(now, &tunnel.row));
         let (slug, device) = (tunnel.row.slug.clone(), tunnel.row.device);
         let (refusal, row) = (tunnel.over(), tunnel.row.clone());
+        // Nobody is let in any more; thousands of tunnels that are over are remembered.
+        tunnel.gate = Gate::new();
         self.names.remove(&slug);
         self.give_back_port(&row);
         self.stop_timers(id);
@@ -140,18 +160,24 @@ impl Engine {
 
     /// The end of a tunnel is on disk: its name waits out the quarantine. Gives the tunnel that is no
     /// longer remembered for it.
-    pub(super) fn remember_ended(&mut self, id: TunnelId) -> Option<TunnelId> {
-        let user = self.tunnels.get(&id).map(|t| t.row.user)?;
+    pub(super) fn remember_ended(&mut self, id: TunnelId) -> Vec<TunnelId> {
+        let Some(row) = self.tunnels.get(&id).map(|t| &t.row) else {
+            return Vec::new();
+        };
+        let (user, bytes) = (row.user, row.policy.to_text().len());
         let ended = self.ended.entry(user).or_default();
-        ended.push_back(id);
+        ended.ids.push_back(id);
+        ended.bytes += bytes;
         // Who opens and closes without end loses the quarantine of the oldest names; nobody else does.
-        let too_many = ended.len() > ENDED_PER_USER;
-        let oldest = ended.front().copied().filter(|_| too_many);
-        if let Some(oldest) = oldest {
+        let mut forgotten = Vec::new();
+        while let Some(ended) = self.ended.get(&user).filter(|ended| ended.is_too_much())
+            && let Some(oldest) = ended.ids.front().copied()
+        {
             self.forget_tunnel(oldest);
+            forgotten.push(oldest);
         }
         self.watch_quarantine(id);
-        oldest
+        forgotten
     }
 
     fn watch_quarantine(&mut self, id: TunnelId) {
@@ -168,13 +194,18 @@ impl Engine {
             return;
         };
         if let Some(ended) = self.ended.get_mut(&tunnel.row.user) {
+            let before = ended.ids.len();
             // Nearly always the oldest; looking through all for each would not end in good time.
-            if ended.front() == Some(&id) {
-                ended.pop_front();
+            if ended.ids.front() == Some(&id) {
+                ended.ids.pop_front();
             } else {
-                ended.retain(|other| *other != id);
+                ended.ids.retain(|other| *other != id);
             }
-            if ended.is_empty() {
+            if ended.ids.len() < before {
+                let bytes = tunnel.row.policy.to_text().len();
+                ended.bytes = ended.bytes.saturating_sub(bytes);
+            }
+            if ended.ids.is_empty() {
                 self.ended.remove(&tunnel.row.user);
             }
         }
@@ -203,7 +234,7 @@ impl Engine {
         }
         self.tunnels.insert(id, Tunnel::new(row.clone()));
         self.keep_port(&row);
-        self.remember_ended(id);
+        drop(self.remember_ended(id));
     }
 
     /// Puts an open tunnel in force, unless its device was revoked or its time came while it was being

@@ -386,8 +386,9 @@ impl Engine {
             RowKey::Tunnel(id) if self.tunnels.get(&id).is_some_and(|t| t.is_open()) => {}
             RowKey::Tunnel(id) => {
                 // The disk does not grow without end either. Lost, it is pruned with all of its age.
-                if let Some(oldest) = self.remember_ended(id) {
-                    let changes = vec![Change::Forget(oldest)];
+                let forgotten = self.remember_ended(id);
+                if !forgotten.is_empty() {
+                    let changes = forgotten.into_iter().map(Change::Forget).collect();
                     self.persist(changes, Vec::new(), Work::Seen(Vec::new()));
                 }
             }

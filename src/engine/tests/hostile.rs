@@ -216,3 +216,29 @@ fn one_user_filled_the_hold_of_everybody() {
     world.finish();
 }
 
+#[test]
+fn policies_of_tunnels_that_are_over_filled_the_memory() {
+    let mut world = World::new();
+    let alice = world.connect("alice");
+    let paths: Vec<String> = (0..60)
+        .map(|n| format!("/{n}{}", "x".repeat(250)))
+        .collect();
+    let text = serde_json::json!({ "deny_paths": paths }).to_string();
+    let fits = lifecycle::ENDED_BYTES_PER_USER / text.len();
+    world.opens(&alice, "first");
+    let first = world.open_tunnels()[0];
+    world.closes(&alice, first).unwrap();
+    for n in 0..=fits {
+        let ask = BindAsk {
+            policy: Policy::parse(&text).unwrap(),
+            ..world.ask(&format!("app{n}"))
+        };
+        let tunnel = ask.tunnel;
+        world.bind(&alice, &ask).unwrap();
+        world.closes(&alice, tunnel).unwrap();
+    }
+    assert_eq!(world.state("first"), "none");
+    assert_eq!(world.state(&format!("app{fits}")), "closed");
+    assert!(world.engine.tunnels().count() <= fits + 1);
+    world.finish();
+}
