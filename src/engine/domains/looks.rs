@@ -13,6 +13,8 @@ use crate::times::{Now, WallTime};
 
 /// Looks at once; more wait for a second.
 const AT_ONCE: usize = 64;
+/// Of them for one user: whoever has slow name servers waits for them alone.
+const AT_ONCE_OF_USER: usize = 2;
 /// Between two looks that somebody asks for.
 const SOONEST: Duration = Duration::from_secs(5);
 /// The pause after the first look that did not find a proof; it doubles.
@@ -34,17 +36,32 @@ impl Engine {
             let after = Duration::from_secs(1);
             return self.timers.set(Timer::Domain(number), now.monotonic, after);
         }
-        let Some(name) = self.domains.names.get_mut(&domain) else {
+        let domains = &mut self.domains;
+        let Some(name) = domains.names.get_mut(&domain) else {
             return;
         };
-        if std::mem::replace(&mut name.is_looking, true) {
+        if name.is_looking {
             return;
         }
         let claimants = name.claims.iter().map(|claim| claim.user);
         let mut users: Vec<_> = claimants.chain(name.contestants.iter().copied()).collect();
         users.sort();
         users.dedup();
-        self.domains.looking += 1;
+        // Any of them may pay for it, so that nobody's contest keeps an owner's proof from being seen.
+        let looking_for = &mut domains.looking_for;
+        let has_room =
+            |user: &&UserId| looking_for.get(user).copied().unwrap_or(0) < AT_ONCE_OF_USER;
+        domains.waiting.remove(&number);
+        let Some(payer) = users.iter().find(has_room).copied() else {
+            domains
+                .waiting
+                .extend(users.first().map(|user| (number, *user)));
+            let after = Duration::from_secs(1);
+            return self.timers.set(Timer::Domain(number), now.monotonic, after);
+        };
+        *looking_for.entry(payer).or_default() += 1;
+        (name.is_looking, name.looks_for) = (true, Some(payer));
+        domains.looking += 1;
         self.act(Action::LookUp { domain, users });
     }
 
@@ -61,7 +78,15 @@ impl Engine {
         if !std::mem::replace(&mut name.is_looking, false) {
             return;
         }
-        self.domains.looking -= 1;
+        let of = name.looks_for.take();
+        self.domains.looked(of);
+        if let Some(next) = of.and_then(|user| self.domains.next_waiting(user)) {
+            self.timers
+                .set(Timer::Domain(next), now.monotonic, Duration::ZERO);
+        }
+        let Some(name) = self.domains.names.get_mut(domain) else {
+            return;
+        };
         name.looked_at = Some(now.wall);
         name.tries = name.tries.saturating_add(1);
         let before = name.said.take();

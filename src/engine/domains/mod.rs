@@ -138,6 +138,8 @@ struct Name {
     contestants: BTreeSet<UserId>,
     /// A look is under way.
     is_looking: bool,
+    /// Whose it counts as.
+    looks_for: Option<UserId>,
     /// Looks since something changed for those who wait.
     tries: u32,
     looked_at: Option<WallTime>,
@@ -164,6 +166,10 @@ pub(super) struct Domains {
     numbers: BTreeMap<u64, Domain>,
     next: u64,
     looking: usize,
+    /// Looks under way, by whose they count as.
+    looking_for: HashMap<UserId, usize>,
+    /// Domains whose look waits for the end of another, by the numbers of their timers, and for whose.
+    waiting: BTreeMap<u64, UserId>,
 }
 
 impl Domains {
@@ -185,7 +191,8 @@ impl Domains {
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
         let maps = self.names.is_empty() && self.of_tunnel.is_empty() && self.of_user.is_empty();
-        maps && self.numbers.is_empty() && self.looking == 0
+        let looking = self.looking + self.looking_for.len() + self.waiting.len();
+        maps && self.numbers.is_empty() && looking == 0
     }
 
     fn of_tunnel(&self, tunnel: TunnelId) -> impl Iterator<Item = &Domain> {
@@ -194,6 +201,28 @@ impl Domains {
 
     fn count(&self, user: UserId) -> usize {
         self.of_user.get(&user).copied().unwrap_or(0)
+    }
+
+    /// A domain whose look waited for one of this user to end.
+    fn next_waiting(&mut self, user: UserId) -> Option<u64> {
+        let mut waiting = self.waiting.iter();
+        let (number, _) = waiting.find(|(_, of)| **of == user)?;
+        let number = *number;
+        self.waiting.remove(&number);
+        Some(number)
+    }
+
+    /// A look is over.
+    fn looked(&mut self, of: Option<UserId>) {
+        self.looking -= 1;
+        if let Some(user) = of
+            && let Some(count) = self.looking_for.get_mut(&user)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.looking_for.remove(&user);
+            }
+        }
     }
 
     /// The number of the domain's timer.
@@ -210,6 +239,7 @@ impl Domains {
                 claims: Vec::new(),
                 contestants: BTreeSet::new(),
                 is_looking: false,
+                looks_for: None,
                 tries: 0,
                 looked_at: None,
                 said: None,
@@ -242,11 +272,13 @@ impl Domains {
             return None;
         }
         let number = name.number;
-        if name.is_looking {
-            self.looking -= 1;
+        let (was_looking, of) = (name.is_looking, name.looks_for);
+        if was_looking {
+            self.looked(of);
         }
         self.names.remove(domain);
         self.numbers.remove(&number);
+        self.waiting.remove(&number);
         Some(number)
     }
 }

@@ -217,6 +217,58 @@ fn one_user_filled_the_hold_of_everybody() {
 }
 
 #[test]
+fn slow_name_servers_of_one_user_kept_the_proofs_of_others_from_being_seen() {
+    let mut world = World::new();
+    let (alice, bob) = (world.connect("alice"), world.connect("bob"));
+    let mut asks = Vec::new();
+    for (client, name, count) in [(alice, "app", 9), (bob, "own", 1)] {
+        let domains = (0..count).map(|n| format!("n{n}.{name}.example.org").parse().unwrap());
+        let ask = BindAsk {
+            domains: Some(domains.collect()),
+            ..world.ask(name)
+        };
+        asks.push((client, ask));
+    }
+    let mut looks = Vec::new();
+    for (client, ask) in asks {
+        let (from, proposals) = (world.over(&client), Vec::new());
+        let asked = Event::BindAsked {
+            from,
+            ask,
+            proposals,
+        };
+        world.engine.handle(world.now, asked);
+    }
+    // Nobody answers a look.
+    let mut go_on = |world: &mut World| {
+        for _ in 0..60 {
+            world.step(secs(1));
+            world.engine.handle_timeout(world.now);
+            while let Some(action) = world.engine.poll_action() {
+                match action {
+                    Action::LookUp { domain, .. } => looks.push(domain),
+                    action => world.carry_out(action),
+                }
+                world.commit_all();
+            }
+        }
+        let of_bob = |domain: &&Domain| domain.to_string().contains("own");
+        let bobs = looks.iter().filter(of_bob).count();
+        (looks.len() - bobs, bobs, looks[0].clone())
+    };
+    let (alices, bobs, first) = go_on(&mut world);
+    assert_eq!((alices, bobs), (2, 1));
+    let found = Ok(Vec::new());
+    world.handle(Event::LookedUp {
+        domain: first,
+        found,
+    });
+    let (alices, bobs, _) = go_on(&mut world);
+    assert_eq!((alices, bobs), (3, 1), "as one ends the next begins");
+    world.finish();
+}
+
+#[test]
 fn policies_of_tunnels_that_are_over_filled_the_memory() {
     let mut world = World::new();
     let alice = world.connect("alice");
