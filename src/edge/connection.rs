@@ -2,11 +2,12 @@
 //! Not what its requests mean: that is `serve`.
 
 use std::convert::Infallible;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use hyper::body::Incoming;
@@ -231,39 +232,89 @@ where
     match &conn.ledger {
         Some(ledger) => {
             let guard = Guard::new(io, conn.facts.scheme, Arc::clone(ledger));
-            run_http1(&conn, guard).await;
+            run_http1(&conn, ledger, guard).await;
         }
-        None => run_http2(&conn, Frames::new(io, conn.abort.child_token())).await,
+        None => {
+            let frames = Frames::new(io, conn.abort.child_token());
+            // In a box: most connections are of one kind or the other, and pay for their own.
+            Box::pin(run_http2(&conn, frames)).await;
+        }
     }
 }
 
-async fn run_http1<S, I>(conn: &Arc<Conn<S>>, io: Guard<I>)
+/// What hyper holds of a connection, its buffers above all, is let go while that has nothing to do.
+async fn run_http1<S, I>(conn: &Arc<Conn<S>>, ledger: &Ledger, mut io: Guard<I>)
 where
     S: Admit + Attach + OpenStream,
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let service = service(conn);
-    let connection = http1::Builder::new()
+    // In a box, which is gone while the connection rests.
+    while let Some(resting) = Box::pin(serve_http1(conn, ledger, io)).await {
+        io = resting;
+        let woken = rest(conn, &mut io).await;
+        ledger.set_resting(false);
+        match woken {
+            Some(Ok(())) => {}
+            Some(Err(error)) => return log_error(conn, &error),
+            None => return,
+        }
+    }
+}
+
+/// Serves requests to the end of the connection, or until it rests: then it comes back.
+async fn serve_http1<S, I>(conn: &Arc<Conn<S>>, ledger: &Ledger, io: Guard<I>) -> Option<Guard<I>>
+where
+    S: Admit + Attach + OpenStream,
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let mut connection = http1::Builder::new()
         // Half-close stays off: a visitor that closes its side has gone, and its visit is cancelled.
         // Heads and their times are the guard's.
         .header_read_timeout(None)
         .max_buf_size(H1_BUFFER)
-        .serve_connection(TokioIo::new(io), service)
+        .serve_connection(TokioIo::new(io), service(conn))
         .with_upgrades();
-    let mut connection = pin!(connection);
     let (stop, draining) = (conn.edge.connections.stopped(), &conn.edge.draining);
+    let resting = || match ledger.is_resting() {
+        true => Poll::Ready(()),
+        false => Poll::Pending,
+    };
     let mut is_draining = false;
     loop {
         tokio::select! {
             biased;
-            () = stop.cancelled() => return,
-            () = conn.abort.cancelled() => return,
+            () = stop.cancelled() => return None,
+            () = conn.abort.cancelled() => return None,
             () = draining.cancelled(), if !is_draining => {
                 is_draining = true;
-                connection.as_mut().graceful_shutdown();
+                Pin::new(&mut connection).graceful_shutdown();
             }
-            ended = connection.as_mut() => return log_end(conn, ended),
+            ended = &mut connection => {
+                log_end(conn, ended);
+                return None;
+            }
+            // Polled behind the connection, whose guard finds it out.
+            () = poll_fn(|_| resting()), if !is_draining => break,
         }
+    }
+    // An idle hyper has read nothing that it has not used; what it had would be lost.
+    let parts = connection.into_parts()?;
+    parts.read_buf.is_empty().then(|| parts.io.into_inner())
+}
+
+/// Waits in hyper's place until there is something for it. None when the connection shall just end.
+async fn rest<S, I>(conn: &Conn<S>, io: &mut Guard<I>) -> Option<std::io::Result<()>>
+where
+    I: AsyncRead + AsyncWrite + Unpin,
+{
+    let stop = conn.edge.connections.stopped();
+    tokio::select! {
+        biased;
+        () = stop.cancelled() => None,
+        () = conn.abort.cancelled() => None,
+        // It is hyper that says goodbye.
+        () = conn.edge.draining.cancelled() => Some(Ok(())),
+        woken = poll_fn(|cx| io.poll_wake(cx)) => Some(woken),
     }
 }
 
@@ -355,8 +406,12 @@ pub(super) async fn idle(activity: &Activity) {
 
 fn log_end<S>(conn: &Conn<S>, ended: hyper::Result<()>) {
     if let Err(error) = ended {
-        debug!(peer = %conn.facts.peer, %error, "connection ended early");
+        log_error(conn, &error);
     }
+}
+
+fn log_error<S>(conn: &Conn<S>, error: &dyn std::error::Error) {
+    debug!(peer = %conn.facts.peer, %error, "connection ended early");
 }
 
 type Answer<S> = http::Response<super::body::EdgeBody<<S as OpenStream>::Rx>>;

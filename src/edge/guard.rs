@@ -7,9 +7,12 @@
 //! [`Ledger`], so that earlier answers of a pipeline leave in order, then ours, then the connection ends.
 //! After a request with `Upgrade` nothing more is handed on until the service has answered: what
 //! follows is raw bytes after a 101 and the next head otherwise.
+//!
+//! It also finds out that hyper has nothing left of a connection that idles, and then waits in its place.
 
 use std::future::Future as _;
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -36,6 +39,13 @@ pub(super) const HELD_MAX: usize = 64 * 1024;
 
 /// How much is read at a time by the guard itself.
 pub(super) const READ: usize = 8 * 1024;
+
+/// How long a connection has nothing to do until what serves it is let go. Longer than a page's requests
+/// are apart, so that they do not pay for it.
+const REST_AFTER: Duration = Duration::from_secs(1);
+
+/// How much is read at first of what wakes a connection that rests: most heads fit.
+const WAKE_READ: usize = 1024;
 
 /// How much is read and thrown away, and for how long, so that a refused visitor gets our answer and
 /// not a reset (RFC 9112 section 9.6).
@@ -84,6 +94,8 @@ pub(super) struct Guard<I> {
     heads: u64,
     eof: bool,
     last_write: Instant,
+    /// Whether something was written and not flushed since.
+    unflushed: bool,
     wait: Wait,
     deadline: Instant,
     timer: Option<Pin<Box<Sleep>>>,
@@ -105,6 +117,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Guard<I> {
             heads: 0,
             eof: false,
             last_write: now(),
+            unflushed: false,
             wait: Wait::Nothing,
             deadline: now(),
             timer: None,
@@ -289,12 +302,41 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Guard<I> {
             self.deadline = now() + IDLE_TIMEOUT;
         } else if self.last_write + IDLE_TIMEOUT > now() {
             self.deadline = self.last_write + IDLE_TIMEOUT;
+            if self.may_rest() {
+                self.ledger.set_resting(true);
+            }
         } else {
             self.eof = true;
         }
     }
 
+    /// Whether hyper has nothing that is not in here: all answers have left, and not a byte of the next
+    /// head has come.
+    fn may_rest(&self) -> bool {
+        let is_between = matches!(&self.phase, Phase::Head(scanner) if !scanner.started());
+        is_between && self.held.is_empty() && !self.eof && !self.unflushed
+    }
+
+    /// While it rests, in hyper's place: ready when there is something for hyper again.
+    pub(super) fn poll_wake(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut room = [MaybeUninit::uninit(); WAKE_READ];
+        let mut room = ReadBuf::uninit(&mut room);
+        while !self.eof {
+            match Pin::new(&mut self.io).poll_read(cx, &mut room)? {
+                Poll::Ready(()) if room.filled().is_empty() => self.eof = true,
+                Poll::Ready(()) => {
+                    self.held.extend_from_slice(room.filled());
+                    self.look_at_held();
+                    break;
+                }
+                Poll::Pending => ready!(self.poll_clock(cx)),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
     fn note_write(&mut self, wrote: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        self.unflushed = true;
         if wrote.is_ready() {
             self.last_write = now();
         }
@@ -334,7 +376,8 @@ impl Wait {
         match self {
             Self::Nothing => Duration::ZERO,
             Self::FirstHead | Self::Head => HEAD_TIMEOUT,
-            Self::Idle => IDLE_TIMEOUT,
+            // Then it is looked at, for the first time.
+            Self::Idle => REST_AFTER,
         }
     }
 }
@@ -431,7 +474,12 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guard<I> {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().io).poll_flush(cx)
+        let this = self.get_mut();
+        let flushed = Pin::new(&mut this.io).poll_flush(cx);
+        if matches!(flushed, Poll::Ready(Ok(()))) {
+            this.unflushed = false;
+        }
+        flushed
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -112,3 +112,43 @@ async fn bodies_are_read_where_hyper_wants_them() {
     assert_eq!(count, head.len() + 500_000, "one read, head and body");
     assert_eq!(guard.held.capacity(), 0, "nothing was held back");
 }
+
+#[tokio::test(start_paused = true)]
+async fn it_rests_once_all_answers_have_left_and_wakes_with_the_next_head() {
+    let (mut visitor, far) = tokio::io::duplex(1 << 16);
+    let ledger = Arc::<Ledger>::default();
+    let mut guard = Guard::new(far, Scheme::Https, Arc::clone(&ledger));
+    let head = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+    let mut room = vec![0; 1000];
+    visitor.write_all(head).await.unwrap();
+    assert_eq!(guard.read(&mut room).await.unwrap(), head.len());
+    let wait = Duration::from_secs(3);
+    let waited = tokio::time::timeout(wait, guard.read(&mut room)).await;
+    assert!(waited.is_err() && !ledger.is_resting(), "an answer is due");
+
+    guard.write_all(b"ok").await.unwrap();
+    ledger.finish();
+    visitor.write_all(head).await.unwrap();
+    assert_eq!(guard.read(&mut room).await.unwrap(), head.len());
+    guard.write_all(b"ok").await.unwrap();
+    ledger.finish();
+    let waited = tokio::time::timeout(wait, guard.read(&mut room)).await;
+    assert!(waited.is_err() && !ledger.is_resting(), "not flushed");
+
+    visitor.write_all(head).await.unwrap();
+    assert_eq!(guard.read(&mut room).await.unwrap(), head.len());
+    guard.write_all(b"ok").await.unwrap();
+    guard.flush().await.unwrap();
+    ledger.finish();
+    let waited = tokio::time::timeout(wait, guard.read(&mut room)).await;
+    assert!(waited.is_err() && ledger.is_resting());
+    assert_eq!(guard.held.capacity(), 0, "it keeps nothing");
+
+    visitor.write_all(&head[..5]).await.unwrap();
+    std::future::poll_fn(|cx| guard.poll_wake(cx))
+        .await
+        .unwrap();
+    visitor.write_all(&head[5..]).await.unwrap();
+    assert_eq!(guard.read(&mut room).await.unwrap(), head.len());
+    assert_eq!(&room[..head.len()], head);
+}

@@ -1,7 +1,7 @@
 //! What the guard below hyper and the service above it tell each other about one HTTP/1 connection.
 //! hyper hands requests over in the order of their heads, so a number is enough to tell which is which.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
@@ -13,6 +13,8 @@ pub(super) struct Ledger {
     entries: Mutex<Entries>,
     /// Requests that the service has seen.
     seen: AtomicU64,
+    /// Whether hyper is not needed for the time being.
+    resting: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -68,6 +70,16 @@ impl Ledger {
                 Poll::Pending
             }
         }
+    }
+
+    /// Guard: hyper has nothing left to do, or something again.
+    pub(super) fn set_resting(&self, resting: bool) {
+        self.resting.store(resting, Ordering::Relaxed);
+    }
+
+    /// Connection: whether hyper may be let go, until there is something to do.
+    pub(super) fn is_resting(&self) -> bool {
+        self.resting.load(Ordering::Relaxed)
     }
 
     /// Service: the number of the request at hand.

@@ -190,20 +190,23 @@ async fn serve<S: Admit + Attach + OpenStream>(
     let slot = Some(Arc::new(slot));
     let Speaks::Tls(acceptor) = speaks else {
         let is_plain = matches!(speaks, Speaks::Plain);
-        return serve_bare(edge, tcp, opened, is_plain, slot).await;
+        return Box::pin(serve_bare(edge, tcp, opened, is_plain, slot)).await;
     };
     let is_behind = edge.settings.load().front.introduces(peer.ip());
     let Opened { peer, first } = opened;
     let (stop, draining) = (edge.connections.stopped(), edge.draining.clone());
+    // In boxes, here and below: what waits for years holds no room for what is over in a moment, or for
+    // what another kind of connection would need.
+    let greeting = Box::pin(greet(&edge, tcp, (peer, first), &acceptor));
     let handshake = tokio::select! {
         biased;
         () = stop.cancelled() => return,
         // Nothing was asked for yet, so nothing is lost.
         () = draining.cancelled() => return,
-        handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, greet(&edge, tcp, (peer, first), &acceptor)) => handshake,
+        handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, greeting) => handshake,
     };
     let mut stream = match handshake {
-        Ok(Ok(Greeted::Ours(stream))) => *stream,
+        Ok(Ok(Greeted::Ours(stream))) => stream,
         Ok(Ok(Greeted::Theirs(tcp, theirs))) => {
             let Theirs { label, sni, first } = theirs;
             let kind = Kind::Tls;
@@ -216,7 +219,7 @@ async fn serve<S: Admit + Attach + OpenStream>(
                 first,
                 slot,
             };
-            return raw::visit(&edge, arrival).await;
+            return Box::pin(raw::visit(&edge, arrival)).await;
         }
         Ok(Err(error)) => return debug!(%peer, %error, "handshake failed"),
         Err(_) => return debug!(%peer, "handshake too slow"),

@@ -66,6 +66,16 @@ impl<I: Outgoing> Outgoing for TlsStream<I> {
     }
 }
 
+impl<I: Outgoing> Outgoing for Box<I> {
+    fn acknowledged(&self) -> Option<u64> {
+        (**self).acknowledged()
+    }
+
+    fn abandon(&self) {
+        (**self).abandon();
+    }
+}
+
 impl<I: Outgoing> Outgoing for Rewound<I> {
     fn acknowledged(&self) -> Option<u64> {
         self.io().acknowledged()

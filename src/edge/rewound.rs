@@ -36,6 +36,10 @@ impl<I: AsyncRead + Unpin> AsyncRead for Rewound<I> {
         let count = self.first.len().min(buf.remaining());
         buf.put_slice(&self.first[..count]);
         self.first.advance(count);
+        if self.first.is_empty() {
+            // Also an empty rest keeps the whole buffer.
+            self.first = Bytes::new();
+        }
         Poll::Ready(Ok(()))
     }
 }

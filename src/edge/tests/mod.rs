@@ -14,6 +14,7 @@ mod interstitial;
 mod proof;
 mod raw;
 mod reserved;
+mod resting;
 mod shaped;
 mod signed;
 mod times;
