@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::time::MissedTickBehavior;
 use tracing::{debug, info};
 
 use crate::codes::Code;
@@ -20,7 +19,7 @@ use crate::wire::{
 };
 
 use super::control::{self, bind_ask, fault};
-use super::desk::figures::{Figures, LOOK, LOOK_SOON, why};
+use super::desk::figures::{Figures, why};
 use super::desk::{Desk, Entry, Post};
 use super::keys::Pins;
 use super::pace::Pace;
@@ -55,6 +54,10 @@ pub(super) async fn accept(
     greeting: Greeting,
     tasks: Tasks,
 ) {
+    let looks = desk
+        .clone()
+        .look_after(greeting.keep_alive, tasks.stopped());
+    tasks.spawn_critical("link-looks", looks);
     while let Some(arriving) = listener.accept().await {
         let (desk, greeting) = (desk.clone(), greeting.clone());
         tasks.spawn("link", async move { serve(arriving, desk, greeting).await });
@@ -78,7 +81,8 @@ async fn serve(arriving: Arriving, desk: Desk, greeting: Greeting) {
     if room.is_err() {
         return debug!(%peer, "too many handshakes, link refused");
     }
-    let established = arriving.establish().await;
+    // In boxes, here and below: a link that idles for days holds no room for what is over in a moment.
+    let established = Box::pin(arriving.establish()).await;
     // What breaks the protocol has come through the handshake, too.
     let is_there = matches!(established, Ok(_) | Err(LinkError::Protocol(_)));
     if is_there && !is_proved {
@@ -117,7 +121,7 @@ async fn serve(arriving: Arriving, desk: Desk, greeting: Greeting) {
     };
     session.note(&end);
     drop(listed);
-    session.finish(end).await;
+    Box::pin(session.finish(end)).await;
 }
 
 /// A link that the desk knows, for as long as its task runs: a task that panics leaves no ghost.
@@ -175,7 +179,7 @@ impl Session {
             );
             return End::Refuse(Code::VersionMismatch, text);
         }
-        let device = match self.identify(&hello).await {
+        let device = match Box::pin(self.identify(&hello)).await {
             Ok(device) => device,
             Err(end) => return end,
         };
@@ -188,10 +192,10 @@ impl Session {
             peer,
         });
         info!(link = %self.id, %device, %peer, software = %short(&hello.software), "link up");
-        if let Err(end) = self.welcome(device, greeting).await {
+        if let Err(end) = Box::pin(self.welcome(device, greeting)).await {
             return end;
         }
-        self.listen(device, greeting.keep_alive).await
+        self.listen(device).await
     }
 
     /// Whose link it is: the pin's device, or a newcomer's that enrols.
@@ -288,13 +292,10 @@ impl Session {
         self.say(&Control::Welcome(welcome)).await
     }
 
-    async fn listen(&mut self, device: DeviceId, keep_alive: Duration) -> End {
+    async fn listen(&mut self, device: DeviceId) -> End {
         let closed = self.link.clone();
         let closed = closed.closed();
         tokio::pin!(closed);
-        let mut look = tokio::time::interval(keep_alive.min(LOOK));
-        // A process that was stopped for an hour need not look an hour's worth of times.
-        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let tunnels = self
             .desk
             .read(|engine| engine.settings().tunnels_per_device);
@@ -315,8 +316,6 @@ impl Session {
                     Some(Post::End(code)) => return End::Said(code),
                     None => return End::Gone,
                 },
-                // Before the questions: who asks without a pause is heard, and not dormant.
-                _ = look.tick() => if self.desk.look(self.id) { look.reset_after(LOOK_SOON) },
                 // Who asks too fast is not read for a while; what was sent waits with its sender.
                 message = paced(&pace, &mut self.rx) => match message {
                     Ok(Some(message)) => {
@@ -326,7 +325,7 @@ impl Session {
                             let count = self.desk.read(|engine| engine.tunnels_of_device(device));
                             pace.note_for_each(now, count);
                         }
-                        if let Err(end) = self.message(message).await { return end }
+                        if let Err(end) = Box::pin(self.message(message)).await { return end }
                     }
                     Ok(None) => return End::Refuse(Code::Protocol, "the control stream ended".into()),
                     Err(LinkError::Protocol(why)) => return End::Refuse(Code::Protocol, why.to_string()),

@@ -215,7 +215,7 @@ async fn visits_waited_up_to_a_second_for_a_client_that_was_there() {
         engine.device(device)?.link
     });
     let link = link.expect("its device is here");
-    assert!(!desk.look(link), "it is here");
+    assert!(desk.look_at(&[link]).is_empty(), "it is here");
     let visit = || Visit {
         id: VisitId::random(),
         kind: Kind::Http,
@@ -239,7 +239,7 @@ async fn visits_waited_up_to_a_second_for_a_client_that_was_there() {
     };
     tokio::time::timeout(PATIENCE, waiting).await.unwrap();
     let mut held = waits.unwrap();
-    let soon = desk.look(link);
+    let soon = !desk.look_at(&[link]).is_empty();
     let mut released = held.try_recv().is_ok();
     assert!(soon || released, "looked at again soon");
     let carrier = desk.link_for_visit(link).unwrap();

@@ -2,8 +2,8 @@
 
 use super::policy::Policy;
 use super::policy::share::ShareRow;
-use super::sharing::{PER_TUNNEL, PER_USER};
 use super::*;
+use crate::engine::sharing::{PER_TUNNEL, PER_USER};
 use crate::names::ShareId;
 
 impl World {
@@ -75,7 +75,7 @@ impl World {
 
     fn opens_share(&mut self, share: ShareId) -> Outcome {
         let call = self.number();
-        let from = Requester::Edge { call };
+        let from = Requester::Edge { call, peer: peer() };
         self.handle(Event::RedeemAsked { from, share });
         self.reply(from)
     }

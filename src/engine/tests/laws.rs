@@ -103,7 +103,7 @@ impl World {
         assert_eq!(self.engine.poll_timeout(self.now), None);
     }
 
-    fn open_tunnels(&self) -> Vec<TunnelId> {
+    pub(super) fn open_tunnels(&self) -> Vec<TunnelId> {
         let open = |view: &TunnelView| view.row.state == TunnelState::Open;
         self.engine
             .tunnels()

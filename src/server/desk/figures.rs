@@ -2,6 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+
 use super::{Desk, State};
 use crate::admin::figures::{LinkFiguresJson, LinkPage};
 use crate::admin::types::PacketsJson;
@@ -13,11 +16,14 @@ use crate::names::{DeviceId, LinkId};
 use crate::times::{Now, WallTime};
 
 /// Between two looks at a link, at most.
-pub(crate) const LOOK: Duration = Duration::from_secs(1);
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Links that are looked at while a visit may have to wait for the desk: some 50 µs.
+const LOOKED_AT_ONCE: usize = 64;
 
 /// Between two looks at one that has just gone away, or for which a visit waits: what ends the wait is
 /// only seen by looking.
-pub(crate) const LOOK_SOON: Duration = Duration::from_millis(50);
+const LOOK_SOON: Duration = Duration::from_millis(50);
 
 /// The longest reason for a link's end that is kept.
 const WHY_MAX: usize = 200;
@@ -63,39 +69,39 @@ struct Row {
 }
 
 impl Desk {
-    /// Looks at a link: tells the engine when anything was heard since the last look, or when a visit
-    /// waits on it and nothing is; and of one that sleeps, what it holds. Says whether to look again soon.
-    pub(crate) fn look(&self, id: LinkId) -> bool {
+    /// Looks at all links again and again, until the stop signal: one clock for all of them, because a timer
+    /// and a turn of each link's task would cost more than the look.
+    pub(crate) async fn look_after(self, every: Duration, stop: CancellationToken) {
+        let mut round = tokio::time::interval(every.min(LOOK));
+        // A process that was stopped for an hour need not look an hour's worth of times.
+        round.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut soon = Vec::new();
+        loop {
+            let links = tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                _ = round.tick() => self.lock().links.keys().copied().collect(),
+                () = tokio::time::sleep(LOOK_SOON), if !soon.is_empty() => std::mem::take(&mut soon),
+            };
+            soon.clear();
+            for some in links.chunks(LOOKED_AT_ONCE) {
+                soon.extend(self.look_at(some));
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    /// Looks at some, and says which of them to look at again soon.
+    pub(crate) fn look_at(&self, links: &[LinkId]) -> Vec<LinkId> {
         let now = self.now();
         let mut state = self.lock();
-        let keep_alive = state.engine.settings().keep_alive;
-        let sleeps = state.engine.dormant_since(id).is_some();
-        let Some(entry) = state.links.get_mut(&id) else {
-            return false;
-        };
-        let heard = entry.link.heard();
-        let news = heard != std::mem::replace(&mut entry.told, heard);
-        let asked = entry.silence.since();
-        entry.figures.look(now.monotonic, news, asked, keep_alive);
-        let away = entry
-            .silence
-            .is_away(now.monotonic, heard, entry.link.rtt());
-        let bytes = if sleeps { entry.link.load().bytes } else { 0 };
-        let weighs = bytes != std::mem::replace(&mut entry.figures.weight, bytes);
-        let events = [
-            news.then_some(Event::LinkHeard { link: id }),
-            away.then_some(Event::LinkAway { link: id }),
-            (weighs && sleeps).then_some(Event::LinkWeighs { link: id, bytes }),
-        ];
         let mut told = false;
-        for event in events.into_iter().flatten() {
-            told = true;
-            state.engine.handle(now, event);
+        for link in links {
+            told |= state.look_at(now, *link);
         }
-        let gone = state.engine.dormant_since(id);
-        let soon = gone.is_some_and(|since| {
-            now.monotonic.saturating_duration_since(since) < 2 * LOOK || state.engine.holds_for(id)
-        });
+        let soon = links.iter().copied();
+        let soon = soon.filter(|link| state.is_looked_at_soon(now, *link));
+        let soon = soon.collect();
         if told {
             self.carry_out(&mut state, now);
             self.wake_driver(state, now);
@@ -146,6 +152,48 @@ impl Desk {
 }
 
 impl State {
+    /// Looks at a link: tells the engine when anything was heard since the last look, or when a visit
+    /// waits on it and nothing is; and of one that sleeps, what it holds. Whether the engine was told
+    /// anything.
+    fn look_at(&mut self, now: Now, id: LinkId) -> bool {
+        let keep_alive = self.engine.settings().keep_alive;
+        let sleeps = self.engine.dormant_since(id).is_some();
+        // Of one that is not claimed yet the engine knows nothing.
+        let entry = self.links.get_mut(&id);
+        let Some(entry) = entry.filter(|entry| entry.device.is_some()) else {
+            return false;
+        };
+        let heard = entry.link.heard();
+        let news = heard != std::mem::replace(&mut entry.told, heard);
+        let asked = entry.silence.since();
+        entry.figures.look(now.monotonic, news, asked, keep_alive);
+        let away = asked.is_some()
+            && entry
+                .silence
+                .is_away(now.monotonic, heard, entry.link.rtt());
+        let bytes = if sleeps { entry.link.load().bytes } else { 0 };
+        let weighs = bytes != std::mem::replace(&mut entry.figures.weight, bytes);
+        let events = [
+            news.then_some(Event::LinkHeard { link: id }),
+            away.then_some(Event::LinkAway { link: id }),
+            (weighs && sleeps).then_some(Event::LinkWeighs { link: id, bytes }),
+        ];
+        let mut told = false;
+        for event in events.into_iter().flatten() {
+            told = true;
+            self.engine.handle(now, event);
+        }
+        told
+    }
+
+    /// Whether it has just gone away, or a visit waits for it.
+    fn is_looked_at_soon(&self, now: Now, id: LinkId) -> bool {
+        let gone = self.engine.dormant_since(id);
+        gone.is_some_and(|since| {
+            now.monotonic.saturating_duration_since(since) < 2 * LOOK || self.engine.holds_for(id)
+        })
+    }
+
     /// What the desk and the engine know; none of a link that a newer one has fenced.
     fn row(&self, now: Now, id: LinkId, device: DeviceId) -> Option<Row> {
         let entry = self.links.get(&id)?;
