@@ -1,16 +1,32 @@
 """What links cost the server: memory while they are idle, CPU while they are idle, CPU for one that
-returns with its tunnel."""
+returns with its tunnel, and for one that returns without any."""
 
+import contextlib
 import os
 import pathlib
+import subprocess
+import sys
+import tempfile
+import threading
 import time
 
 import cache
+import harness
 import loads
+import peers
+import sides
 from beds.net_thousand import Fleet
-from harness import until
+from harness import check, until
+from internet import Namespace
 
 IDLE_SECONDS = 5
+# Of the bare ones, whose keep-alive is what it is where nobody has set it: two of them.
+BARE_IDLE_SECONDS = 10
+# All that is done with them, at most.
+BARE_WITHIN = 60
+# As between most clients and servers. On loopback QUIC finds out that far larger packets pass, and keeps
+# room for one of them.
+MTU = 1500
 
 
 def cost(world, origin, count):
@@ -41,3 +57,94 @@ def cost(world, origin, count):
         "% of a core for all of them, idle": idle / IDLE_SECONDS * 100,
         "CPU µs of a link that returns with its tunnel": spent / count * 1e6,
     }
+
+
+def bare(count):
+    """{what: figure} of so many links without tunnels, at a server that has nothing else to do."""
+    program = pathlib.Path(os.environ["WORMKEY_LINKS"])
+    if not program.exists():
+        raise cache.Unavailable("no links: cargo build --release --example links")
+    if os.geteuid() != 0:
+        raise cache.Unavailable(f"a loopback whose packets are of {MTU} bytes takes root")
+    with harness.World(tempfile.mkdtemp(prefix="wk-links-")) as world:
+        world.log_level = "warn"
+        sides.unlimited(world)
+        world.settings["server"]["link"] = None
+        net = Namespace(world, "links")
+        net("ip", "link", "set", "lo", "mtu", MTU)
+        unit = [f"{name}={of}" for name, of in peers.Wormkey.UNIT.items()]
+        world.prefixes["server"] = [*net.prefix, "env", *unit]
+        server = world.server = harness.Server(world).start()
+        with _Bare(net, program, server.invite("--uses", str(count)), count) as links:
+            return _measured(server, links, count)
+
+
+def _measured(server, links, count):
+    spent = _Spent(server.process)
+    before = loads.rss_bytes(server.process)
+    links.say("dial")
+    time.sleep(2)
+    grown = loads.rss_bytes(server.process) - before
+    new = spent.since()
+    time.sleep(BARE_IDLE_SECONDS)
+    idle = spent.since()
+    links.say("part")
+    until("all links have gone", 30, lambda: server.status()["links"] == 0, every=0.25)
+    spent.since()
+    links.say("dial")
+    again = spent.since()
+    return {
+        "bare links": count,
+        "KiB of an idle bare link": grown / 1024 / count,
+        "% of a core for all bare links, idle": idle / BARE_IDLE_SECONDS * 100,
+        "CPU µs of a bare link that enrols": new / count * 1e6,
+        "CPU µs of a bare link that returns": again / count * 1e6,
+    }
+
+
+class _Spent:
+    """CPU seconds of a process since it was last asked for."""
+
+    def __init__(self, process):
+        self.process, self.at = process, loads.cpu_seconds(process)
+
+    def since(self):
+        before, self.at = self.at, loads.cpu_seconds(self.process)
+        return self.at - before
+
+
+class _Bare:
+    """The other ends, in one process, which does one thing after the other."""
+
+    def __init__(self, net, program, token, count):
+        self.until = time.monotonic() + BARE_WITHIN
+        words = [*net.prefix, program, str(count)]
+        self.child = subprocess.Popen(
+            words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=sys.stderr, text=True, bufsize=1
+        )
+        self.child.stdin.write(token + "\n")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.child.kill()
+        self.child.wait()
+
+    def say(self, word):
+        """Waits until it is done."""
+        self.child.stdin.write(word + "\n")
+        with contextlib.closing(_Alarm(self.until, self.child)):
+            said = self.child.stdout.readline()
+        check(said, f"the links ended at {word}, or took more than {BARE_WITHIN} s")
+
+
+class _Alarm:
+    """Ends a child at a time, unless it is closed before."""
+
+    def __init__(self, at, child):
+        self._timer = threading.Timer(max(0.0, at - time.monotonic()), child.kill)
+        self._timer.start()
+
+    def close(self):
+        self._timer.cancel()

@@ -117,6 +117,30 @@ def h2load(world, subject, path, connections, streams, seconds):
     return Run(rate, each(spent, count))
 
 
+def quic_program():
+    program = os.environ["WORMKEY_QUIC"]
+    if not pathlib.Path(program).exists():
+        raise cache.Unavailable("no quic: cargo build --release --example quic")
+    return program
+
+
+def h3(world, subject, path, connections, seconds):
+    """GETs over HTTP/3, on kept-alive connections with one request at a time."""
+    tunnel = subject.tunnel
+    command = [quic_program(), "visit", tunnel.host, tunnel.port, tunnel.cafile, path, connections, seconds]
+    said, spent = spent_by(subject, lambda: _said(command, world.env))
+    count, p50, p99 = said.split()
+    return Run(int(count) / seconds, each(spent, int(count)), float(p50), float(p99))
+
+
+def link_alone(world, one, way, seconds):
+    """MiB per second of one stream on a link with nothing around it; `one` is its other end."""
+    command = [quic_program(), "give", one.port, one.pin, seconds, way]
+    said, spent = spent_by(one, lambda: _said(command, world.env))
+    moved, took = map(int, said.split())
+    return Run(moved / MIB / (took / 1000), each(spent, moved / MIB))
+
+
 def download(world, subject, path, size):
     """MiB per second of one download."""
     tunnel = subject.tunnel

@@ -6,6 +6,7 @@ import os
 import pathlib
 
 import cache
+import loads
 import peers
 from harness import DOMAIN, MIB, Tunnel, check, free_port, until
 
@@ -123,6 +124,21 @@ class Haproxy(ReverseProxy):
         config.write_text(HAPROXY.format(workers=workers, port=port, bundle=bundle, origin=origin.plain))
         self._process = world.spawn([self.find(), "-db", "-f", config], "haproxy")
         return self.wait_ready(Tunnel(f"https://haproxy.{DOMAIN}:{port}", world.certificates.ca, {}))
+
+
+class LinkAlone:
+    """One end of a link of ours that has no edge and no origin behind it, for as long as the world lives."""
+
+    name = "wormkey"
+
+    def __init__(self, world):
+        self.world = world
+        unit = [f"{name}={of}" for name, of in peers.Wormkey.UNIT.items()]
+        self._process = world.spawn(["env", *unit, loads.quic_program(), "take"], "link-alone")
+        self.port, self.pin = self._process.line(r"^(\d+) (\S+)$").groups()
+
+    def processes(self):
+        return {"server": self._process}
 
 
 class Origin:
