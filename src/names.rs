@@ -14,3 +14,7 @@ pub use ids::{
 };
 pub use slug::{RESERVED_SLUGS, Slug, SlugError};
 pub use target::{Kind, Target, TargetError};
+
+/// A map that each visit asks several times. Its hash costs a fraction of the standard one, and each process
+/// has its own; for keys of which nobody outside can bring in many: not for addresses of visitors.
+pub type QuickMap<K, V> = std::collections::HashMap<K, V, foldhash::quality::RandomState>;

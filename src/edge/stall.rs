@@ -13,7 +13,7 @@ use tracing::debug;
 
 use super::connection::Activity;
 use crate::http::limits::{RATE_BYTES, RATE_WINDOW};
-use crate::names::LinkId;
+use crate::names::{LinkId, QuickMap};
 use crate::wire::StreamCode;
 
 /// How often the board is looked over; the grain of all times here.
@@ -77,7 +77,7 @@ impl Seat {
 
 /// All responses with a body that are under way.
 pub(super) struct StallBoard {
-    seats: Mutex<HashMap<u64, Seat>>,
+    seats: Mutex<QuickMap<u64, Seat>>,
     next: AtomicU64,
     budget: AtomicUsize,
 }
@@ -91,7 +91,7 @@ pub(super) struct Place {
 impl StallBoard {
     pub(super) fn new(budget: usize) -> Arc<Self> {
         Arc::new(Self {
-            seats: Mutex::new(HashMap::new()),
+            seats: Mutex::default(),
             next: AtomicU64::new(0),
             budget: AtomicUsize::new(budget),
         })
@@ -101,7 +101,7 @@ impl StallBoard {
         self.budget.store(budget, Ordering::Relaxed);
     }
 
-    fn seats(&self) -> MutexGuard<'_, HashMap<u64, Seat>> {
+    fn seats(&self) -> MutexGuard<'_, QuickMap<u64, Seat>> {
         self.seats.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

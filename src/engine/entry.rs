@@ -19,7 +19,7 @@ use super::{
     Action, Admission, Answer, AskError, AuditRow, EngineSettings, Event, Refusal, Requester,
     Snapshot, Ticket, UserRow, Visit,
 };
-use crate::names::{DeviceId, InviteId, LinkId, Pin, Slug, TunnelId, UserId, VisitId};
+use crate::names::{DeviceId, InviteId, LinkId, Pin, QuickMap, Slug, TunnelId, UserId, VisitId};
 use crate::times::{Now, WallTime};
 
 /// What is answered now; `Ok(None)`: later, by whatever commit it waits for.
@@ -41,7 +41,7 @@ pub struct Engine {
     /// Open tunnels, and ended ones in quarantine.
     pub(super) tunnels: Tunnels,
     /// The one owner of each name: an open tunnel, or one whose first commit is under way.
-    pub(super) names: HashMap<Slug, TunnelId>,
+    pub(super) names: QuickMap<Slug, TunnelId>,
     /// The latest ended owner of each name, while it is remembered.
     pub(super) former: HashMap<Slug, TunnelId>,
     /// The one owner of each public port.
@@ -55,15 +55,15 @@ pub struct Engine {
     /// Live links only; a link that is not here is fenced.
     pub(super) links: HashMap<LinkId, DeviceId>,
     /// Visits going on.
-    pub(super) visits: HashMap<VisitId, TunnelId>,
+    pub(super) visits: QuickMap<VisitId, TunnelId>,
     /// The live links that are dormant.
     pub(super) sleepers: Sleepers,
     /// Visits waiting.
     pub(super) held: Held,
     /// What is known of each of both.
-    pub(super) stays: HashMap<VisitId, Stay>,
+    pub(super) stays: QuickMap<VisitId, Stay>,
     /// What is counted about devices and users over all their tunnels.
-    pub(super) owned: HashMap<Owner, Owned>,
+    pub(super) owned: QuickMap<Owner, Owned>,
     /// What is counted about sources, whatever they visit.
     pub(super) sources: Sources,
     /// Share links of open tunnels.
@@ -103,18 +103,18 @@ impl Engine {
             invites: BTreeMap::new(),
             secrets: HashMap::new(),
             tunnels: Tunnels::default(),
-            names: HashMap::new(),
+            names: QuickMap::default(),
             former: HashMap::new(),
             ports: HashMap::new(),
             former_ports: HashMap::new(),
             seeking: HashMap::new(),
             ended: HashMap::new(),
             links: HashMap::new(),
-            visits: HashMap::new(),
+            visits: QuickMap::default(),
             sleepers: Sleepers::default(),
             held: Held::default(),
-            stays: HashMap::new(),
-            owned: HashMap::new(),
+            stays: QuickMap::default(),
+            owned: QuickMap::default(),
             sources: Sources::default(),
             shares: Shares::default(),
             domains: Domains::default(),

@@ -8,7 +8,7 @@ use super::entry::Engine;
 use super::routes::FOUND;
 use super::timers::Timer;
 use super::{Action, Refusal, Visit};
-use crate::names::{LinkId, TunnelId, UserId, VisitId};
+use crate::names::{LinkId, QuickMap, TunnelId, UserId, VisitId};
 use crate::times::Now;
 
 /// What visitors of an absent client are told to wait.
@@ -17,8 +17,8 @@ pub(super) const RETRY_IN: Duration = Duration::from_secs(5);
 /// Visits that wait, and what they keep in memory.
 #[derive(Debug, Default)]
 pub(super) struct Held {
-    visits: HashMap<VisitId, (TunnelId, UserId, u64)>,
-    tunnels: HashMap<TunnelId, u64>,
+    visits: QuickMap<VisitId, (TunnelId, UserId, u64)>,
+    tunnels: QuickMap<TunnelId, u64>,
     users: HashMap<UserId, u64>,
     bytes: u64,
 }

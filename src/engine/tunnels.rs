@@ -1,16 +1,16 @@
 //! All tunnels by their ids: found at once however many there are, because each visit looks several times,
 //! and gone through in one order, because decisions must not depend on chance.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::ops::Index;
 
 use super::state::Tunnel;
-use crate::names::TunnelId;
+use crate::names::{QuickMap, TunnelId};
 
 /// The tunnels. Both parts hold the same ids.
 #[derive(Debug, Default)]
 pub(super) struct Tunnels {
-    at: HashMap<TunnelId, Tunnel>,
+    at: QuickMap<TunnelId, Tunnel>,
     order: BTreeSet<TunnelId>,
 }
 

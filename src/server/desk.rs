@@ -25,7 +25,7 @@ use crate::engine::{
     Action, Answer, AskError, Change, Engine, Event, Requester, Ticket, TunnelState,
 };
 use crate::link::Link;
-use crate::names::{DeviceId, Generation, LinkId, ShareId, TunnelId, VisitId};
+use crate::names::{DeviceId, Generation, LinkId, QuickMap, ShareId, TunnelId, VisitId};
 use crate::store::ServerStore;
 use crate::times::{Clock, Now};
 use crate::wire::{Control, Shared};
@@ -67,14 +67,14 @@ struct Inner {
 /// Everything under the one lock, so that actions are carried out in the order they were decided.
 struct State {
     engine: Engine,
-    links: HashMap<LinkId, Entry>,
-    waiting: HashMap<VisitId, oneshot::Sender<Seated>>,
+    links: QuickMap<LinkId, Entry>,
+    waiting: QuickMap<VisitId, oneshot::Sender<Seated>>,
     calls: HashMap<u64, oneshot::Sender<Result<Answer, AskError>>>,
-    signals: HashMap<TunnelId, Signals>,
+    signals: QuickMap<TunnelId, Signals>,
     /// Why the last link of each device ended, if it went wrong; one for each that ever had one.
     ends: HashMap<DeviceId, String>,
     /// What ends one visit alone: its tunnel's policy changed.
-    cuts: HashMap<VisitId, CancellationToken>,
+    cuts: QuickMap<VisitId, CancellationToken>,
     /// When the driver looks again by itself; it has not looked yet without one.
     looks_at: Option<Instant>,
 }
@@ -113,12 +113,12 @@ impl Desk {
     ) -> Self {
         let state = State {
             engine,
-            links: HashMap::new(),
-            waiting: HashMap::new(),
+            links: QuickMap::default(),
+            waiting: QuickMap::default(),
             calls: HashMap::new(),
-            signals: HashMap::new(),
+            signals: QuickMap::default(),
             ends: HashMap::new(),
-            cuts: HashMap::new(),
+            cuts: QuickMap::default(),
             looks_at: None,
         };
         Self(Arc::new(Inner {
