@@ -6,6 +6,7 @@ mod hostname;
 mod ids;
 mod slug;
 mod target;
+mod text;
 
 pub use domain::{Domain, DomainError};
 pub use hostname::{Hostname, HostnameError};
@@ -14,6 +15,7 @@ pub use ids::{
 };
 pub use slug::{RESERVED_SLUGS, Slug, SlugError};
 pub use target::{Kind, Target, TargetError};
+pub use text::{address_text, ip_text};
 
 /// A map that each visit asks several times. Its hash costs a fraction of the standard one, and each process
 /// has its own; for keys of which nobody outside can bring in many: not for addresses of visitors.

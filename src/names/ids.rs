@@ -43,7 +43,13 @@ macro_rules! prefixed_id {
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, concat!($prefix, "_{}"), self.0.simple())
+                // In one piece: each visit writes its own id.
+                const BEFORE: &[u8] = concat!($prefix, "_").as_bytes();
+                let mut text = [0; BEFORE.len() + 32];
+                let (before, hex) = text.split_at_mut(BEFORE.len());
+                before.copy_from_slice(BEFORE);
+                self.0.simple().encode_lower(hex);
+                f.write_str(std::str::from_utf8(&text).expect("a prefix and hexadecimal digits"))
             }
         }
 

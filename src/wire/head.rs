@@ -7,7 +7,7 @@ use http::{HeaderMap, Method, StatusCode};
 
 use super::frame::{self, fronted};
 use super::{HEAD_MAX, WireError, fields, get_varint};
-use crate::names::{TunnelId, VisitId};
+use crate::names::{TunnelId, VisitId, address_text};
 
 const CONTROL: u64 = 0;
 const HTTP: u64 = 1;
@@ -194,7 +194,7 @@ fn encode_addr<C, W: minicbor::encode::Write>(
     e: &mut minicbor::Encoder<W>,
     _: &mut C,
 ) -> EncodeResult<W> {
-    e.str(&a.to_string())?.ok()
+    e.str(&address_text(*a))?.ok()
 }
 
 fn decode_addr<C>(d: &mut minicbor::Decoder<'_>, _: &mut C) -> DecodeResult<SocketAddr> {
