@@ -156,18 +156,9 @@ impl HeadScanner {
     pub fn feed(&mut self, bytes: &[u8]) -> Result<Option<(usize, RawHead)>, HeadError> {
         let mut at = 0;
         while at < bytes.len() {
-            // Long values of fields that nobody judges are most of a head: skip them in one go.
-            if self.state == State::Value && self.field == Field::Other {
-                let rest = &bytes[at..];
-                let plain = rest
-                    .iter()
-                    .position(|b| !is_value(*b))
-                    .unwrap_or(rest.len());
-                self.grow(plain)?;
-                at += plain;
-                if at == bytes.len() {
-                    break;
-                }
+            at += self.run(&bytes[at..])?;
+            if at == bytes.len() {
+                break;
             }
             self.grow(1)?;
             let done = self.step(bytes[at])?;
@@ -177,6 +168,36 @@ impl HeadScanner {
             }
         }
         Ok(None)
+    }
+
+    /// Takes in one go the bytes that only make something longer, which are most of a head; how many.
+    fn run(&mut self, rest: &[u8]) -> Result<usize, HeadError> {
+        let until = |ends: fn(&u8) -> bool| rest.iter().position(ends).unwrap_or(rest.len());
+        let plain = match (self.state, self.form, self.field) {
+            (State::Target, Form::Origin | Form::AbsolutePath, _) => {
+                let plain = self.path.run(rest);
+                self.target_size += plain;
+                if self.target_size > limits::TARGET_MAX {
+                    return Err(HeadError::TargetTooLong);
+                }
+                plain
+            }
+            (State::Name, ..) => {
+                let plain = until(|b| !is_token(*b));
+                rest[..plain].iter().for_each(|b| self.push_name(*b));
+                plain
+            }
+            (State::Value, _, Field::Other) => until(|b| !is_value(*b)),
+            (State::Value, _, Field::Host) => {
+                let room = AUTHORITY_MAX.saturating_sub(self.value.len());
+                let plain = until(|b| matches!(b, b' ' | b'\t') || !is_value(*b)).min(room);
+                self.value.extend_from_slice(&rest[..plain]);
+                plain
+            }
+            _ => 0,
+        };
+        self.grow(plain)?;
+        Ok(plain)
     }
 
     fn grow(&mut self, by: usize) -> Result<(), HeadError> {

@@ -73,6 +73,17 @@ impl PathScanner {
         fits.then_some(()).ok_or(HeadError::Target)
     }
 
+    /// How many bytes from here on fit, and change nothing for those behind them.
+    pub(super) fn run(&self, bytes: &[u8]) -> usize {
+        let goes_on = match (self.pending, self.in_query) {
+            (0, true) => is_query as fn(u8) -> bool,
+            (0, false) => |b| is_path(b) && b != b'?',
+            _ => return 0,
+        };
+        let end = bytes.iter().position(|b| !goes_on(*b));
+        end.unwrap_or(bytes.len())
+    }
+
     pub(super) const fn end(&self) -> Result<(), HeadError> {
         if self.pending > 0 {
             return Err(HeadError::Target);
