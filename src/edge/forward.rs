@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{self, HeaderValue};
+use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, Response, StatusCode};
 use http_body::Body as _;
 use hyper::upgrade::OnUpgrade;
@@ -32,7 +32,7 @@ use crate::engine::{HttpAsk, Refusal, Route, Visit};
 use crate::http::HeadError;
 use crate::http::head::Head;
 use crate::http::response::{self, Body as Expected};
-use crate::names::{Hostname, Kind, LinkId, TunnelId, VisitId};
+use crate::names::{Hostname, Kind, LinkId, TunnelId, VisitId, ip_text};
 use crate::wire::{
     FrameDecoder, HttpHead, RecvChunks, ResponseHead, SendChunks, StreamHead, WireBody,
     read_response_head,
@@ -80,13 +80,15 @@ struct Errand<'a, S> {
 }
 
 /// Admits and carries a visit. It is tried once more when provably no byte of it left for an origin.
-pub(super) async fn run<S: Admit + OpenStream>(
-    conn: &Arc<Conn<S>>,
+///
+/// What is done but once is done before there is a future, which would carry it to the visit's end.
+pub(super) fn run<'a, S: Admit + OpenStream>(
+    conn: &'a Arc<Conn<S>>,
     settings: &EdgeSettings,
     visiting: Visiting,
     body: RequestBody,
     upgrade: Option<OnUpgrade>,
-) -> Result<Response<EdgeBody<S::Rx>>, Failure> {
+) -> impl Future<Output = Result<Response<EdgeBody<S::Rx>>, Failure>> + use<'a, S> {
     let visit = Visit {
         http: Some(ask(conn, &visiting)),
         id: visiting.id,
@@ -114,36 +116,26 @@ pub(super) async fn run<S: Admit + OpenStream>(
         log: visiting.log,
         found: None,
     };
-    let mut earlier: Option<(LinkId, Failure)> = None;
-    loop {
-        let admitted = conn.edge.inside.admit(visit.clone()).await;
-        let admitted = admitted.map(|pass| in_place(pass, &visiting.place));
-        if let Ok(pass) = &admitted {
-            errand.tell_admitted(&pass.route);
-        }
-        let pass = match (admitted, earlier.take()) {
-            (Ok(pass), Some((link, failure)))
-                if pass.route.link == link && !matches!(failure, Failure::Open(_)) =>
-            {
-                // The same client would say the same again.
-                return Err(failure);
-            }
-            (Ok(pass), None) => pass,
-            (Ok(pass), Some(_)) => return errand.go(pass).await,
-            (Err(_), Some((_, failure))) => return Err(failure),
-            (Err(refusal), None) => return Err(Failure::Refused(refusal)),
-        };
-        let link = pass.route.link;
-        match errand.go(pass).await {
-            Err(failure) if failure.nothing_was_sent() && errand.body.is_some() == has_body => {
-                debug!(visit = %visit.id, %link, why = %failure, "nothing was sent, trying once more");
-                if matches!(failure, Failure::Open(OpenError::LinkGone)) {
-                    tokio::time::sleep(LINK_NEWS).await;
+    let place = visiting.place;
+    async move {
+        let mut earlier: Option<(LinkId, Failure)> = None;
+        loop {
+            let admitted = conn.edge.inside.admit(visit.clone()).await;
+            let is_last = earlier.is_some();
+            let pass = errand.may_go(admitted, &place, earlier.take())?;
+            let link = pass.route.link;
+            match errand.go(pass).await {
+                result if is_last => return result,
+                Err(failure) if failure.nothing_was_sent() && errand.body.is_some() == has_body => {
+                    debug!(visit = %visit.id, %link, why = %failure, "nothing was sent, trying once more");
+                    if matches!(failure, Failure::Open(OpenError::LinkGone)) {
+                        tokio::time::sleep(LINK_NEWS).await;
+                    }
+                    earlier = Some((link, failure));
                 }
-                earlier = Some((link, failure));
+                Err(Failure::Cut) => return Err(Box::pin(why_cut(conn, visit)).await),
+                result => return result,
             }
-            Err(Failure::Cut) => return Err(Box::pin(why_cut(conn, visit)).await),
-            result => return result,
         }
     }
 }
@@ -203,7 +195,7 @@ pub(super) async fn once<S: Admit + OpenStream>(
         log: visiting.log,
         found: None,
     };
-    errand.go(in_place(pass, &visiting.place)).await
+    errand.go(Arc::new(in_place(pass, &visiting.place))).await
 }
 
 /// The visit keeps its place until it is over.
@@ -239,6 +231,8 @@ fn wire_head(
     has_body: bool,
 ) -> StreamHead {
     let mut fields = head.fields;
+    // Six fields of ours come.
+    fields.reserve(6);
     add_forwarded(&mut fields, visitor, &head.authority);
     add_ours(&mut fields, visit, head.version);
     StreamHead::Http(Box::new(HttpHead {
@@ -261,46 +255,64 @@ fn wire_head(
     }))
 }
 
+const REQUEST_ID: HeaderName = HeaderName::from_static("wormkey-request-id");
+const HTTP_VERSION: HeaderName = HeaderName::from_static("wormkey-http-version");
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+
 /// What only we know: the id that logs and visitors see, and the version the visitor speaks. Not Via, which
 /// would say the same: nginx and others stop compressing for requests that carry one.
 fn add_ours(fields: &mut HeaderMap, visit: VisitId, version: u8) {
-    let id = HeaderValue::try_from(visit.to_string()).expect("an id is visible ASCII");
-    fields.insert("wormkey-request-id", id);
+    fields.insert(REQUEST_ID, value(visit.to_string()));
     let version = HeaderValue::from_static(version_named(version));
-    fields.insert("wormkey-http-version", version);
+    fields.insert(HTTP_VERSION, version);
 }
 
 /// `X-Forwarded-*` and `Forwarded` (RFC 7239), exactly ours: the visitor's own were dropped.
 fn add_forwarded(fields: &mut HeaderMap, visitor: &Visitor, authority: &str) {
     let ip = visitor.addr.ip();
+    let (is_ipv6, ip) = (ip.is_ipv6(), ip_text(ip));
     let scheme = visitor.scheme.as_str();
-    let node = if ip.is_ipv6() {
-        format!("\"[{ip}]\"")
-    } else {
-        ip.to_string()
-    };
-    let host = if authority.contains(':') {
-        format!("\"{authority}\"")
-    } else {
-        authority.to_owned()
-    };
-    for (name, value) in [
-        ("x-forwarded-for", ip.to_string()),
-        ("x-forwarded-proto", scheme.to_owned()),
-        ("x-forwarded-host", authority.to_owned()),
-        (
-            "forwarded",
-            format!("for={node};host={host};proto={scheme}"),
-        ),
-    ] {
-        let value =
-            HeaderValue::try_from(value).expect("addresses and host names are visible ASCII");
-        fields.insert(name, value);
-    }
+    let [open, close] = if is_ipv6 { ["\"[", "]\""] } else { [""; 2] };
+    let quote = if authority.contains(':') { "\"" } else { "" };
+    let forwarded = [
+        "for=", open, &ip, close, ";host=", quote, authority, quote, ";proto=", scheme,
+    ];
+    fields.insert(header::FORWARDED, value(forwarded.concat()));
+    fields.insert(FORWARDED_FOR, value(ip));
+    fields.insert(FORWARDED_PROTO, HeaderValue::from_static(scheme));
+    fields.insert(FORWARDED_HOST, value(authority.to_owned()));
+}
+
+fn value(text: String) -> HeaderValue {
+    HeaderValue::try_from(text).expect("ids, addresses and host names are visible ASCII")
 }
 
 impl<S: Admit + OpenStream> Errand<'_, S> {
-    async fn go(&mut self, mut pass: Pass) -> Result<Response<EdgeBody<S::Rx>>, Failure> {
+    /// The way it goes now, after what came of the time before.
+    fn may_go(
+        &self,
+        admitted: Result<Pass, Refusal>,
+        place: &Arc<OwnedSemaphorePermit>,
+        earlier: Option<(LinkId, Failure)>,
+    ) -> Result<Arc<Pass>, Failure> {
+        let pass = match (admitted, earlier) {
+            (Err(_), Some((_, failure))) => return Err(failure),
+            (Err(refusal), None) => return Err(Failure::Refused(refusal)),
+            // The same client would say the same again.
+            (Ok(pass), Some((link, failure)))
+                if pass.route.link == link && !matches!(failure, Failure::Open(_)) =>
+            {
+                return Err(failure);
+            }
+            (Ok(pass), _) => in_place(pass, place),
+        };
+        self.tell_admitted(&pass.route);
+        Ok(Arc::new(pass))
+    }
+
+    async fn go(&mut self, mut pass: Arc<Pass>) -> Result<Response<EdgeBody<S::Rx>>, Failure> {
         self.look_for_signature(&mut pass).await?;
         if let StreamHead::Http(head) = &mut self.head {
             head.tunnel = pass.route.tunnel;
@@ -314,7 +326,6 @@ impl<S: Admit + OpenStream> Errand<'_, S> {
             opened = self.conn.edge.inside.open(link, &head) => opened,
         };
         let (tx, rx) = opened.map_err(Failure::Open)?;
-        let pass = Arc::new(pass);
         if self.protocol.is_some() {
             Box::pin(self.switch(pass, tx, rx)).await
         } else {
@@ -323,7 +334,7 @@ impl<S: Admit + OpenStream> Errand<'_, S> {
     }
 
     /// Refuses what is not signed as the tunnel asks. A shadow lets it go on, and tells.
-    async fn look_for_signature(&mut self, pass: &mut Pass) -> Result<(), Failure> {
+    async fn look_for_signature(&mut self, pass: &mut Arc<Pass>) -> Result<(), Failure> {
         let policy = &pass.route.policy;
         if policy.webhooks().is_empty() || self.found.as_ref().is_some_and(|f| f.holds(policy)) {
             return Ok(());
@@ -351,6 +362,7 @@ impl<S: Admit + OpenStream> Errand<'_, S> {
             Err(failure)
                 if policy.is_shadow(Part::Webhook) && signed::is_about_signature(&failure) =>
             {
+                let pass = Arc::get_mut(pass).expect("nobody else holds it before it is sent");
                 pass.route.shadowed.push(RuleId::Webhook);
                 self.tell_admitted(&pass.route);
                 None

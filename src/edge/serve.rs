@@ -3,7 +3,7 @@
 
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Poll;
@@ -47,7 +47,17 @@ pub(super) async fn answer<S: Admit + Attach + OpenStream>(
     let log = VisitLog::of_request(&conn.edge, id, visitor.addr, asked);
     let result = match refusal {
         Some(error) => Err(Failure::Head(error)),
-        None => caught(visit(conn, &settings, (id, visitor), &log, parts, body)).await,
+        None => {
+            caught(pin!(visit(
+                conn,
+                &settings,
+                (id, visitor),
+                &log,
+                parts,
+                body
+            )))
+            .await
+        }
     };
     let response = result.unwrap_or_else(|failure| {
         log.refused(&failure);
@@ -72,9 +82,11 @@ pub(super) fn refuse<S: Admit + Attach + OpenStream>(
     response
 }
 
-/// A panic in one visit is that visit's 500 and nobody else's business.
-async fn caught<T>(visit: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    let mut visit = pin!(visit);
+/// A panic in one visit is that visit's 500 and nobody else's business. Where it lies is the caller's: as a
+/// value it would lie here twice.
+async fn caught<T>(
+    mut visit: Pin<&mut impl Future<Output = Result<T, Failure>>>,
+) -> Result<T, Failure> {
     poll_fn(|cx| {
         catch_unwind(AssertUnwindSafe(|| visit.as_mut().poll(cx))).unwrap_or_else(|_| {
             error!("a visit's task panicked");
