@@ -11,7 +11,7 @@ use tracing::debug;
 use crate::admin::types::{EventJson, VisitJson};
 use crate::codes::Code;
 use crate::link::{Link, LinkRecv, LinkSend};
-use crate::names::VisitId;
+use crate::names::{VisitId, ip_text};
 use crate::origin::VisitReport;
 use crate::tasks::Tasks;
 use crate::times::{Clock, Now};
@@ -36,21 +36,21 @@ pub(super) async fn accept(client: Arc<Client>, link: Link, tasks: Tasks) {
     let stop = tasks.stopped();
     loop {
         let next = tokio::select! {
-            biased;
-            () = stop.cancelled() => return,
-            next = link.accept() => next,
-        };
+                    biased;
+                    () = stop.cancelled() => return,
+                    next = link.accept() => next,
+        /// The most characters of a path in a line about a visit.
+        const LONGEST: usize = 512;
+
+                };
         let (head, tx, rx) = match next {
             Ok(stream) => stream,
             // There is one reason not to get another: the link is gone.
             Err(_) => return,
         };
-        let client = Arc::clone(&client);
-        let link = link.clone();
-        tasks.spawn(
-            "visit",
-            async move { visit(client, link, head, tx, rx).await },
-        );
+        let visit = visit(Arc::clone(&client), link.clone(), head, tx, rx);
+        // Boxed, because starting a task moves it several times.
+        tasks.spawn("visit", Box::pin(visit));
     }
 }
 
@@ -119,7 +119,7 @@ async fn serve(
         };
     }
     match head {
-        StreamHead::Http(head) => client.origins.http(tunnel, *head, tx, rx).await,
+        StreamHead::Http(head) => client.origins.http(tunnel, head, tx, rx).await,
         StreamHead::Bytes(head) => Box::pin(client.origins.bytes(tunnel, head, tx, rx)).await,
         StreamHead::Udp(head) => match link.take_flow(head.flow, tx, rx) {
             Some(flow) => Box::pin(client.origins.udp(tunnel, head, flow)).await,
@@ -166,20 +166,18 @@ fn http_line(head: &HttpHead, slug: String) -> Line {
         Some(protocol) => protocol.to_ascii_uppercase(),
         None => head.method.to_string(),
     };
-    let path = head
-        .path
-        .split('?')
-        .next()
-        .unwrap_or_default()
-        .chars()
-        .take(512)
-        .collect();
+    let path = head.path.split('?').next().unwrap_or_default();
+    let end = if path.len() > LONGEST {
+        path.char_indices().nth(LONGEST).map_or(path.len(), |c| c.0)
+    } else {
+        path.len()
+    };
     Line {
         id: head.visit.to_string(),
         slug,
         method,
-        path,
-        peer: head.peer.ip().to_string(),
+        path: path[..end].to_owned(),
+        peer: ip_text(head.peer.ip()),
         shadowed: Vec::new(),
     }
 }

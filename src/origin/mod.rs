@@ -102,7 +102,7 @@ impl Origins {
     pub async fn http<S: SendChunks, R: RecvChunks>(
         &self,
         tunnel: Arc<OriginTunnel>,
-        mut head: HttpHead,
+        mut head: Box<HttpHead>,
         mut tx: S,
         rx: R,
     ) -> VisitReport {

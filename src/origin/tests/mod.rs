@@ -73,7 +73,7 @@ impl World {
         }
         let (origins, tunnel) = (self.origins.clone(), Arc::clone(tunnel));
         let task = self.tasks.spawn("visit", async move {
-            origins.http(tunnel, head, down_tx, up_rx).await
+            origins.http(tunnel, Box::new(head), down_tx, up_rx).await
         });
         Visit {
             up,
