@@ -32,9 +32,6 @@ const BEAT_MIN: Duration = Duration::from_secs(1);
 /// The number on a Ping that is only a sign of life: nobody waits for its answer.
 const BEAT: u64 = 0;
 
-/// The most characters of a path in a line about a visit.
-const LONGEST: usize = 512;
-
 /// How long the visits of a lost link have to end.
 const STREAMS_END: Duration = Duration::from_secs(5);
 

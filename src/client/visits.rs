@@ -21,6 +21,9 @@ use super::book::Live;
 use super::probe::Probes;
 use super::{Client, shadows};
 
+/// The most characters of a path in a line about a visit.
+const LONGEST: usize = 512;
+
 /// Hands out the link's datagrams until it ends.
 pub(super) async fn datagrams(link: Link, tasks: Tasks) {
     let stop = tasks.stopped();
@@ -36,13 +39,10 @@ pub(super) async fn accept(client: Arc<Client>, link: Link, tasks: Tasks) {
     let stop = tasks.stopped();
     loop {
         let next = tokio::select! {
-                    biased;
-                    () = stop.cancelled() => return,
-                    next = link.accept() => next,
-        /// The most characters of a path in a line about a visit.
-        const LONGEST: usize = 512;
-
-                };
+            biased;
+            () = stop.cancelled() => return,
+            next = link.accept() => next,
+        };
         let (head, tx, rx) = match next {
             Ok(stream) => stream,
             // There is one reason not to get another: the link is gone.
