@@ -19,6 +19,7 @@
 use std::collections::HashSet;
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 /// The longest pattern.
 const PATTERN_MAX: usize = 256;
@@ -31,7 +32,11 @@ pub const STEPS_MAX: usize = 1 << 19;
 
 /// What paths a rule is about.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PathPattern {
+pub struct PathPattern(Arc<Cut>);
+
+/// Its text, and where that is cut.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct Cut {
     text: String,
     /// What stands before, between and behind its `**`.
     runs: Box<[Run]>,
@@ -72,13 +77,17 @@ pub enum PatternError {
 impl PathPattern {
     /// As it is written.
     pub fn as_str(&self) -> &str {
-        &self.text
+        &self.0.text
     }
 
     /// Whether it matches the segments of a reading. What stands at either end can only stand there, and of
     /// what is between two `**` the first place that fits is as good as any, so no choice is ever taken back.
     fn matches(&self, path: &[&[u8]], case: Case, steps: &mut Steps) -> Result<bool, Spent> {
-        let (last, before) = self.runs.split_last().expect("a text has one run at least");
+        let (last, before) = self
+            .0
+            .runs
+            .split_last()
+            .expect("a text has one run at least");
         let Some((first, between)) = before.split_first() else {
             return Ok(path.len() == last.len() && self.fits(last, path, case, steps)?);
         };
@@ -113,7 +122,7 @@ impl PathPattern {
         case: Case,
         steps: &mut Steps,
     ) -> Result<bool, Spent> {
-        let text = &self.text.as_bytes()[usize::from(run.from)..usize::from(run.to)];
+        let text = &self.0.text.as_bytes()[usize::from(run.from)..usize::from(run.to)];
         for (pattern, segment) in text.split(|b| *b == b'/').skip(1).zip(path) {
             if !segment_fits(pattern, segment, case, steps)? {
                 return Ok(false);
@@ -290,16 +299,16 @@ impl FromStr for PathPattern {
             return Err(odd("** inside a segment"));
         }
         let inner = if inner.is_empty() { "/" } else { inner };
-        Ok(Self {
+        Ok(Self(Arc::new(Cut {
             text: inner.to_owned(),
             runs: runs(inner),
-        })
+        })))
     }
 }
 
 impl fmt::Display for PathPattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
+        f.write_str(&self.0.text)
     }
 }
 
