@@ -32,8 +32,16 @@ def step(file, text):
     partial.rename(file)
 
 
+ASK = """GET /ticks HTTP/1.1\r\nhost: {}\r\n"""
+SWITCH = """connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r
+sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n"""
+SWITCHED = b"""HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r
+sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"""
+
+
 class Ticking:
-    """An origin that answers `/` at once, and everything else without an end, some bytes at a time."""
+    """An origin that answers `/` at once, and `/ticks` without an end, some bytes at a time; after a switch of
+    protocols where one is asked for."""
 
     def __enter__(self):
         self.socket = socket.create_server(("127.0.0.1", 0))
@@ -61,18 +69,20 @@ class Ticking:
             if not head.startswith(b"GET /ticks "):
                 peer.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok")
                 return
-            peer.sendall(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
+            switches = b"upgrade: websocket" in head.lower()
+            peer.sendall(SWITCHED if switches else b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
             while True:
-                peer.sendall(b"4\r\ntick\r\n")
+                # A text of four letters, or a chunk of them.
+                peer.sendall(b"\x81\x04tick" if switches else b"4\r\ntick\r\n")
                 time.sleep(0.05)
 
 
 class Stream:
-    """A visit of `/ticks`: whether it goes on, and when it ended."""
+    """A visit of `/ticks`, as a download or as a socket: whether it goes on, and when it ended."""
 
-    def __init__(self, tunnel):
+    def __init__(self, tunnel, switch=""):
         self.connection = tunnel.dial(timeout=20)
-        self.connection.sendall(f"GET /ticks HTTP/1.1\r\nhost: {tunnel.netloc}\r\n\r\n".encode())
+        self.connection.sendall(f"{ASK.format(tunnel.netloc)}{switch}\r\n".encode())
         self.last, self.ended, self.content = 0.0, None, b""
         threading.Thread(target=self._run, daemon=True).start()
         until("the first ticks", 10, lambda: b"tick" in self.content)
@@ -93,6 +103,7 @@ class Stream:
         until("the stream is cut", limit(1), lambda: self.ended)
         check(self.ended - since < limit(1), f"cut {self.ended - since:.2f} s after it was due")
         check(b"\r\n0\r\n" not in self.content, "it ended like a whole answer")
+        check(b"\x88" not in self.content.partition(b"\r\n\r\n")[2], "the origin's goodbye, which it never said")
         return self.ended - since
 
 
@@ -106,37 +117,41 @@ def clock(world):
     """An expiry comes to the second and cuts what goes on. Steps of an hour: due is expired, and stepping
     back revives nothing, not with a restart either."""
     file = faked(world)
+    world.settings["server"] = {"listen": {"tcp_ports": "21400-21419"}}
     with Ticking() as origin:
         world.first_client.open(str(origin.port), "--name", "first")
         began = time.monotonic()
         short = world.open(origin.port, "--name", "short", "--expires", "3s")
-        stream = Stream(short)
+        beside = time.monotonic()
+        port = world.open(f"tcp://127.0.0.1:{origin.port}", "--yes-expose", "--expires", "3s")
+        opened = {"a download": (short, "", began), "a socket": (short, SWITCH, began), "tcp": (port, "", beside)}
+        streams = {kind: (Stream(of, switch), at + 3) for kind, (of, switch, at) in opened.items()}
         same(world.curl(short).status, 200, "before its time")
-        due = began + 3
-        time.sleep(max(0, due - 0.5 - time.monotonic()))
-        stream.goes_on()
-        time.sleep(max(0, due - time.monotonic()))
-        took = stream.is_cut(due)
+        time.sleep(max(0, began + 2.5 - time.monotonic()))
+        for stream, _ in streams.values():
+            stream.goes_on()
+        for kind, (stream, due) in streams.items():
+            time.sleep(max(0, due - time.monotonic()))
+            world.say(f"{kind} was cut {stream.is_cut(due):.2f} s after the expiry")
         over(world, short, "at its time")
-        world.say(f"a stream was cut {took:.2f} s after the expiry")
 
         half = world.open(origin.port, "--name", "half", "--expires", "30m")
         later = world.open(origin.port, "--name", "later", "--expires", "3h")
-        streams = Stream(half), Stream(later)
+        streams = Stream(half), Stream(later), Stream(half, SWITCH)
         step(file, "-1h")
-        for tunnel, stream in zip((half, later), streams):
+        for tunnel, stream in zip((half, later, half), streams):
             same(world.curl(tunnel).status, 200, "an hour back nothing is due")
             stream.goes_on()
         over(world, short, "an hour back, what had expired")
         step(file, "+0")
-        for tunnel, stream in zip((half, later), streams):
+        for tunnel, stream in zip((half, later, half), streams):
             same(world.curl(tunnel).status, 200, "as before")
             stream.goes_on()
         step(file, "+1h")
         stepped = time.monotonic()
         over(world, half, "due by a step")
-        took = streams[0].is_cut(stepped)
-        world.say(f"a stream was cut {took:.2f} s after the step of an hour")
+        for kind, stream in (("a download", streams[0]), ("a socket", streams[2])):
+            world.say(f"{kind} was cut {stream.is_cut(stepped):.2f} s after the step of an hour")
         same(world.curl(later).status, 200, "what is not due")
         streams[1].goes_on()
         for back in ("+0", "-1h"):
