@@ -107,10 +107,11 @@ def sigterm(world):
         second_signal(world, tunnel)
 
 
-def under_load(tunnel, daemon):
+def under_load(world, tunnel, daemon):
     """A load of slow answers, SIGTERM in the middle of it; (load, moment, exit code, seconds)."""
-    with Load(tunnel, 200, "/after/300", patience=20) as load:
-        time.sleep(2)
+    wanted, pace = (10_000 if world.long else 400), 200
+    with Load(tunnel, pace, "/after/300", patience=20) as load:
+        until("the visits", 5 * wanted / pace, lambda: len(load.visits) >= wanted)
         check(load.begun() and not load.visits[-1].ended, "visits are under way")
         moment = time.monotonic()
         daemon.process.signal(signal.SIGTERM)
@@ -121,7 +122,7 @@ def under_load(tunnel, daemon):
 
 def of_server(world, tunnel):
     with Watch(world.first_client) as watch:
-        load, moment, code, took = under_load(tunnel, world.server)
+        load, moment, code, took = under_load(world, tunnel, world.server)
     same(code, 0, "the server's exit code")
     under_way = [visit for visit in load.begun(end=moment) if visit.ended > moment]
     world.say(load.all_answered(load.begun(end=moment), "begun before the server's SIGTERM"))
@@ -138,7 +139,7 @@ def of_server(world, tunnel):
 
 def of_client(world, tunnel):
     client = world.first_client
-    load, moment, code, took = under_load(tunnel, client)
+    load, moment, code, took = under_load(world, tunnel, client)
     same(code, 0, "the client's exit code")
     world.say(load.all_answered(load.begun(end=moment), "begun before the client's SIGTERM"))
     world.say(f"the client ended after {took:.2f} s")
