@@ -79,7 +79,9 @@ def status(answer):
 @bed("h2spec")
 def h2spec(world):
     """Strict, all cases: the edge's own HTTP/2, with a real visit behind each request."""
-    program = cache.go_program("h2spec", "github.com/summerwind/h2spec/cmd/h2spec", H2SPEC)
+    program = cache.go_program("h2spec", "github.com/summerwind/h2spec/cmd/h2spec", list(H2SPEC))
+    built = program.read_bytes()
+    known = next(count for version, count in H2SPEC.items() if version.encode() in built)
     with origins.plain() as origin:
         tunnel = world.open(origin.port)
         # The suite names its host by address; the tunnel is found by its name.
@@ -91,11 +93,12 @@ def h2spec(world):
         check(found, f"h2spec says no result:\n{done[-3000:]}")
         tests, passed, skipped, failed = map(int, found.groups())
         world.say(f"{passed} of {tests} passed, {skipped} skipped")
-        check(failed == 0 and skipped <= 1 and tests >= 145, done[-6000:])
+        check((tests, passed, skipped, failed) == (known, known, 0, 0), done[-6000:])
 
 
-# The last release that module proxies have, where they do not have the commit.
-H2SPEC = ["af83a65f0b62", "v2.2.1+incompatible"]
+# How many cases each has. The last release that module proxies have, where they do not have the commit, lacks
+# one of them.
+H2SPEC = {"af83a65f0b62": 147, "v2.2.1+incompatible": 146}
 
 
 def in_names(names, command, seconds):
@@ -294,12 +297,14 @@ def verdicts(world, words, names, url, name, cases):
 
 @bed("autobahn", "python")
 def autobahn(world):
-    """Every case has the same verdict through the tunnel as without it; all
-    chapters but compression with --long."""
+    """Every case has the same verdict through the tunnel as without it; all chapters with --long, of the two
+    on compression, which are most of the suite's hours, the first cases of each section."""
     words = cache.autobahn()
     cases = ["1.1.*", "2.*", "3.*", "5.*", "10.*"]
     if world.long:
         cases = [f"{chapter}.*" for chapter in (1, 2, 3, 4, 5, 6, 7, 9, 10)]
+        sections = [("12", 5), ("13", 7)]
+        cases += [f"{chapter}.{n + 1}.{case}" for chapter, count in sections for n in range(count) for case in (1, 2)]
     with echo_server() as port:
         tunnel = world.open(port)
         names = world.folder / "hosts"
@@ -408,36 +413,46 @@ def polite(world, tunnel, seconds):
     return took
 
 
+# What a busy machine adds to a visit of a few milliseconds says nothing.
+NOISE = 0.025
+
+
 @bed("slow-attacks")
 def slow_attacks(world):
-    """slowhttptest's three attacks; with --long by 2,000 connections at once."""
+    """slowhttptest's three attacks; with --long by 2,000 connections at once. Each up to three times: what else
+    the machine does weighs on one and not on the next, and a server that is slowed is slowed in each."""
+    with origins.plain() as origin:
+        tunnel = world.open(origin.port)
+        for attack in [["-H", "-i", "5"], ["-B", "-i", "5"], ["-X", "-w", "1", "-y", "10", "-n", "5"]]:
+            harmless = any(attacked(world, tunnel, attack) for _ in range(3))
+            check(harmless, f"{attack}: polite visits were slowed each time")
+
+
+def attacked(world, tunnel, attack):
+    """Whether an attack left a polite visitor's median under twice what it is without one, before and after,
+    and let none wait for a second."""
     program = cache.program("slowhttptest", "slowhttptest")
     nice = cache.program("nice", "coreutils")
     attackers, length = (2000, 40) if world.long else (300, 6)
-    with origins.plain() as origin:
-        tunnel = world.open(origin.port)
-        names = world.folder / "hosts"
-        names.write_text(f"{tunnel.address} {tunnel.host}\n")
-        for attack in [["-H", "-i", "5"], ["-B", "-i", "5"], ["-X", "-w", "1", "-y", "10", "-n", "5"]]:
-            # Anew each time: what else the machine does changes.
-            before = polite(world, tunnel, 5 if world.long else 1)
-            url = f"https://{tunnel.netloc}{'/bytes/1000000' if '-X' in attack else '/'}"
-            # What the attack costs its own machine is not what is measured.
-            command = [nice, "-n", "10", program, *attack, "-c", attackers, "-r", 500, "-l", length, "-u", url]
-            said = []
-            thread = threading.Thread(
-                target=lambda: said.append(in_names(names, command, length + 60)), daemon=True
-            )
-            thread.start()
-            time.sleep(2)
-            check(thread.is_alive(), f"the attack ended at once: {said}")
-            during = polite(world, tunnel, length - 3)
-            thread.join(length + 60)
-            median, worst = statistics.median(during), max(during)
-            world.say(
-                f"{attack[0]} {attackers}: median {median * 1000:.0f} ms"
-                f" ({statistics.median(before) * 1000:.0f} ms alone), worst {worst * 1000:.0f} ms"
-            )
-            check(worst < 1.0, f"{attack}: a polite visit took {worst:.2f} s")
-            allowed = max(2 * statistics.median(before), 0.1)
-            check(median < allowed, f"{attack}: a polite visit's median is {median:.3f} s")
+    names = world.folder / "hosts"
+    names.write_text(f"{tunnel.address} {tunnel.host}\n")
+    calm = 5 if world.long else 1
+    before = polite(world, tunnel, calm)
+    url = f"https://{tunnel.netloc}{'/bytes/1000000' if '-X' in attack else '/'}"
+    # What the attack costs its own machine is not what is measured.
+    command = [nice, "-n", "10", program, *attack, "-c", attackers, "-r", 500, "-l", length, "-u", url]
+    said = []
+    thread = threading.Thread(target=lambda: said.append(in_names(names, command, length + 60)), daemon=True)
+    thread.start()
+    time.sleep(2)
+    check(thread.is_alive(), f"the attack ended at once: {said}")
+    during = polite(world, tunnel, length - 3)
+    thread.join(length + 60)
+    after = polite(world, tunnel, calm)
+    alone = max(map(statistics.median, (before, after)))
+    median, worst = statistics.median(during), max(during)
+    world.say(
+        f"{attack[0]} {attackers}: median {median * 1000:.0f} ms ({alone * 1000:.0f} ms alone),"
+        f" worst {worst * 1000:.0f} ms"
+    )
+    return median < max(2 * alone, NOISE) and worst < 1.0
