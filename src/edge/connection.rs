@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
+use http::{HeaderValue, StatusCode, header};
 use hyper::body::Incoming;
 use hyper::rt::Executor;
 use hyper::server::conn::{http1, http2};
@@ -60,6 +61,11 @@ const H2_PING: Duration = Duration::from_secs(20);
 
 /// How long a connection that is in trouble has to get its GOAWAY out.
 const LAST_WORDS: Duration = Duration::from_millis(250);
+
+/// For how long we go on reading once a drain has begun: what a visitor asked before he could know of it is
+/// on its way, or lies unread in a socket, and HTTP/1.1 has no word by which he would learn that it was not
+/// read.
+const LAST_QUESTIONS: Duration = Duration::from_millis(100);
 
 /// How long a connection that is idle for us may take for what h2 still holds of its last answers: all of
 /// it, at the minimum rate.
@@ -275,6 +281,7 @@ where
         .serve_connection(TokioIo::new(io), service(conn))
         .with_upgrades();
     let (stop, draining) = (conn.edge.connections.stopped(), &conn.edge.draining);
+    let mut farewell = pin!(farewell(draining));
     let resting = || match ledger.is_resting() {
         true => Poll::Ready(()),
         false => Poll::Pending,
@@ -285,16 +292,17 @@ where
             biased;
             () = stop.cancelled() => return None,
             () = conn.abort.cancelled() => return None,
-            () = draining.cancelled(), if !is_draining => {
-                is_draining = true;
-                Pin::new(&mut connection).graceful_shutdown();
-            }
+            // Before the farewell: what can be read by then is still answered.
             ended = &mut connection => {
                 log_end(conn, ended);
                 return None;
             }
-            // Polled behind the connection, whose guard finds it out.
-            () = poll_fn(|_| resting()), if !is_draining => break,
+            () = farewell.as_mut(), if !is_draining => {
+                is_draining = true;
+                Pin::new(&mut connection).graceful_shutdown();
+            }
+            // Polled behind the connection, whose guard finds it out. Nothing rests in a drain: hyper says goodbye.
+            () = poll_fn(|_| resting()), if !draining.is_cancelled() => break,
         }
     }
     // An idle hyper has read nothing that it has not used; what it had would be lost.
@@ -316,6 +324,12 @@ where
         () = conn.edge.draining.cancelled() => Some(Ok(())),
         woken = poll_fn(|cx| io.poll_wake(cx)) => Some(woken),
     }
+}
+
+/// Ends when a drain has begun, and what was asked before it has had time to be read.
+pub(super) async fn farewell(draining: &CancellationToken) {
+    draining.cancelled().await;
+    tokio::time::sleep(LAST_QUESTIONS).await;
 }
 
 async fn run_http2<S, I>(conn: &Arc<Conn<S>>, io: Frames<I>)
@@ -431,9 +445,19 @@ fn service<S: Admit + Attach + OpenStream>(
         Box::pin(async move {
             let mut response = serve::answer(&conn, request.map(RequestBody::from)).await;
             h3::advertise(&conn, &mut response);
+            let is_http1 = conn.ledger.is_some();
+            if is_http1 && conn.edge.draining.is_cancelled() && !is_switch(&response) {
+                // The next question belongs on another connection.
+                let close = HeaderValue::from_static("close");
+                response.headers_mut().insert(header::CONNECTION, close);
+            }
             Ok(response)
         })
     })
+}
+
+fn is_switch<B>(response: &http::Response<B>) -> bool {
+    response.status() == StatusCode::SWITCHING_PROTOCOLS
 }
 
 /// hyper's HTTP/2 tasks, owned like all others.

@@ -201,9 +201,9 @@ async fn serve<S: Admit + Attach + OpenStream>(
     let handshake = tokio::select! {
         biased;
         () = stop.cancelled() => return,
-        // Nothing was asked for yet, so nothing is lost.
-        () = draining.cancelled() => return,
         handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, greeting) => handshake,
+        // Only now: a visitor may ask with his last word of the handshake, before we have read that.
+        () = connection::farewell(&draining) => return,
     };
     let mut stream = match handshake {
         Ok(Ok(Greeted::Ours(stream))) => stream,

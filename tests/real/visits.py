@@ -223,6 +223,8 @@ class Asked:
     """One visit of a load."""
 
     began: float
+    # When all of the question had left.
+    sent: float | None = None
     ended: float | None = None
     status: int | None = None
     headers: dict = dataclasses.field(default_factory=dict)
@@ -302,6 +304,7 @@ class Load:
         try:
             ask = f"GET {self.path} HTTP/1.1\r\nhost: {self.tunnel.netloc}\r\n\r\n"
             writer.write(ask.encode())
+            visit.sent = time.monotonic()
             head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
             pairs = (line.partition(":") for line in head[1:] if line)
             visit.headers = {name.lower(): value.strip() for name, _, value in pairs}
@@ -319,6 +322,10 @@ class Load:
 
     def begun(self, begin=0.0, end=float("inf")):
         return [visit for visit in list(self.visits) if begin <= visit.began < end]
+
+    def asked_before(self, moment):
+        """Those whose question was on its way by then: on a busy machine a visit that has begun may not be."""
+        return [visit for visit in list(self.visits) if visit.sent and visit.sent < moment]
 
     def all_answered(self, visits, what):
         """Checks that each got a 2xx; a sentence about them."""

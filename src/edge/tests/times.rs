@@ -338,6 +338,37 @@ async fn a_drain_lets_visits_finish_and_closes_the_idle() {
     assert!(drained.await.unwrap());
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_question_that_a_drain_found_unread_was_lost() {
+    for delay in [0, 50] {
+        let mut world = World::new();
+        let mut visitor = world.visitor();
+        visitor.get("/").await;
+        let answer = [("content-length", "2")];
+        world.stream().await.answer(200, &answer, "ok").await;
+        visitor.until("ok").await;
+        let edge = world.edge.clone();
+        if delay == 0 {
+            // Sent, and nobody has looked yet when the drain begins.
+            visitor.get("/late").await;
+        }
+        let rest = async {
+            // Or it was still on its way.
+            tokio::time::sleep(Duration::from_millis(delay)).await;
+            if delay > 0 {
+                visitor.get("/late").await;
+            }
+            let stream = world.stream().await;
+            assert_eq!(stream.head.path, "/late");
+            stream.answer(200, &answer, "ok").await;
+            visitor.rest().await
+        };
+        let (finished, rest) = tokio::join!(edge.drain(Duration::from_secs(30)), rest);
+        assert!(finished && rest.ends_with("ok"), "{delay}: {rest}");
+        assert_eq!(header(&rest, "connection"), Some("close"), "{delay}");
+    }
+}
+
 impl Visitor {
     /// How many bytes come in all, until nothing more does for a while.
     async fn now_and_rest(mut self) -> usize {

@@ -109,7 +109,7 @@ def sigterm(world):
 
 def under_load(world, tunnel, daemon):
     """A load of slow answers, SIGTERM in the middle of it; (load, moment, exit code, seconds)."""
-    wanted, pace = (10_000 if world.long else 400), 200
+    wanted, pace = (10_100 if world.long else 400), 200
     with Load(tunnel, pace, "/after/300", patience=20) as load:
         until("the visits", 5 * wanted / pace, lambda: len(load.visits) >= wanted)
         check(load.begun() and not load.visits[-1].ended, "visits are under way")
@@ -124,8 +124,9 @@ def of_server(world, tunnel):
     with Watch(world.first_client) as watch:
         load, moment, code, took = under_load(world, tunnel, world.server)
     same(code, 0, "the server's exit code")
-    under_way = [visit for visit in load.begun(end=moment) if visit.ended > moment]
-    world.say(load.all_answered(load.begun(end=moment), "begun before the server's SIGTERM"))
+    asked = load.asked_before(moment)
+    under_way = [visit for visit in asked if visit.ended > moment]
+    world.say(load.all_answered(asked, "asked before the server's SIGTERM"))
     world.say(f"of them {len(under_way)} under way then; the server ended after {took:.2f} s")
     errors = [facts[2] for _, facts in watch.seen if facts[2]]
     reported = [error for error in errors if "asked" in error or "drain" in error]
@@ -141,7 +142,7 @@ def of_client(world, tunnel):
     client = world.first_client
     load, moment, code, took = under_load(world, tunnel, client)
     same(code, 0, "the client's exit code")
-    world.say(load.all_answered(load.begun(end=moment), "begun before the client's SIGTERM"))
+    world.say(load.all_answered(load.asked_before(moment), "asked before the client's SIGTERM"))
     world.say(f"the client ended after {took:.2f} s")
     # The server sends it no new ones, so the answers under way are all that it waits for.
     check(took < limit(1), f"the client ended only after {took:.2f} s")
