@@ -6,6 +6,8 @@ use quinn::{ClientConfig, Connection, Endpoint, RecvStream, SendStream, VarInt};
 use super::*;
 use crate::edge::h3;
 
+mod limits;
+
 const MESSAGE_ERROR: u32 = 0x10e;
 const CANCELLED: u32 = 0x10c;
 const INTERNAL_ERROR: u32 = 0x102;

@@ -273,6 +273,45 @@ async fn connections_are_bounded_idle_ones_are_cut_and_so_are_all_when_the_tunne
 }
 
 #[tokio::test]
+async fn a_connection_that_was_silent_for_an_hour_goes_on_where_it_was() {
+    let mut ports = Ports::with(|_| {});
+    let idle = ports.edge.inner.settings.load().raw_idle;
+    assert!(
+        idle > Duration::from_secs(3600),
+        "an hour is not idle: {idle:?}"
+    );
+    let (_listener, address) = ports.tcp().await;
+    let mut visitor = TcpStream::connect(address).await.unwrap();
+    let (_, mut rx, mut tx) = soon(ports.streams.recv()).await.unwrap();
+    visitor.write_all(b"before").await.unwrap();
+    assert_eq!(recv(&mut rx).await.unwrap(), "before");
+    // From here on time jumps when nothing else can happen.
+    tokio::time::pause();
+    for turn in 0..3 {
+        tokio::time::sleep(Duration::from_secs(3600)).await;
+        // Either way, so that the silence of one alone is none.
+        if turn % 2 == 0 {
+            visitor.write_all(b"after").await.unwrap();
+            assert_eq!(recv(&mut rx).await.unwrap(), "after");
+        } else {
+            send_all(&mut tx, &mut ["answer".into()]).await.unwrap();
+            let mut answer = [0; 6];
+            soon(visitor.read_exact(&mut answer)).await.unwrap();
+            assert_eq!(&answer, b"answer");
+        }
+    }
+    // At the limit it ends, and not much later.
+    let began = tokio::time::Instant::now();
+    let mut rest = Vec::new();
+    let ended = visitor.read_to_end(&mut rest).await.map_err(|e| e.kind());
+    assert_eq!(ended, Err(std::io::ErrorKind::ConnectionReset));
+    let took = began.elapsed();
+    assert!((idle..idle + idle / 8).contains(&took), "{took:?}");
+    tokio::time::resume();
+    ports.is_empty().await;
+}
+
+#[tokio::test]
 async fn an_unanswered_visit_is_given_up_with_the_link_and_an_answered_one_is_not() {
     let mut ports = Ports::with(|_| {});
     let (_listener, address) = ports.tcp().await;

@@ -113,6 +113,7 @@ async fn a_head_of_32_kib_passes_and_one_byte_more_does_not() {
     assert_eq!(ask(HEAD - 1).over_1(&visitor).await, Some(200));
     assert_eq!(ask(HEAD).over_1(&visitor).await, Some(200));
     assert_eq!(ask(HEAD + 1).over_1(&visitor).await, Some(431));
+    assert_eq!(ask(HEAD - 1).over_2(&visitor).await, Some(200));
     assert_eq!(ask(HEAD).over_2(&visitor).await, Some(200));
     assert_eq!(ask(HEAD + 1).over_2(&visitor).await, Some(431));
     boundary.control().await;
