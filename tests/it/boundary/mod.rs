@@ -8,6 +8,7 @@ mod floods;
 mod frames;
 mod heads1;
 mod heads2;
+mod killed;
 mod limits;
 mod logs;
 mod origins;
