@@ -25,6 +25,7 @@ mod monitoring;
 mod origin;
 mod policies;
 mod raw;
+mod restarts;
 mod sockets;
 mod trouble;
 mod visitor;
