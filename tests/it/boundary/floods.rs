@@ -7,6 +7,9 @@ use super::frames::{
 };
 use super::*;
 
+/// GOAWAY is promised within a second; what else the machine does may take two more.
+const GOAWAY_WITHIN: Duration = Duration::from_secs(3);
+
 /// Memory that a flood may add.
 const MEMORY: u64 = 64 << 20;
 
@@ -28,13 +31,13 @@ fn get(path: &str) -> Vec<u8> {
     ])
 }
 
-/// Sends a flood in pieces until the server has had enough; whether it said GOAWAY, and how long after
-/// the flood's begin the connection was over.
+/// Sends a flood in pieces until the server has had enough; how long after the flood's begin it said GOAWAY,
+/// if it did.
 async fn flood(
     visitor: &Visitor,
     begin: &[u8],
     pieces: impl Iterator<Item = Vec<u8>>,
-) -> (bool, Duration) {
+) -> Option<Duration> {
     let mut connection = Raw2::new(visitor).await;
     let began = Instant::now();
     connection.send(begin).await;
@@ -43,16 +46,18 @@ async fn flood(
             break;
         }
     }
-    let mut goaway = false;
+    let mut goaway = None;
     let over = async {
         while let Some((kind, ..)) = connection.next().await {
-            goaway |= kind == GOAWAY;
+            if kind == GOAWAY {
+                goaway.get_or_insert(began.elapsed());
+            }
         }
     };
     tokio::time::timeout(Duration::from_secs(10), over)
         .await
         .expect("the connection ends");
-    (goaway, began.elapsed())
+    goaway
 }
 
 /// `count` times what `make` makes, in writes of a hundred.
@@ -67,9 +72,10 @@ async fn floods_end_with_goaway_and_disturb_nobody() {
     let before = resident(&boundary.world.server);
     let open = headers(1, 0, &get("/flood"));
     let stream = |n: u32| 2 * n + 1;
-    let check = async |name: &str, (goaway, took): (bool, Duration)| {
-        assert!(goaway, "{name}: no GOAWAY");
-        assert!(took < Duration::from_secs(5), "{name} took {took:?}");
+    let check = async |name: &str, goaway: Option<Duration>| {
+        let took = goaway.unwrap_or_else(|| panic!("{name}: no GOAWAY"));
+        println!("{name}: GOAWAY after {took:?}");
+        assert!(took < GOAWAY_WITHIN, "{name} took {took:?}");
         let memory = resident(&boundary.world.server).saturating_sub(before);
         assert!(memory < MEMORY, "{name}: {memory} bytes more");
         let heads = boundary.canary.heads();
