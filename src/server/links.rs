@@ -173,10 +173,9 @@ struct Session {
 impl Session {
     async fn run(&mut self, hello: Hello, greeting: &Greeting) -> End {
         if !hello.versions.contains(&VERSION) {
-            let text = format!(
-                "this server speaks version {VERSION}, the client {:?}",
-                hello.versions
-            );
+            // A stranger's list may be as long as a message.
+            let theirs = short(&format!("{:?}", hello.versions));
+            let text = format!("this server speaks version {VERSION}, the client {theirs}");
             return End::Refuse(Code::VersionMismatch, text);
         }
         let device = match Box::pin(self.identify(&hello)).await {

@@ -33,22 +33,41 @@ async fn soon<T>(what: impl Future<Output = T>) -> T {
         .expect("it comes in time")
 }
 
-/// A link of a device that has enrolled.
-async fn device(world: &World) -> (Link, ControlSend, ControlRecv) {
-    let token = JoinToken::parse(&world.invite(&[]).await).unwrap();
+/// A link with a key that the server has not seen, whose Hello names these versions.
+async fn greeted(
+    world: &World,
+    token: &JoinToken,
+    versions: Vec<u32>,
+) -> (Link, ControlSend, ControlRecv) {
     let key = Identity::ephemeral().unwrap();
     let dialer = Dialer::new(&key, &LinkSettings::default()).unwrap();
     let hello = Hello {
-        versions: vec![VERSION],
+        versions,
         capabilities: Capabilities::OURS,
         software: "evil".into(),
         device_name: "evil".into(),
         enrolling: true,
     };
     let address = world.addr.to_string();
-    let (link, mut tx, mut rx) = soon(dialer.dial(&address, &token.pins, hello))
+    soon(dialer.dial(&address, &token.pins, hello))
         .await
-        .unwrap();
+        .unwrap()
+}
+
+/// A link of a device that has enrolled.
+async fn device(world: &World) -> (Link, ControlSend, ControlRecv) {
+    let token = JoinToken::parse(&world.invite(&[]).await).unwrap();
+    let (link, tx, rx) = greeted(world, &token, vec![VERSION]).await;
+    enrolled(&token, link, tx, rx).await
+}
+
+/// The same link, once it has enrolled with its token.
+async fn enrolled(
+    token: &JoinToken,
+    link: Link,
+    mut tx: ControlSend,
+    mut rx: ControlRecv,
+) -> (Link, ControlSend, ControlRecv) {
     let secret = *token.secret.expose();
     let enroll = Enroll {
         secret,
@@ -150,7 +169,7 @@ async fn a_device_that_asks_for_everything_gets_its_share_and_disturbs_nobody() 
         });
     }
     // Tunnels: far more than it may have, as fast as the server takes them, answers unread for a while.
-    let asked = 10_000;
+    let asked = 100_000;
     let asking = async {
         for request in 0..asked {
             if tx.send(&bind(request)).await.is_err() {
@@ -185,6 +204,49 @@ async fn a_device_that_asks_for_everything_gets_its_share_and_disturbs_nobody() 
         assert!(ended.is_err() || ended.is_ok_and(|refused| refused));
     }
     link.close(Code::Done, "enough");
+    boundary.control().await;
+}
+
+#[tokio::test]
+async fn a_hello_of_versions_that_nobody_speaks_is_closed_with_that_code() {
+    let boundary = Boundary::with("[log]\nlevel = \"debug\"\nformat = \"text\"\n").await;
+    let token = JoinToken::parse(&boundary.world.invite(&[]).await).unwrap();
+    let before = resident(&boundary.world.server);
+    let strange: Vec<u32> = (VERSION + 1..VERSION + 500).collect();
+    for versions in [vec![], vec![0], vec![VERSION + 1], strange] {
+        let said = versions.first().copied();
+        let (link, _tx, mut rx) = greeted(&boundary.world, &token, versions).await;
+        let end = soon(link.closed()).await;
+        assert_eq!(
+            (end.code, end.by_peer),
+            (Some(Code::VersionMismatch), true),
+            "{said:?}: {end:?}"
+        );
+        // The same, said before the close.
+        match soon(rx.recv()).await {
+            Ok(Some(Control::Error(fault))) => {
+                let code = Code::from_wire(fault.code.into());
+                assert_eq!(code, Code::VersionMismatch, "{said:?}: {fault:?}");
+            }
+            Ok(Some(other)) => panic!("{said:?}: {other:?}"),
+            Ok(None) | Err(_) => {}
+        }
+        boundary.control().await;
+    }
+    let grown = resident(&boundary.world.server).saturating_sub(before);
+    assert!(grown < MEMORY, "{grown} bytes more");
+    // The token is as good as it was; and one that is known, among strange ones, is enough.
+    let versions = vec![u32::MAX, VERSION, VERSION + 1];
+    let (link, tx, rx) = greeted(&boundary.world, &token, versions).await;
+    let (link, ..) = enrolled(&token, link, tx, rx).await;
+    link.close(Code::Done, "enough");
+    let log = boundary.world.server.log();
+    assert!(
+        log.contains("link refused"),
+        "the log was not even on:\n{log}"
+    );
+    let longest = log.lines().map(str::len).max();
+    assert!(longest < Some(512), "a line of {longest:?} bytes");
     boundary.control().await;
 }
 
