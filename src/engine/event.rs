@@ -68,10 +68,6 @@ impl Route {
 
 /// The answer to a visit that is not refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "almost all are of the large variant, and a box would cost each visit an allocation"
-)]
 pub enum Admission {
     /// Go on.
     Pass(Route),

@@ -72,7 +72,8 @@ pub const SIGNED_BODY_MAX: usize = 1 << 20;
 /// The most bytes of all such bodies at once, unless told otherwise. Over it: 503.
 pub const SIGNED_MEMORY_MAX: usize = 64 << 20;
 
-/// What one user's tunnels may have of them, if that is more than one body: one part in so many.
+/// What one user's tunnels may have of them, if that is more than one body: one part in so many. A tunnel may
+/// have half of that, and a visitor an eighth.
 pub const SIGNED_PART: usize = 4;
 
 /// How long such a body may take, besides [`RATE_MIN`]. Over it: 408.

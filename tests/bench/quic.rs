@@ -238,6 +238,7 @@ fn head() -> StreamHead {
         peer: LOOPBACK,
         local: LOOPBACK,
         sni: None,
+        shadowed: Vec::new(),
     })
 }
 

@@ -66,12 +66,6 @@ class Wormkey(Subject):
 
     name = "wormkey"
     carrier = "udp"
-    # As its systemd units start it.
-    UNIT = {"GLIBC_TUNABLES": "glibc.malloc.tcache_max=65536"}
-
-    def __init__(self, world, workers=None, env=None):
-        super().__init__(world, workers, {**self.UNIT, **(env or {})})
-
     def start(self, target):
         for role in ("server", "client"):
             words = [f"{name}={of}" for name, of in self.env.items()]
