@@ -84,10 +84,6 @@ impl Default for LinkSettings {
 /// Payloads up to this size, which is quinn's own choice, pass nearly everywhere.
 const PAYLOAD_USUAL: u16 = 1452;
 
-/// How near to the largest payload a search for it ends. With this much two probes find the usual one, which
-/// would be four with less: each is a packet and an acknowledgement, at both ends, of every new link.
-const PAYLOAD_STEP: u16 = 64;
-
 /// What the two ends share. Datagrams, GSO and MTU discovery: quinn's own ways, but for what stands here.
 /// `payload` is what the first step of the way takes; QUIC probes whether the rest does.
 fn shared(settings: &LinkSettings, payload: Option<u16>) -> TransportConfig {
@@ -108,12 +104,11 @@ fn shared(settings: &LinkSettings, payload: Option<u16>) -> TransportConfig {
         .crypto_buffer_size(8 * 1024)
         // CUBIC, which is quinn's own choice, and a way past it after an outage.
         .congestion_controller_factory(Arc::new(Kickable::default()));
-    let mut discovery = MtuDiscoveryConfig::default();
-    discovery.minimum_change(PAYLOAD_STEP);
     if let Some(payload) = payload.filter(|payload| *payload > PAYLOAD_USUAL) {
+        let mut discovery = MtuDiscoveryConfig::default();
         discovery.upper_bound(payload);
+        transport.mtu_discovery_config(Some(discovery));
     }
-    transport.mtu_discovery_config(Some(discovery));
     transport
 }
 

@@ -50,7 +50,7 @@ async fn the_stream_is_server_sent_events_and_ends_at_shutdown() {
     daemon.watched_by(1).await;
     daemon.fake.emit(visit("app", "/a\nb"));
     let mut text = String::new();
-    while !text.contains("\"error\":null}\n\n") {
+    while !text.contains("}\n\n") {
         let mut some = [0; 4096];
         let n = stream.read(&mut some).await.unwrap();
         assert!(n > 0, "it ended early: {text}");
