@@ -434,6 +434,10 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncRead for Guard<I> {
             } else {
                 this.read_to_held(cx)
             };
+            // What comes in the moment when it was to rest is for hyper.
+            if read.is_ready() {
+                this.ledger.set_resting(false);
+            }
             match read {
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Ready(Ok(())) if buf.filled().len() > before => return Poll::Ready(Ok(())),

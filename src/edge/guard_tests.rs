@@ -152,3 +152,49 @@ async fn it_rests_once_all_answers_have_left_and_wakes_with_the_next_head() {
     assert_eq!(guard.read(&mut room).await.unwrap(), head.len());
     assert_eq!(&room[..head.len()], head);
 }
+
+/// Reads a head, nothing for a second, nothing when it is asked after that, and a head when it is asked again.
+struct Late {
+    head: &'static [u8],
+    reads: usize,
+    from: Option<Instant>,
+}
+
+impl AsyncRead for Late {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.from {
+            Some(from) if now() < from => return Poll::Pending,
+            Some(_) => self.reads += 1,
+            None => self.from = Some(now() + REST_AFTER),
+        }
+        if self.reads == 1 {
+            return Poll::Pending;
+        }
+        buf.put_slice(self.head);
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_in_the_moment_of_going_to_rest_was_thrown_away() {
+    let head = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+    let late = Late {
+        head,
+        reads: 0,
+        from: None,
+    };
+    let ledger = Arc::<Ledger>::default();
+    let io = tokio::io::join(late, tokio::io::sink());
+    let mut guard = Guard::new(io, Scheme::Https, Arc::clone(&ledger));
+    let mut room = vec![0; 1000];
+    assert_eq!(guard.read(&mut room).await.unwrap(), head.len());
+    guard.write_all(b"ok").await.unwrap();
+    guard.flush().await.unwrap();
+    ledger.finish();
+    assert_eq!(guard.read(&mut room).await.unwrap(), head.len());
+    assert!(!ledger.is_resting(), "hyper has a request");
+}
