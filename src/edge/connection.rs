@@ -65,7 +65,7 @@ const LAST_WORDS: Duration = Duration::from_millis(250);
 /// For how long we go on reading once a drain has begun: what a visitor asked before he could know of it is
 /// on its way, or lies unread in a socket, and HTTP/1.1 has no word by which he would learn that it was not
 /// read.
-const LAST_QUESTIONS: Duration = Duration::from_millis(100);
+pub(super) const LAST_QUESTIONS: Duration = Duration::from_millis(100);
 
 /// How long a connection that is idle for us may take for what h2 still holds of its last answers: all of
 /// it, at the minimum rate.

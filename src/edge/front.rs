@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 use tracing::debug;
 
 use super::Inner;
-use super::connection::Facts;
+use super::connection::{self, Facts};
 use super::raw::canonical;
 use super::slots::Slot;
 use crate::engine::policy::Cidr;
@@ -195,7 +195,7 @@ pub(super) async fn is_h2<S>(
     in_time(edge, peer, looked).await
 }
 
-/// Waits as long as for a handshake. Nothing was asked for yet, so nothing is lost.
+/// Waits as long as for a handshake.
 async fn in_time<S, T>(
     edge: &Inner<S>,
     peer: SocketAddr,
@@ -205,8 +205,9 @@ async fn in_time<S, T>(
     let done = tokio::select! {
         biased;
         () = stop.cancelled() => return None,
-        () = edge.draining.cancelled() => return None,
         done = tokio::time::timeout(HANDSHAKE_TIMEOUT, what) => done,
+        // Only now: what a proxy sent on may lie unread.
+        () = connection::farewell(&edge.draining) => return None,
     };
     match done {
         Ok(Ok(done)) => Some(done),

@@ -243,7 +243,8 @@ pub struct EdgeSettings {
     pub udp_idle: Duration,
     /// The most bytes of a body whose signature is looked at. Over it: 413.
     pub signed_body: usize,
-    /// The most bytes of all of them at once; one user's tunnels may have a quarter. Over it: 503.
+    /// The most bytes of all of them at once; one user's tunnels may have a
+    /// quarter, one tunnel an eighth, one visitor a 32nd, and each one body at least. Over it: 503.
     pub signed_memory: usize,
     /// The most visitors of one link that may stand still in the middle of a response.
     pub stalled_max: usize,
@@ -389,6 +390,8 @@ impl<S: Admit + Attach + OpenStream> Edge<S> {
     /// finished by themselves.
     pub async fn drain(&self, deadline: Duration) -> bool {
         self.inner.draining.cancel();
+        // Idle connections read that long, and then end in order, whatever the deadline.
+        let deadline = deadline.max(2 * connection::LAST_QUESTIONS);
         let finished = self.inner.connections.finished(deadline).await;
         if !finished {
             self.inner
