@@ -29,6 +29,9 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// An answer that takes so long, and four times as long as usual, tells of a stop and not of the way.
 const STOP: Duration = Duration::from_millis(250);
 
+/// After so many answers QUIC's estimate, which each moves by an eighth, has forgotten any stop.
+const ANSWERS: u8 = 64;
+
 /// Packets that QUIC sends in one go.
 const BATCH: u64 = 10;
 
@@ -67,7 +70,8 @@ struct Kick {
     in_flight: u64,
     answer: Option<Answer>,
     /// After an answer that told of a stop: the estimate of the round trip that tells of the way again.
-    believable: Option<Duration>,
+    /// And how many answers it may take to get there: a way that got longer for good never does.
+    believable: Option<(Duration, u8)>,
 }
 
 /// What one acknowledgement says of the way.
@@ -87,11 +91,11 @@ impl Kick {
             return;
         };
         if answer.took >= STOP.max(4 * answer.estimate) {
-            self.believable.get_or_insert(2 * answer.estimate);
-        } else if let Some(most) = self.believable
-            && answer.estimate <= most.max(4 * answer.least)
-        {
-            self.believable = None;
+            self.believable
+                .get_or_insert((2 * answer.estimate, ANSWERS));
+        } else if let Some((most, left)) = self.believable {
+            let is_there = left == 0 || answer.estimate <= most.max(4 * answer.least);
+            self.believable = (!is_there).then(|| (most, left - 1));
         }
     }
 
