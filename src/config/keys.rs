@@ -284,8 +284,8 @@ const SERVER: &[Key] = &[
     key(
         "tunnels.signed_memory",
         "\"64MiB\"",
-        "How much memory all such bodies may take at once; those for the tunnels of one user a quarter of it, and \
-         one body at least. What finds no room gets a 503, and senders try again.",
+        "How much memory all such bodies may take at once; those for the tunnels of one user a quarter of it, those \
+         for one tunnel an eighth, those from one visitor a 32nd, and each one body at least. What finds no room gets a 503, and senders try again.",
     ),
     key(
         "tunnels.idle",

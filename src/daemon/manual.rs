@@ -184,7 +184,7 @@ fn wormkeyd() -> String {
             ),
             Paragraph::Code("wormkeyctl server backup /var/backups/wormkey-$(date +%F).db".into()),
             Paragraph::text(
-                "When the disk has died: install, put back /etc/wormkey, and as root, with the daemon's own user and group (server.root, if there is one, as server.key),",
+                "When the disk has died: install, put back /etc/wormkey, and as root, with the daemon's own user and group (server.root, if there is one, has its place beside server.key, in the same way),",
             ),
             Paragraph::Code("install -d -o wormkey -g wormkey -m 700 /var/lib/wormkey".into()),
             Paragraph::Code(

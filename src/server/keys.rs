@@ -10,6 +10,7 @@
 //! ```
 
 use std::fs::{self, File};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -144,7 +145,13 @@ fn turn_over(dir: &Path, key: &Path, now: Pin) -> anyhow::Result<Vec<String>> {
         fs::hard_link(key, &root).with_context(|| format!("making {}", root.display()))?;
     }
     let old = old_of(dir);
-    fs::write(&old, format!("{now}\n")).with_context(|| format!("writing {}", old.display()))?;
+    // On disk before the rename: clients that ask by the old pin depend on it.
+    File::create(&old)
+        .and_then(|mut file| {
+            file.write_all(format!("{now}\n").as_bytes())?;
+            file.sync_all()
+        })
+        .with_context(|| format!("writing {}", old.display()))?;
     fs::rename(&path, key).with_context(|| format!("putting the next key at {}", key.display()))?;
     File::open(dir)
         .and_then(|dir| dir.sync_all())

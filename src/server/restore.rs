@@ -33,7 +33,8 @@ pub(crate) fn restore(state_dir: &Path, file: &Path) -> anyhow::Result<Vec<Strin
     );
     if !restored.has_key {
         lines.push(format!(
-            "now put back {}, by which clients know this server, or all of them have to join again",
+            "now put back {}, by which clients know this server, or all of them have to join again; and \
+             server.root beside it, if that key was ever changed",
             state_dir.join("server.key").display()
         ));
     }

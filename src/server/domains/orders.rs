@@ -11,6 +11,9 @@ use crate::names::{Domain, Hostname, UserId};
 
 /// Names under wildcards that visitors asked for; more are served what there is.
 const GREETED_MAX: usize = 1000;
+
+/// What one user may have of them, those with a certificate too: one part in so many.
+const KEPT_PART: usize = 4;
 /// Of one user, of those without a certificate: whoever makes up names below somebody's wildcard uses up no
 /// more than this, and an authority's patience with that domain is short.
 const GREETED_OF_USER: usize = 50;
@@ -83,7 +86,9 @@ impl Orders {
     fn put(&mut self, host: Hostname, user: UserId, is_kept: bool, now: Instant) -> bool {
         let made_up = |(_, of): &(&Hostname, &Greeted)| of.user == user && !of.is_kept;
         let of_user = self.greeted.iter().filter(made_up).count();
-        let is_full = of_user >= GREETED_OF_USER && !is_kept;
+        let all_of_user = self.greeted.values().filter(|of| of.user == user).count();
+        let is_full =
+            of_user >= GREETED_OF_USER && !is_kept || all_of_user >= GREETED_MAX / KEPT_PART;
         if is_full || self.greeted.len() >= GREETED_MAX {
             let made_up = self.greeted.iter().filter(made_up);
             let rested = |of: &Greeted| now.saturating_duration_since(of.at) >= RESTED;
