@@ -386,6 +386,13 @@ impl<S: Admit + Attach + OpenStream> Edge<S> {
         self.inner.settings.store(Arc::new(settings));
     }
 
+    /// Takes no new connection, and waits until what was asked on those that are there has been read: the
+    /// first part of a drain.
+    pub async fn take_last_questions(&self) {
+        self.inner.draining.cancel();
+        tokio::time::sleep(2 * connection::LAST_QUESTIONS).await;
+    }
+
     /// Takes no new connection, lets visits finish, and ends what is left at the deadline. Whether all
     /// finished by themselves.
     pub async fn drain(&self, deadline: Duration) -> bool {

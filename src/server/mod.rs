@@ -223,6 +223,8 @@ impl Server {
     /// finished.
     pub async fn drain(&self, grace: Duration) -> bool {
         self.backend.set_draining();
+        // What was asked before it is still let in; nothing comes after that.
+        self.edge.take_last_questions().await;
         self.desk.handle(Event::Drain);
         // A client that came back to us would take its tunnels over from its own old link, and cut the
         // visits that the drain is for.

@@ -125,7 +125,7 @@ class Box:
         code, out, err = self.run_code("systemd-analyze", "verify", "--man=no", *files)
         version = int(self.run("systemctl", "--version").split()[1])
         said = set((out + err).splitlines())
-        newer = re.compile(r"wormkeyd-(server|client)\.service:\d+: Unknown key name '(RestartSteps|RestartMaxDelaySec)'")
+        newer = re.compile(r"wormkeyd-(server|client)\.service:\d+: Unknown key(?: name)? '(RestartSteps|RestartMaxDelaySec)'")
         told = {line for line in said if newer.search(line)}
         same((code, said - told), (0, set()), f"systemd-analyze verify {units}")
         found = {newer.search(line).groups() for line in told}
