@@ -181,6 +181,9 @@ impl Live {
     pub(super) fn close(&self, code: Code, text: &str) {
         let _ = self.ours.set((code, text.to_owned()));
         let reason = &text.as_bytes()[..text.len().min(REASON_MAX)];
+        // From here on QUIC heeds no acknowledgement: with a window that large probes had filled just now, the
+        // close would never leave, and the peer would learn of a reset only.
+        kick::arm(&self.connection);
         self.connection.close(number(code), reason);
     }
 
