@@ -53,6 +53,10 @@ async fn listen(daemon: &Daemon, port: &Port) {
 }
 
 async fn run<S: AsRef<str>>(shell: Shell, port: u16, more: &[&str], command: &[S]) -> super::Ended {
+    // As `wormkeyctl` does for itself. What is caught, a command gets as if nobody had touched it; what is ignored,
+    // as in a script's background job, it would ignore as well.
+    let _caught =
+        tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt()).unwrap();
     let port = port.to_string();
     let mut words = [&["run", "--port", &port], more, &["--"]].concat();
     words.extend(command.iter().map(AsRef::as_ref));
