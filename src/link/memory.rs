@@ -111,8 +111,13 @@ impl Network {
     pub(super) fn deaf_socket(&self) -> Arc<dyn AsyncUdpSocket> {
         let socket = self.client_socket();
         let addr = socket.local_addr().expect("it has one");
-        lock(&self.0).deaf.insert(addr);
+        self.deafen(addr);
         socket
+    }
+
+    /// The socket there hears nothing from now on; what it sends arrives.
+    pub(super) fn deafen(&self, addr: SocketAddr) {
+        lock(&self.0).deaf.insert(addr);
     }
 
     /// Swallows everything from now on, or no longer.

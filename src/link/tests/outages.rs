@@ -7,6 +7,7 @@ use tokio::time::{Instant, sleep};
 
 use super::roaming::{PROMPT, RTT, eat, feed, stream, until_more};
 use super::*;
+use crate::codes::Code;
 use crate::tasks::Tasks;
 use crate::wire::SendChunks as _;
 
@@ -173,5 +174,33 @@ async fn visits_after_a_client_was_stopped_went_out_as_slowly_as_its_last_answer
     let took = began.elapsed();
     println!("all answered after {took:?}");
     assert!(took <= 12 * RTT, "{took:?}");
+    tasks.shutdown(secs(5)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_close_behind_a_full_window_is_heard_with_its_code() {
+    let world = World::new();
+    let ends = world.link().await;
+    let (mut server, mut client) = stream(&ends).await;
+    let tasks = Tasks::new();
+    let count = Arc::new(AtomicUsize::new(0));
+    let stop = tasks.stopped();
+    tasks.spawn("transfer", async move {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => {}
+            () = feed(&mut server.0, usize::MAX / 2) => {}
+            _ = eat(&mut client.1, &count) => {}
+        }
+    });
+    // No acknowledgement comes any more: the window fills, before QUIC's own probes say that it is full.
+    sleep(Duration::from_millis(70)).await;
+    world.network.deafen(world.address);
+    sleep(RTT).await;
+    let path = ends.server.raw().stats().path;
+    ends.server.close(Code::Overloaded, "enough");
+    let end = timeout(Duration::from_millis(500), ends.client.closed()).await;
+    let end = end.unwrap_or_else(|_| panic!("nothing was heard: {path:?}"));
+    assert_eq!((end.code, end.by_peer), (Some(Code::Overloaded), true));
     tasks.shutdown(secs(5)).await;
 }
