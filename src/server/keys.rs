@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use anyhow::{Context as _, bail};
+use tracing::warn;
 
 use crate::link::{Identity, Listener};
 use crate::names::Pin;
@@ -80,8 +81,17 @@ pub(super) fn pins(dir: &Path, own: Pin) -> anyhow::Result<Vec<Pin>> {
 
 /// The pin of the key before this one.
 fn old(dir: &Path) -> Option<Pin> {
-    let text = fs::read_to_string(old_of(dir)).ok()?;
-    text.trim().parse().ok()
+    let path = old_of(dir);
+    let read = match fs::read_to_string(&path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return None,
+        Err(e) => Err(e.to_string()),
+        Ok(text) => text.trim().parse().map_err(|e| format!("{e}")),
+    };
+    // Those who know only that key cannot come in, and nobody else is worse off.
+    read.inspect_err(
+        |why| warn!(path = %path.display(), why, "cannot read the pin of the key before"),
+    )
+    .ok()
 }
 
 fn old_of(dir: &Path) -> PathBuf {
