@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use nix::sys::resource::{Resource, getrlimit};
-use socket2::SockRef;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
@@ -39,6 +39,13 @@ const HELLO_ROOM: usize = 2048;
 /// Bytes that the kernel holds and has not sent: more is only delay, and memory for a visitor that stands
 /// still. What is on its way counts besides, so it costs no speed.
 const UNSENT: u32 = 128 * 1024;
+
+/// A silent peer is asked for a sign of life after the first, and again after each of the second.
+const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(15));
+
+/// So many signs of life that do not come, and it is gone.
+const PROBES: u32 = 4;
+
 /// Descriptors that visitors never get: for the admin socket, the store and its files.
 const DESCRIPTORS_KEPT: u64 = 64;
 
@@ -164,7 +171,7 @@ fn start<S: Admit + Attach + OpenStream>(
     }
     // Upgraded connections and event streams may be silent for days; whoever has vanished must not keep one.
     // No TCP_USER_TIMEOUT: since Linux 5.11 that also ends a visitor who is there and reads nothing for a while.
-    if let Err(error) = raw::ask_after(&tcp) {
+    if let Err(error) = ask_after(&tcp) {
         debug!(%peer, %error, "cannot ask for signs of life");
     }
     // What a visitor reads late, or a link's path carries late, waits where it can be seen and dropped.
@@ -175,6 +182,14 @@ fn start<S: Admit + Attach + OpenStream>(
     edge.connections.spawn("edge-connection", async move {
         serve(owner, tcp, peer, speaks, slot).await;
     });
+}
+
+/// Has the kernel ask a silent peer for a sign of life, and break off when none comes. Whatever is not
+/// acknowledged ends by itself in the kernel's own time, which is long.
+pub(super) fn ask_after(tcp: &TcpStream) -> io::Result<()> {
+    let (after, every) = KEEP_ALIVE;
+    let keep_alive = TcpKeepalive::new().with_time(after).with_interval(every);
+    SockRef::from(tcp).set_tcp_keepalive(&keep_alive.with_retries(PROBES))
 }
 
 async fn serve<S: Admit + Attach + OpenStream>(

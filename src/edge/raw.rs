@@ -12,7 +12,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use socket2::{SockRef, TcpKeepalive};
+use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
@@ -22,7 +22,7 @@ use super::access::{Asked, VisitLog};
 use super::both::{Early, both};
 use super::forward::LINK_NEWS;
 use super::front::{self, Opened};
-use super::listener::{ACCEPT_PAUSE, Failures, is_of_the_peer, is_of_the_reserve};
+use super::listener::{ACCEPT_PAUSE, Failures, ask_after, is_of_the_peer, is_of_the_reserve};
 use super::outflow::Outgoing as _;
 use super::respond::{Failure, outside_of};
 use super::shape::{self, Throttle, Way};
@@ -41,12 +41,6 @@ const READ_MAX: usize = 64 * 1024;
 
 /// How many chunks go into one write.
 const BATCH: usize = 32;
-
-/// A silent peer is asked for a sign of life after the first, and again after each of the second.
-const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(15));
-
-/// So many signs of life that do not come, and it is gone.
-const PROBES: u32 = 4;
 
 /// How long a peer may acknowledge nothing. Long: to the kernel one who has stopped reading for a while
 /// looks the same.
@@ -251,14 +245,6 @@ fn tune(tcp: &TcpStream) {
     if let Err(error) = tuned {
         debug!(%error, "cannot tune a connection");
     }
-}
-
-/// Has the kernel ask a silent peer for a sign of life, and break off when none comes. Whatever is not
-/// acknowledged ends by itself in the kernel's own time, which is long.
-pub(super) fn ask_after(tcp: &TcpStream) -> io::Result<()> {
-    let (after, every) = KEEP_ALIVE;
-    let keep_alive = TcpKeepalive::new().with_time(after).with_interval(every);
-    SockRef::from(tcp).set_tcp_keepalive(&keep_alive.with_retries(PROBES))
 }
 
 /// Ready when the visitor reset the connection, or was given up by the kernel, whoever reads or writes.
