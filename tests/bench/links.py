@@ -13,7 +13,6 @@ import time
 import cache
 import harness
 import loads
-import peers
 import sides
 from beds.net_thousand import Fleet
 from harness import check, until
@@ -72,8 +71,7 @@ def bare(count):
         world.settings["server"]["link"] = None
         net = Namespace(world, "links")
         net("ip", "link", "set", "lo", "mtu", MTU)
-        unit = [f"{name}={of}" for name, of in peers.Wormkey.UNIT.items()]
-        world.prefixes["server"] = [*net.prefix, "env", *unit]
+        world.prefixes["server"] = [*net.prefix]
         server = world.server = harness.Server(world).start()
         with _Bare(net, program, server.invite("--uses", str(count)), count) as links:
             return _measured(server, links, count)

@@ -133,8 +133,7 @@ class LinkAlone:
 
     def __init__(self, world):
         self.world = world
-        unit = [f"{name}={of}" for name, of in peers.Wormkey.UNIT.items()]
-        self._process = world.spawn(["env", *unit, loads.quic_program(), "take"], "link-alone")
+        self._process = world.spawn([loads.quic_program(), "take"], "link-alone")
         self.port, self.pin = self._process.line(r"^(\d+) (\S+)$").groups()
 
     def processes(self):
