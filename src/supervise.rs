@@ -37,6 +37,9 @@ const END_WITHIN: Duration = Duration::from_secs(15);
 /// daemon that hangs should not be let be for a day.
 const MORE_TIME_EVERY: Duration = Duration::from_secs(60);
 
+/// Why a role ends that nobody has asked to.
+const FAILED: &str = "a part without which there is no service has ended";
+
 /// Makes the state directory for its owner alone; one that is there is left as its administrator made it.
 pub(crate) fn prepare_state_dir(dir: &Path) -> anyhow::Result<()> {
     if dir.is_dir() {
@@ -52,7 +55,8 @@ pub(crate) fn prepare_state_dir(dir: &Path) -> anyhow::Result<()> {
 }
 
 /// Runs until SIGTERM, SIGINT or an ask at the admin socket, then drains within the grace given or asked
-/// for; a second one ends the drain at once. SIGHUP reloads. An error when a critical task ended by itself.
+/// for; a second one ends the drain at once. SIGHUP reloads. An error, also in a drain, when a critical task
+/// ended by itself.
 pub(crate) async fn until_stopped<R, RF, D, DF>(
     failed: &CancellationToken,
     drains: &Drains,
@@ -76,7 +80,7 @@ where
             // Deaf is worse than dead: systemd starts a dead one again.
             () = failed.cancelled() => {
                 notify(&[sd_notify::NotifyState::Stopping]);
-                bail!("a part without which there is no service has ended");
+                bail!(FAILED);
             }
             _ = terminate.recv() => break grace,
             _ = interrupt.recv() => break grace,
@@ -101,6 +105,11 @@ where
     });
     let finished = tokio::select! {
         biased;
+        // What is broken finishes no visits.
+        () = failed.cancelled() => {
+            drains.end(false);
+            bail!(FAILED);
+        }
         _ = terminate.recv() => at_once("signal"),
         _ = interrupt.recv() => at_once("signal"),
         _ = drains.asked() => at_once("ask"),
@@ -175,6 +184,24 @@ mod tests {
         assert_eq!(told.len(), 1440);
         assert!(told[..1438].iter().all(|more| *more == 135));
         assert_eq!(told[1438..], [135, 75]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_part_that_fails_in_a_drain_ends_it() {
+        let (failed, drains) = (CancellationToken::new(), Drains::new());
+        let grace = Duration::from_secs(3600);
+        let endless = |_| std::future::pending::<bool>();
+        let running = until_stopped(&failed, &drains, || async {}, (grace, endless));
+        let fails = async {
+            tokio::join!(drains.ask(None), async {
+                tokio::time::sleep(Duration::from_secs(60)).await;
+                failed.cancel();
+            })
+        };
+        let ended = async { tokio::join!(running, fails) };
+        let (ended, (heeded, ())) = tokio::time::timeout(grace / 2, ended).await.unwrap();
+        assert!(heeded);
+        assert_eq!(ended.unwrap_err().to_string(), FAILED);
     }
 
     #[tokio::test(start_paused = true)]
