@@ -21,6 +21,8 @@ from internet import Namespace
 IDLE_SECONDS = 5
 # Of the bare ones, whose keep-alive is what it is where nobody has set it: two of them.
 BARE_IDLE_SECONDS = 10
+# Of both in a sample.
+SAMPLE_SECONDS = 1
 # All that is done with them, at most.
 BARE_WITHIN = 60
 # As between most clients and servers. On loopback QUIC finds out that far larger packets pass, and keeps
@@ -28,7 +30,7 @@ BARE_WITHIN = 60
 MTU = 1500
 
 
-def cost(world, origin, count):
+def cost(world, origin, count, seconds=IDLE_SECONDS):
     """{what: figure} of so many clients with a link and a tunnel each, in a process of their own."""
     if not pathlib.Path(os.environ["WORMKEY_FLEET"]).exists():
         raise cache.Unavailable("no fleet: cargo build --release --example fleet")
@@ -43,7 +45,7 @@ def cost(world, origin, count):
     time.sleep(1)
     grown = loads.rss_bytes(server.process) - before
     idle = loads.cpu_seconds(server.process)
-    time.sleep(IDLE_SECONDS)
+    time.sleep(seconds)
     idle = loads.cpu_seconds(server.process) - idle
     server.process.kill()
     server.start()
@@ -53,12 +55,12 @@ def cost(world, origin, count):
     return {
         "links": count,
         "KiB of an idle link with its tunnel": grown / 1024 / count,
-        "% of a core for all of them, idle": idle / IDLE_SECONDS * 100,
+        "% of a core for all of them, idle": idle / seconds * 100,
         "CPU µs of a link that returns with its tunnel": spent / count * 1e6,
     }
 
 
-def bare(count):
+def bare(count, seconds=BARE_IDLE_SECONDS):
     """{what: figure} of so many links without tunnels, at a server that has nothing else to do."""
     program = pathlib.Path(os.environ["WORMKEY_LINKS"])
     if not program.exists():
@@ -74,17 +76,17 @@ def bare(count):
         world.prefixes["server"] = [*net.prefix]
         server = world.server = harness.Server(world).start()
         with _Bare(net, program, server.invite("--uses", str(count)), count) as links:
-            return _measured(server, links, count)
+            return _measured(server, links, count, seconds)
 
 
-def _measured(server, links, count):
+def _measured(server, links, count, seconds):
     spent = _Spent(server.process)
     before = loads.rss_bytes(server.process)
     links.say("dial")
     time.sleep(2)
     grown = loads.rss_bytes(server.process) - before
     new = spent.since()
-    time.sleep(BARE_IDLE_SECONDS)
+    time.sleep(seconds)
     idle = spent.since()
     links.say("part")
     until("all links have gone", 30, lambda: server.status()["links"] == 0, every=0.25)
@@ -94,7 +96,7 @@ def _measured(server, links, count):
     return {
         "bare links": count,
         "KiB of an idle bare link": grown / 1024 / count,
-        "% of a core for all bare links, idle": idle / BARE_IDLE_SECONDS * 100,
+        "% of a core for all bare links, idle": idle / seconds * 100,
         "CPU µs of a bare link that enrols": new / count * 1e6,
         "CPU µs of a bare link that returns": again / count * 1e6,
     }
