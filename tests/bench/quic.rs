@@ -3,34 +3,39 @@
 //! | | |
 //! |---|---|
 //! | `visit HOST PORT CA PATH CONNECTIONS SECONDS` | HTTP/3: GETs over kept-alive connections, one at a time on each; prints `REQUESTS P50 P99`, in milliseconds |
-//! | `take` | one end of a link with nothing around it; prints `PORT PIN` |
-//! | `give PORT PIN SECONDS WAY` | the other: one stream of bytes, `to` it or `from` it; prints `BYTES MILLIS` |
+//! | `take` | one end of quinn with nothing around it; prints `PORT CERTIFICATE` |
+//! | `give PORT CERTIFICATE SECONDS WAY` | the other: one stream of bytes, `to` it or `from` it; prints `BYTES MILLIS` |
 
-use std::future::poll_fn;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{bail, ensure};
 use bytes::Bytes;
-use quinn::crypto::rustls::QuicClientConfig;
-use quinn::{ClientConfig, Connection, Endpoint};
-use rustls::pki_types::CertificateDer;
+use data_encoding::HEXLOWER;
+use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use quinn::{ClientConfig, Connection, Endpoint, RecvStream, SendStream};
 use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::task::JoinSet;
-use wormkey::codes::Code;
-use wormkey::link::{Dialer, Identity, Link, LinkRecv, LinkSend, LinkSettings, Listener};
-use wormkey::names::{Pin, TunnelId, VisitId};
 use wormkey::times::Clock;
-use wormkey::wire::{
-    BytesHead, Capabilities, Hello, RecvChunks as _, SendChunks as _, StreamHead, VERSION, send_all,
-};
 
 const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 /// As much as is read from a visitor at once, and more than any window waits for.
 const CHUNK: usize = 64 * 1024;
 const CHUNKS: usize = 16;
+
+/// Of a socket; the largest packets of our links, where the path takes such.
+const BUFFER: usize = 4 << 20;
+const PAYLOAD: u16 = 6500;
+
+const NAME: &str = "bare.test";
+const ALPN: &[u8] = b"bare";
+
+/// Which way bytes go, as the client says in its first.
+const TO: [u8; 1] = *b"t";
+const FROM: [u8; 1] = *b"f";
 
 /// Larger than any answer that is asked for.
 const ANSWER_MAX: usize = 1 << 20;
@@ -51,11 +56,10 @@ async fn main() -> anyhow::Result<()> {
             visitor.visit(connections.parse()?, until).await
         }
         ["take"] => take().await,
-        ["give", port, pin, seconds, way] => {
+        ["give", port, certificate, seconds, way] => {
             let at = SocketAddr::new(LOOPBACK.ip(), port.parse()?);
-            let pin = pin.parse().ok().context("no pin")?;
             let within = Duration::from_secs(seconds.parse()?);
-            give(at, pin, within, *way == "from").await
+            give(at, certificate, within, *way == "from").await
         }
         _ => bail!("usage: quic visit|take|give …"),
     }
@@ -73,8 +77,7 @@ impl Visitor {
     fn new(at: SocketAddr, host: &str, path: &str, ca: &str) -> anyhow::Result<Self> {
         let mut roots = rustls::RootCertStore::empty();
         roots.add(CertificateDer::from_pem_file(ca)?)?;
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let mut tls = rustls::ClientConfig::builder_with_provider(provider)
+        let mut tls = rustls::ClientConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&rustls::version::TLS13])?
             .with_root_certificates(roots)
             .with_no_client_auth();
@@ -173,105 +176,123 @@ fn headers(fields: &[(&str, &str)]) -> anyhow::Result<Bytes> {
         .into())
 }
 
-/// The server's end of a link, for as long as the process lives.
+/// The server's end of bare QUIC, for as long as the process lives.
 async fn take() -> anyhow::Result<()> {
-    let identity = Identity::ephemeral()?;
-    let listener = Listener::bind(LOOPBACK, &identity, &LinkSettings::default())?;
+    let made = rcgen::generate_simple_self_signed(vec![NAME.to_owned()])?;
+    let certificate = made.cert.der().clone();
+    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
+    let mut tls = rustls::ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.clone()], key)?;
+    tls.alpn_protocols = vec![ALPN.to_vec()];
+    let mut config = quinn::ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls)?));
+    config.transport_config(transport());
+    let endpoint = endpoint(Some(config))?;
     say(&format!(
         "{} {}",
-        listener.local_addr().port(),
-        identity.pin()
+        endpoint.local_addr()?.port(),
+        HEXLOWER.encode(&certificate)
     ))?;
-    while let Some(arriving) = listener.accept().await {
-        let (link, _tx, mut rx, hello) = arriving.establish().await?;
-        let (mut send, mut recv) = link.open(&head()).await?;
-        // The name says which way.
-        match hello.device_name.as_str() {
-            "from" => fill(&mut send, None).await?,
-            _ => drain(&mut recv).await?,
+    while let Some(arriving) = endpoint.accept().await {
+        let connection = arriving.await?;
+        let (mut send, mut recv) = connection.accept_bi().await?;
+        let mut way = [0];
+        recv.read_exact(&mut way).await?;
+        match way {
+            FROM => fill(&mut send, None).await,
+            _ => drain(&mut recv, None).await?,
         };
-        // Until the other end has gone.
-        while let Ok(Some(_)) = rx.recv().await {}
+        connection.closed().await;
     }
     Ok(())
 }
 
 /// The client's end, which asks and counts. What is given is counted by who takes it.
-async fn give(at: SocketAddr, pin: Pin, within: Duration, from: bool) -> anyhow::Result<()> {
-    let dialer = Dialer::new(&Identity::ephemeral()?, &LinkSettings::default())?;
-    let hello = Hello {
-        versions: vec![VERSION],
-        capabilities: Capabilities::OURS,
-        software: "bench".to_owned(),
-        device_name: if from { "from" } else { "to" }.to_owned(),
-        enrolling: false,
-    };
-    let (link, _tx, _rx) = dialer.dial(&at.to_string(), &[pin], hello).await?;
-    let (_, mut send, mut recv) = link.accept().await?;
+async fn give(
+    at: SocketAddr,
+    certificate: &str,
+    within: Duration,
+    from: bool,
+) -> anyhow::Result<()> {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(HEXLOWER.decode(certificate.as_bytes())?.into())?;
+    let mut tls = rustls::ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    tls.alpn_protocols = vec![ALPN.to_vec()];
+    let mut config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls)?));
+    config.transport_config(transport());
+    let mut endpoint = endpoint(None)?;
+    endpoint.set_default_client_config(config);
+    let connection = endpoint.connect(at, NAME)?.await?;
+    let (mut send, mut recv) = connection.open_bi().await?;
+    send.write_all(&if from { FROM } else { TO }).await?;
     let began = Clock.now().monotonic;
-    let until = began + within;
+    let until = Some(began + within);
     let bytes = match from {
-        true => {
-            let mut total = 0;
-            while Clock.now().monotonic < until {
-                total += some(&mut recv).await?;
-            }
-            total
-        }
-        false => fill(&mut send, Some(until)).await?,
+        true => drain(&mut recv, until).await?,
+        false => fill(&mut send, until).await,
     };
     let took = Clock.now().monotonic - began;
     say(&format!("{bytes} {}", took.as_millis()))?;
-    close(link).await;
+    connection.close(0_u8.into(), b"");
+    endpoint.wait_idle().await;
     Ok(())
 }
 
-async fn close(link: Link) {
-    link.close_and_tell(Code::Done, "", Duration::from_secs(1))
-        .await;
+/// A socket with the buffers that ours has, and packets as large as the path takes, up to what ours take.
+fn endpoint(server: Option<quinn::ServerConfig>) -> anyhow::Result<Endpoint> {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, None)?;
+    socket.set_send_buffer_size(BUFFER)?;
+    socket.set_recv_buffer_size(BUFFER)?;
+    socket.bind(&LOOPBACK.into())?;
+    let mut config = quinn::EndpointConfig::default();
+    config.max_udp_payload_size(PAYLOAD)?;
+    let runtime = Arc::new(quinn::TokioRuntime);
+    Ok(Endpoint::new(config, server, socket.into(), runtime)?)
 }
 
-fn head() -> StreamHead {
-    StreamHead::Bytes(BytesHead {
-        tunnel: TunnelId::random(),
-        visit: VisitId::random(),
-        peer: LOOPBACK,
-        local: LOOPBACK,
-        sni: None,
-        shadowed: Vec::new(),
-    })
+fn transport() -> Arc<quinn::TransportConfig> {
+    let mut probes = quinn::MtuDiscoveryConfig::default();
+    probes.upper_bound(PAYLOAD);
+    let mut config = quinn::TransportConfig::default();
+    config.mtu_discovery_config(Some(probes));
+    Arc::new(config)
+}
+
+fn provider() -> Arc<rustls::crypto::CryptoProvider> {
+    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
 
 /// Sends until the time is over, or nobody reads any more; how many bytes went in.
-async fn fill(send: &mut LinkSend, until: Option<std::time::Instant>) -> anyhow::Result<u64> {
+async fn fill(send: &mut SendStream, until: Option<std::time::Instant>) -> u64 {
     let chunk = Bytes::from(vec![7; CHUNK]);
     let mut total = 0;
     while until.is_none_or(|until| Clock.now().monotonic < until) {
-        if send_all(send, &mut [chunk.clone()]).await.is_err() {
+        if send.write_chunk(chunk.clone()).await.is_err() {
             break;
         }
         total += CHUNK as u64;
     }
-    send.finish();
-    Ok(total)
+    total
 }
 
-async fn drain(recv: &mut LinkRecv) -> anyhow::Result<u64> {
+/// Reads until the time is over, or the other end has gone; how many bytes came.
+async fn drain(recv: &mut RecvStream, until: Option<std::time::Instant>) -> anyhow::Result<u64> {
+    let mut chunks = [const { Bytes::new() }; CHUNKS];
     let mut total = 0;
-    while let Ok(count) = some(recv).await {
-        if count == 0 {
+    while until.is_none_or(|until| Clock.now().monotonic < until) {
+        let Ok(Some(count)) = recv.read_chunks(&mut chunks).await else {
             break;
-        }
-        total += count;
+        };
+        total += chunks[..count]
+            .iter()
+            .map(|one| one.len() as u64)
+            .sum::<u64>();
     }
     Ok(total)
-}
-
-/// What has arrived.
-async fn some(recv: &mut LinkRecv) -> anyhow::Result<u64> {
-    let mut chunks = [const { Bytes::new() }; CHUNKS];
-    let count = poll_fn(|cx| recv.poll_recv(cx, &mut chunks)).await?;
-    Ok(chunks[..count].iter().map(|chunk| chunk.len() as u64).sum())
 }
 
 fn say(line: &str) -> anyhow::Result<()> {

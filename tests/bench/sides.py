@@ -126,22 +126,24 @@ class Haproxy(ReverseProxy):
         return self.wait_ready(Tunnel(f"https://haproxy.{DOMAIN}:{port}", world.certificates.ca, {}))
 
 
-class LinkAlone:
-    """One end of a link of ours that has no edge and no origin behind it, for as long as the world lives."""
+class BareQuic:
+    """One end of a QUIC connection that has no link, edge and origin around it, for as long as the world lives."""
 
-    name = "wormkey"
+    name = "quinn"
 
     def __init__(self, world):
         self.world = world
-        self._process = world.spawn([loads.quic_program(), "take"], "link-alone")
-        self.port, self.pin = self._process.line(r"^(\d+) (\S+)$").groups()
+        command = [*world.prefixes.get("server", []), loads.quic_program(), "take"]
+        self._process = world.spawn(command, "bare-quic")
+        self.port, self.certificate = self._process.line(r"^(\d+) (\S+)$").groups()
 
     def processes(self):
         return {"server": self._process}
 
 
 class Origin:
-    """nginx with one worker and three files, with TLS and without."""
+    """nginx with three files, with TLS and without; a worker per core, or it would be what bounds those who leave
+    visitors' TLS to it."""
 
     def __init__(self, world, large):
         root = world.folder / "root"
@@ -156,7 +158,7 @@ class Origin:
         (root / "index.html").write_text("the origin\n")
         self.plain, self.secured = free_port(), free_port()
         servers = ORIGIN.format(plain=self.plain, secured=self.secured, root=root, tls=_tls(world))
-        self.process = nginx(world, "origin", 1, servers)
+        self.process = nginx(world, "origin", "auto", servers)
         reached = Tunnel(f"http://127.0.0.1:{self.plain}", None, {})
         until("the origin answers", 10, lambda: world.curl(reached, KIB_FILE).status == 200)
 
@@ -178,8 +180,10 @@ REVERSE_PROXIES = {one.name: one for one in (Nginx, Haproxy)}
 
 
 def unlimited(world):
-    """A server without the limits that a benchmark is there to reach."""
-    settings = world.settings.setdefault("server", {})
+    """A server without the limits that a benchmark is there to reach, and with the keep-alive that is shipped."""
+    for role in ("server", "client"):
+        world.settings.setdefault(role, {})["link"] = None
+    settings = world.settings["server"]
     settings["limits"] = {**dict.fromkeys(NO_LIMITS, "off"), "handshakes": MANY_HANDSHAKES}
     first = free_port()
     settings["listen"] = {"tcp_ports": f"{first}-{first}"}
@@ -192,18 +196,27 @@ def start(world, kind, origin, workers=None):
         subject.start(origin)
     elif issubclass(kind, peers.Peer):
         subject.on_loopback()
-        subject.start(origin.secured, secured=True)
+        try:
+            subject.start(origin.secured, secured=True)
+        except BaseException:
+            # Or its client would be started again and again beside the measures.
+            subject.stop()
+            raise
     else:
         subject.start(origin.plain)
     return subject
 
 
-def start_bytes(world, kind, port):
+def start_bytes(world, kind, port, workers=None):
     """The same for plain bytes to `port`; where a visitor connects."""
     if issubclass(kind, peers.Peer):
-        subject = kind(world)
+        subject = kind(world, workers)
         subject.on_loopback()
-        subject.start(port, answers=False)
+        try:
+            subject.start(port, answers=False)
+        except BaseException:
+            subject.stop()
+            raise
         return subject, subject.public
     answer = world.first_client.ctl("open", f"tcp://127.0.0.1:{port}")
     subject = kind(world)

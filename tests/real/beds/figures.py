@@ -13,16 +13,16 @@ from registry import bed
 # The daemons' own part. In --long the peers as well, as far as this machine has them.
 LOADS = [
     "kept alive, 64 connections",
+    "HTTP/2, 8 connections of 32 streams",
+    "HTTP/3, 64 connections",
     "a connection per request, 16 at once",
     "one request at a time",
     "1 MiB, 8 connections",
-    "HTTP/2, 8 connections of 32 streams",
-    "HTTP/3, 64 connections",
     "one download of 32 MiB",
     "bytes, to the origin",
     "bytes, from the origin",
-    "a link alone: bytes, to the origin",
-    "a link alone: bytes, from the origin",
+    "bytes, to the origin, packets of 1500",
+    "bytes, from the origin, packets of 1500",
     "40 ms, 1 % loss",
 ]
 
