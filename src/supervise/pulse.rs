@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sd_notify::NotifyState;
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error};
 
@@ -47,21 +48,28 @@ pub(crate) fn keep<V: Vital>(vital: Arc<V>, tasks: &Tasks) {
     });
 }
 
-/// Says that it lives for as long as it does. Three times within the patience of systemd, so that one
-/// late turn is no death.
+/// Says that it lives for as long as it does. Asks four times within the patience of systemd, and the
+/// next time follows at once on a question that got no answer, so that late turns are no death.
 async fn feed<V: Vital>(
     vital: &V,
     patience: Duration,
     stop: &CancellationToken,
     mut alive: impl FnMut(),
 ) {
-    let turn = patience / 3;
+    let turn = patience / 4;
+    let mut turns = tokio::time::interval(turn);
+    // A process that was stopped for an hour need not ask for an hour's worth of turns.
+    turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut well = true;
     loop {
+        let asked = async {
+            turns.tick().await;
+            tokio::time::timeout(turn, vital.answers()).await == Ok(true)
+        };
         let answered = tokio::select! {
             biased;
             () = stop.cancelled() => return,
-            answered = tokio::time::timeout(turn, vital.answers()) => answered == Ok(true),
+            answered = asked => answered,
         };
         if answered {
             alive();
@@ -69,11 +77,6 @@ async fn feed<V: Vital>(
             error!(after = ?turn, "a part of the daemon does not answer, the watchdog is not fed");
         }
         well = answered;
-        tokio::select! {
-            biased;
-            () = stop.cancelled() => return,
-            () = tokio::time::sleep(turn) => {}
-        }
     }
 }
 
@@ -150,6 +153,8 @@ mod tests {
 
     use super::*;
 
+    const PATIENCE: Duration = Duration::from_secs(30);
+
     #[derive(Default)]
     struct Fake {
         hangs: AtomicBool,
@@ -174,10 +179,10 @@ mod tests {
         }
     }
 
-    /// How often it was fed within these many seconds, with a patience of 30.
+    /// How often it was fed within these many seconds.
     async fn fed(fake: &Fake, secs: u64) -> u32 {
         let (stop, times) = (CancellationToken::new(), Cell::new(0));
-        let feeding = feed(fake, Duration::from_secs(30), &stop, || {
+        let feeding = feed(fake, PATIENCE, &stop, || {
             times.set(times.get() + 1);
         });
         let _ = tokio::time::timeout(Duration::from_secs(secs), feeding).await;
@@ -186,7 +191,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_daemon_that_lives_feeds_the_watchdog_within_its_patience() {
-        assert_eq!(fed(&Fake::default(), 99).await, 10);
+        assert_eq!(fed(&Fake::default(), 99).await, 14);
     }
 
     #[tokio::test(start_paused = true)]
@@ -198,7 +203,34 @@ mod tests {
         fake.fails.store(true, Ordering::Relaxed);
         assert_eq!(fed(&fake, 300).await, 0);
         fake.fails.store(false, Ordering::Relaxed);
-        assert_eq!(fed(&fake, 9).await, 1);
+        assert_eq!(fed(&fake, 7).await, 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_daemon_that_hangs_for_a_turn_is_fed_before_the_patience_is_over() {
+        for hangs_at in 0..30 {
+            let (fake, stop) = (Fake::default(), CancellationToken::new());
+            let (last, longest) = (Cell::new(Clock.now().monotonic), Cell::new(Duration::ZERO));
+            let feeding = feed(&fake, PATIENCE, &stop, || {
+                let now = Clock.now().monotonic;
+                longest.set(longest.get().max(now - last.replace(now)));
+            });
+            let hanging = async {
+                tokio::time::sleep(Duration::from_secs(hangs_at)).await;
+                fake.hangs.store(true, Ordering::Relaxed);
+                tokio::time::sleep(Duration::from_secs(11)).await;
+                fake.hangs.store(false, Ordering::Relaxed);
+                tokio::time::sleep(PATIENCE * 2).await;
+                stop.cancel();
+            };
+            tokio::join!(feeding, hanging);
+            let longest = longest.get();
+            assert!(longest > PATIENCE / 5, "{longest:?}");
+            assert!(
+                longest < PATIENCE,
+                "hung at {hangs_at} s, unfed for {longest:?}"
+            );
+        }
     }
 
     #[tokio::test(start_paused = true)]
