@@ -30,8 +30,11 @@ pub(crate) const SOFTWARE: &str = concat!("wormkeyd ", env!("CARGO_PKG_VERSION")
 /// keeps the old link as long.
 pub(crate) const SERVER_GRACE: Duration = Duration::from_secs(30);
 
-/// What the end takes after a drain, at most.
-const END_WITHIN: Duration = Duration::from_secs(15);
+/// What systemd is asked for beyond a drain. The end asks for its own time once it begins.
+const UNTIL_THE_END: Duration = Duration::from_secs(15);
+
+/// What the end is given beyond the patience of its parts.
+const SPARE: Duration = Duration::from_secs(5);
 
 /// How often systemd is asked for more time during a drain. It is told in a number that ends at 71 minutes, and a
 /// daemon that hangs should not be let be for a day.
@@ -99,10 +102,7 @@ where
     notify(&[sd_notify::NotifyState::Stopping]);
     info!(?grace, "stopping: draining");
     drains.begin(grace);
-    let patient = ask_for_time(grace, |patience| {
-        let patience = u32::try_from(patience.as_micros()).unwrap_or(u32::MAX);
-        notify(&[sd_notify::NotifyState::ExtendTimeoutUsec(patience)]);
-    });
+    let patient = ask_for_time(grace, more_time);
     let finished = tokio::select! {
         biased;
         // What is broken finishes no visits.
@@ -126,7 +126,7 @@ async fn ask_for_time(grace: Duration, mut tell: impl FnMut(Duration)) -> Infall
     let mut left = grace;
     loop {
         // Until two more turns are over, since one may come late.
-        tell(left.min(MORE_TIME_EVERY * 2) + END_WITHIN);
+        tell(left.min(MORE_TIME_EVERY * 2) + UNTIL_THE_END);
         tokio::time::sleep(MORE_TIME_EVERY).await;
         left = left.saturating_sub(MORE_TIME_EVERY);
     }
@@ -144,6 +144,12 @@ pub(crate) struct Patience {
 }
 
 impl Patience {
+    /// Has systemd wait until the parts have ended, in the worst case one after the other: what it was asked for
+    /// before may be used up by a drain.
+    pub(crate) fn tell_systemd(self) {
+        more_time(self.links + self.tasks + self.store + SPARE);
+    }
+
     /// After a part has failed, less than a second in all: what is broken may never end by itself, and
     /// visitors wait for whoever starts the role again.
     pub(crate) const FAILED: Self = Self {
@@ -157,6 +163,12 @@ impl Patience {
 fn at_once(by: &'static str) -> bool {
     warn!(by, "asked a second time, ending at once");
     false
+}
+
+/// Asks systemd, where there is one, to wait this long from now. It never waits less than it would have.
+fn more_time(patience: Duration) {
+    let patience = u32::try_from(patience.as_micros()).unwrap_or(u32::MAX);
+    notify(&[sd_notify::NotifyState::ExtendTimeoutUsec(patience)]);
 }
 
 /// Tells systemd, where there is one.

@@ -244,6 +244,7 @@ impl Running {
     }
 
     async fn end(self, patience: Patience) {
+        patience.tell_systemd();
         // First of all, or the keeper would take the closed link for a lost one and come back.
         self.client.tasks.stop();
         if let Some(link) = self.client.link() {

@@ -250,6 +250,7 @@ impl Server {
     }
 
     async fn end(self, patience: Patience) {
+        patience.tell_systemd();
         self.desk.flush();
         self.listener.close(Code::Draining, patience.links).await;
         let all = self.tasks.shutdown(patience.tasks).await;
