@@ -12,7 +12,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -77,27 +77,17 @@ where
     let mut hangup = signal(SignalKind::hangup()).context("listening for SIGHUP")?;
     drains.heed();
     notify(&[sd_notify::NotifyState::Ready]);
-    let grace = loop {
-        tokio::select! {
-            biased;
-            // Deaf is worse than dead: systemd starts a dead one again.
-            () = failed.cancelled() => {
-                notify(&[sd_notify::NotifyState::Stopping]);
-                bail!(FAILED);
-            }
-            _ = terminate.recv() => break grace,
-            _ = interrupt.recv() => break grace,
-            asked = drains.asked() => break asked.unwrap_or(grace),
-            _ = hangup.recv() => {
-                let reloading = sd_notify::NotifyState::Reloading;
-                match sd_notify::NotifyState::monotonic_usec_now() {
-                    Ok(stamp) => notify(&[reloading, stamp]),
-                    Err(_) => notify(&[reloading]),
-                }
-                reload().await;
-                notify(&[sd_notify::NotifyState::Ready]);
-            }
+    let grace = tokio::select! {
+        biased;
+        // Deaf is worse than dead: systemd starts a dead one again.
+        () = failed.cancelled() => {
+            notify(&[sd_notify::NotifyState::Stopping]);
+            bail!(FAILED);
         }
+        _ = terminate.recv() => grace,
+        _ = interrupt.recv() => grace,
+        asked = drains.asked() => asked.unwrap_or(grace),
+        never = reload_on(&mut hangup, reload) => match never {},
     };
     notify(&[sd_notify::NotifyState::Stopping]);
     info!(?grace, "stopping: draining");
@@ -118,6 +108,25 @@ where
     };
     drains.end(finished);
     Ok(())
+}
+
+/// Reloads whenever it is asked to, one after the other; what is asked for meanwhile is done once, afterwards. May
+/// be dropped half way, by an end: the next start reads the whole configuration anyway.
+async fn reload_on<R, RF>(hangup: &mut Signal, reload: R) -> Infallible
+where
+    R: Fn() -> RF,
+    RF: Future<Output = ()>,
+{
+    loop {
+        hangup.recv().await;
+        let reloading = sd_notify::NotifyState::Reloading;
+        match sd_notify::NotifyState::monotonic_usec_now() {
+            Ok(stamp) => notify(&[reloading, stamp]),
+            Err(_) => notify(&[reloading]),
+        }
+        reload().await;
+        notify(&[sd_notify::NotifyState::Ready]);
+    }
 }
 
 /// systemd would kill us at its own time, which knows nothing of a grace that somebody asked for: it is asked for
@@ -214,6 +223,33 @@ mod tests {
         let (ended, (heeded, ())) = tokio::time::timeout(grace / 2, ended).await.unwrap();
         assert!(heeded);
         assert_eq!(ended.unwrap_err().to_string(), FAILED);
+    }
+
+    /// How it ends when `what` happens while a reload hangs. The drain is over at once.
+    async fn in_a_reload(what: impl AsyncFn(&CancellationToken, &Drains)) -> anyhow::Result<()> {
+        let (failed, drains) = (CancellationToken::new(), Drains::new());
+        let began = tokio::sync::Notify::new();
+        let hangs = || async {
+            began.notify_one();
+            std::future::pending().await
+        };
+        let drain = |_| async { true };
+        let running = until_stopped(&failed, &drains, hangs, (Duration::ZERO, drain));
+        let happens = async {
+            nix::sys::signal::raise(nix::sys::signal::Signal::SIGHUP).unwrap();
+            began.notified().await;
+            what(&failed, &drains).await;
+        };
+        let ended = async { tokio::join!(running, happens).0 };
+        (tokio::time::timeout(Duration::from_secs(20), ended).await).expect("it ends in the reload")
+    }
+
+    #[tokio::test]
+    async fn a_reload_that_hangs_keeps_nobody_from_ending_it() {
+        let ended = in_a_reload(async |failed, _| failed.cancel()).await;
+        assert_eq!(ended.unwrap_err().to_string(), FAILED);
+        let ended = in_a_reload(async |_, drains| assert!(drains.ask(None).await)).await;
+        ended.unwrap();
     }
 
     #[tokio::test(start_paused = true)]
