@@ -144,7 +144,7 @@ fn tls(wish: &ServerWish) -> String {
             if cert.starts_with("/run/credentials") {
                 "read at the start: after a renewal, systemctl restart wormkeyd-server"
             } else {
-                "a reload reads them again"
+                "watched, and swapped live when they change"
             },
             quoted(&cert.to_string_lossy()),
             quoted(&key.to_string_lossy()),
