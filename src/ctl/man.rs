@@ -330,7 +330,7 @@ pub fn wormkeyctl() -> String {
                 "With --json every command prints one document on standard output, and a failure prints \
                  one on standard error: {\"code\",\"detail\",\"fix\",\"exit\"}. Times are RFC 3339 in UTC; what is \
                  absent is null; fields are added and never taken away. open --watch prints the tunnel, then \
-                 one line for each event.",
+                 one line for each event, as logs --follow does.",
             )],
         },
         super::man_api::section(),
