@@ -285,21 +285,18 @@ impl Shared {
             });
         };
         let beginning = self.beginning(target);
+        let may_have_http2 = || speak != Speak::Http1 && !self.refused_http2(target);
+        let mut one_at_a_time = None;
         // Visits that come at once to an origin with HTTP/2 share its first connection.
-        let has_http2 = speak != Speak::Http1 && self.lock().shelf(target).no_http2_until.is_none();
-        let _one_at_a_time = match has_http2 {
-            true => Some(
-                timeout_at(by, beginning.lock())
-                    .await
-                    .map_err(|_| too_slow(target))?,
-            ),
-            false => None,
-        };
-        if has_http2
-            && !fresh
-            && let Some(lease) = self.take(target, speak)
-        {
-            return Ok(lease);
+        if may_have_http2() {
+            let turn = timeout_at(by, beginning.lock())
+                .await
+                .map_err(|_| too_slow(target))?;
+            if !fresh && let Some(lease) = self.take(target, speak) {
+                return Ok(lease);
+            }
+            // The one before has found out: where there is nothing to share nobody waits.
+            one_at_a_time = may_have_http2().then_some(turn);
         }
         let policy = self.lock().policy;
         let socket = self.dialler.dial(target, by).await?;
@@ -321,6 +318,7 @@ impl Shared {
                 self.lock().shelf(target).no_http2_until = Some(Instant::now() + NO_HTTP2);
                 self.sweep_later();
             }
+            drop(one_at_a_time);
             return self.http1(target, io, policy, by).await;
         }
         let line = timeout_at(by, Http2Line::begin(io, &self.tasks))

@@ -158,6 +158,14 @@ async fn a_visitor_who_expects_a_100_gets_ours_on_http2() {
 
 /// TLS with a certificate that nobody vouches for.
 async fn secure_server(alpn: &'static [&'static [u8]]) -> Server {
+    secure_server_behind(alpn, None).await
+}
+
+/// The same, where the first connection's answer and the others' handshakes wait at a gate.
+async fn secure_server_behind(
+    alpn: &'static [&'static [u8]],
+    gate: Option<Arc<tokio::sync::Barrier>>,
+) -> Server {
     let made = rcgen::generate_simple_self_signed(vec!["localhost".into()]).unwrap();
     let key = rustls::pki_types::PrivateKeyDer::Pkcs8(made.signing_key.serialize_der().into());
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -169,12 +177,18 @@ async fn secure_server(alpn: &'static [&'static [u8]]) -> Server {
         .unwrap();
     config.alpn_protocols = alpn.iter().map(|p| p.to_vec()).collect();
     let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
-    Server::new(move |stream, _| {
-        let acceptor = acceptor.clone();
+    Server::new(move |stream, index| {
+        let (acceptor, gate) = (acceptor.clone(), gate.clone());
         async move {
+            if let Some(gate) = gate.as_ref().filter(|_| index > 0) {
+                gate.wait().await;
+            }
             let Ok(mut stream) = acceptor.accept(stream).await else {
                 return;
             };
+            if let Some(gate) = gate.filter(|_| index == 0) {
+                gate.wait().await;
+            }
             if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
                 return serve_http2(stream).await;
             }
@@ -215,6 +229,23 @@ async fn tls_speaks_what_alpn_agrees_on() {
         }
         assert_eq!(origin.connections(), 1);
     }
+}
+
+#[tokio::test]
+async fn visits_at_once_to_a_tls_origin_without_http2_do_not_queue_for_their_connections() {
+    const VISITS: usize = 6;
+    let gate = Arc::new(tokio::sync::Barrier::new(VISITS));
+    let origin = secure_server_behind(&[b"http/1.1"], Some(gate)).await;
+    let target = format!("https+insecure://localhost:{}", origin.addr.port());
+    let (world, tunnel) = (World::new(), tunnel_to(&target, HostMode::Keep));
+    let visits: Vec<_> = (0..VISITS)
+        .map(|_| world.visit(&tunnel, get("/x")))
+        .collect();
+    // The gate opens only to all of them at once.
+    for visit in visits {
+        assert_eq!(visit.whole().await.unwrap().text(), "http1");
+    }
+    assert_eq!(origin.connections(), VISITS);
 }
 
 #[tokio::test]
