@@ -2,7 +2,7 @@
 //! wildcard, else the one for strangers. Swapped whole; handshakes that are done keep theirs.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use rustls::server::{ClientHello, ResolvesServerCert};
@@ -16,6 +16,8 @@ use crate::names::Hostname;
 pub(super) struct Resolver {
     challenges: Arc<Challenges>,
     shelf: ArcSwap<Shelf>,
+    /// Held by a change, which reads and then writes: two at once would lose one of them.
+    changing: Mutex<()>,
 }
 
 /// What there is to choose from.
@@ -37,10 +39,12 @@ impl Resolver {
         Arc::new(Self {
             challenges,
             shelf: ArcSwap::from_pointee(shelf),
+            changing: Mutex::default(),
         })
     }
 
     pub(super) fn change(&self, change: impl FnOnce(&mut Shelf)) {
+        let _alone = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut shelf = Shelf::clone(&self.shelf.load());
         change(&mut shelf);
         self.shelf.store(Arc::new(shelf));
@@ -98,5 +102,26 @@ mod tests {
         is(Some("t.example"), 0);
         is(Some("example"), 0);
         is(None, 0);
+    }
+
+    #[test]
+    fn changes_at_once_lose_nothing() {
+        const EACH: usize = 100;
+        let key = pair(&["x.example"]);
+        let resolver = Resolver::new(Challenges::new(), Arc::clone(&key));
+        std::thread::scope(|scope| {
+            for thread in 0..8 {
+                let (resolver, key) = (&resolver, &key);
+                scope.spawn(move || {
+                    for n in 0..EACH {
+                        let name = host(&format!("n{n}.t{thread}.example"));
+                        resolver.change(|shelf| {
+                            shelf.of_names.insert(name, Arc::clone(key));
+                        });
+                    }
+                });
+            }
+        });
+        assert_eq!(resolver.shelf.load().of_names.len(), 8 * EACH);
     }
 }
