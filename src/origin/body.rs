@@ -147,7 +147,11 @@ impl Body for RequestBody {
                         crate::wire::WireError::Truncated { what: "a body" },
                     )));
                 }
-                self.watch.lock().ended = true;
+                let mut state = self.watch.lock();
+                state.ended = true;
+                // From here on it is the origin's turn, however long the visitor took to say so.
+                state.moved_at = Some(Instant::now());
+                drop(state);
                 Poll::Ready(None)
             }
         }
@@ -210,7 +214,7 @@ impl Watch {
         self.lock().failure
     }
 
-    /// When a body byte moved last.
+    /// When something of the body moved last: bytes, or its end.
     pub(super) fn moved_at(&self) -> Option<Instant> {
         self.lock().moved_at
     }
@@ -299,5 +303,47 @@ impl Body for ResponseBody {
                 Err(frame) => frame,
             },
         })))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::time::Duration;
+
+    use super::*;
+
+    /// Says what a test has it say; none means that there is nothing yet.
+    struct Script(VecDeque<Option<Frame<Bytes>>>);
+
+    impl Body for Script {
+        type Data = Bytes;
+        type Error = BodyError;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+            match self.0.pop_front() {
+                Some(None) => Poll::Pending,
+                Some(Some(frame)) => Poll::Ready(Some(Ok(frame))),
+                None => Poll::Ready(None),
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_end_of_a_body_is_a_move_of_its_own() {
+        let data = Frame::data(Bytes::from_static(b"x"));
+        let mut body = RequestBody::new(Script([Some(data), None].into()), None);
+        let watch = body.watch();
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut poll = || Pin::new(&mut body).poll_frame(&mut cx);
+        assert!(matches!(poll(), Poll::Ready(Some(Ok(_)))));
+        assert!(poll().is_pending() && watch.awaits_visitor());
+        tokio::time::advance(Duration::from_secs(55)).await;
+        assert!(matches!(poll(), Poll::Ready(None)));
+        assert!(watch.has_ended() && !watch.awaits_visitor());
+        assert_eq!(watch.moved_at(), Some(Instant::now()));
     }
 }
