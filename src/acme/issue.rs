@@ -357,11 +357,7 @@ impl Issuer {
             }
         };
         if let Some(dns) = &self.dns {
-            for (name, placed) in shown.placed {
-                if let Err(error) = dns.remove(placed).await {
-                    warn!(%name, error = %chain(&error), "a proof's record was not taken away");
-                }
-            }
+            shown.clear_away(dns).await;
         }
         proven
     }
@@ -446,8 +442,8 @@ impl Issuer {
                         name: name.clone(),
                         offered: proof.name().to_owned(),
                     })?;
-                    let (placed, made) = dns.place(&host, &key.dns_value()).await;
-                    shown.placed.push((name.clone(), placed));
+                    let placed = dns.record(&host, &key.dns_value());
+                    let made = shown.place(dns, &name, placed).await;
                     made.map_err(|source| IssueError::Dns { name, source })?;
                 }
             }
@@ -463,6 +459,24 @@ struct Shown {
     proofs: Vec<Option<Proof>>,
     showing: Vec<Showing>,
     placed: Vec<(String, Placed)>,
+}
+
+impl Shown {
+    /// Makes a record, remembered whatever comes of it: it may be made and the making be cut short.
+    async fn place(&mut self, dns: &Dns, name: &str, placed: Placed) -> Result<(), DnsError> {
+        self.placed.push((name.to_owned(), placed));
+        let (_, placed) = self.placed.last().expect("it was just put there");
+        dns.place(placed).await
+    }
+
+    /// Takes the records away.
+    async fn clear_away(self, dns: &Dns) {
+        for (name, placed) in self.placed {
+            if let Err(error) = dns.remove(placed).await {
+                warn!(%name, error = %chain(&error), "a proof's record was not taken away");
+            }
+        }
+    }
 }
 
 /// What the CA saw instead.
@@ -513,5 +527,43 @@ pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send 
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done,
         Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_record_whose_making_is_cut_short_is_taken_away_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let (hook, told) = (dir.path().join("hook"), dir.path().join("told"));
+        // It makes the record, and does not come back.
+        let text = format!(
+            "#!/bin/sh\necho \"$@\" >> {}\n[ $1 = cleanup ] || exec sleep 600\n",
+            told.display()
+        );
+        std::fs::write(&hook, text).unwrap();
+        std::fs::set_permissions(&hook, std::fs::Permissions::from_mode(0o700)).unwrap();
+        let (dns, mut shown) = (Dns::Hook(hook), Shown::default());
+        let placed = dns.record(&Hostname::parse("t.example").unwrap(), "abc");
+        let lines = || std::fs::read_to_string(&told).unwrap_or_default();
+        let made = async {
+            while !lines().ends_with('\n') {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            biased;
+            result = shown.place(&dns, "t.example", placed) => panic!("it ended: {result:?}"),
+            made = timeout(Duration::from_secs(20), made) => made.expect("the hook runs"),
+        }
+        shown.clear_away(&dns).await;
+        assert_eq!(
+            lines(),
+            "present _acme-challenge.t.example abc\ncleanup _acme-challenge.t.example abc\n"
+        );
     }
 }

@@ -206,8 +206,8 @@ async fn a_record_is_not_made_while_nobody_can_ask_for_it() {
         &world.tasks,
     );
     let dns = Dns::Responder(ear);
-    let (placed, made) = dns.place(&host("t.example"), "value").await;
-    assert!(made.is_err());
+    let placed = dns.record(&host("t.example"), "value");
+    assert!(dns.place(&placed).await.is_err());
     dns.remove(placed).await.unwrap();
     world.end().await;
 }

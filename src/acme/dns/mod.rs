@@ -38,7 +38,7 @@ pub(super) enum DnsError {
     Responder(#[from] Deaf),
 }
 
-/// A record that stands; it is to be taken away with [`Dns::remove`].
+/// A record that stands, or may; it is to be taken away with [`Dns::remove`].
 #[derive(Debug)]
 pub(super) struct Placed {
     host: Hostname,
@@ -47,24 +47,23 @@ pub(super) struct Placed {
 }
 
 impl Dns {
-    /// Makes the record that proves `host`, or the wildcard below it. When it fails the record may stand
-    /// nevertheless, so what comes back is to be removed in any case.
-    pub(super) async fn place(
-        &self,
-        host: &Hostname,
-        value: &str,
-    ) -> (Placed, Result<(), DnsError>) {
+    /// The record that proves `host`, or the wildcard below it. It is to be remembered before it is made:
+    /// when that fails, or is cut short, it may stand nevertheless.
+    pub(super) fn record(&self, host: &Hostname, value: &str) -> Placed {
         let showing = match self {
             Self::Responder(ear) => Some(ear.challenges().show_record(value)),
             Self::Hook(_) | Self::Update(_) => None,
         };
-        let placed = Placed {
+        Placed {
             host: host.clone(),
             value: value.to_owned(),
             _showing: showing,
-        };
-        let made = self.change(&placed, "present", Change::Add).await;
-        (placed, made)
+        }
+    }
+
+    /// Makes it.
+    pub(super) async fn place(&self, placed: &Placed) -> Result<(), DnsError> {
+        self.change(placed, "present", Change::Add).await
     }
 
     /// Takes it away.
