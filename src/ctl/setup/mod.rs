@@ -9,8 +9,10 @@ mod handed;
 #[cfg(test)]
 mod tests;
 
+use std::fs::Permissions;
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -376,17 +378,35 @@ fn put(path: &Path, text: &str) -> Result<(), SetupError> {
         err,
     };
     let dir = path.parent().unwrap_or(Path::new("/"));
-    std::fs::create_dir_all(dir).map_err(failed)?;
+    make_folders(dir).map_err(failed)?;
     let mut new = tempfile::Builder::new()
         .prefix(".server-")
-        .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
         .tempfile_in(dir)
         .map_err(failed)?;
     new.write_all(text.as_bytes()).map_err(failed)?;
+    // Nothing in it is secret, and the unit's account has to read it: the umask has no say.
+    let mode = Permissions::from_mode(0o644);
+    new.as_file().set_permissions(mode).map_err(failed)?;
     new.as_file().sync_all().map_err(failed)?;
     // Somebody else's file is never replaced, not even one that came in this very moment.
     new.persist_noclobber(path)
         .map_err(|err| failed(err.error))?;
+    Ok(())
+}
+
+/// Makes the folders that are not there, for the unit's account to enter whatever the umask is.
+fn make_folders(dir: &Path) -> io::Result<()> {
+    // The last ancestor of a relative path is empty: the folder that we are in.
+    let is_missing = |dir: &&Path| !dir.as_os_str().is_empty() && !dir.exists();
+    let missing: Vec<_> = dir.ancestors().take_while(is_missing).collect();
+    for dir in missing.into_iter().rev() {
+        match std::fs::create_dir(dir) {
+            Ok(()) => std::fs::set_permissions(dir, Permissions::from_mode(0o755))?,
+            // Made by somebody else this very moment, and so theirs.
+            Err(err) if err.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(err) => return Err(err),
+        }
+    }
     Ok(())
 }
 

@@ -1,3 +1,6 @@
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::Command;
+
 use clap::Parser as _;
 
 use super::*;
@@ -180,5 +183,32 @@ fn every_way_to_a_certificate_gives_a_file_that_loads() {
             (Err(_), false) => {}
             (loaded, _) => panic!("{way}: {loaded:?}"),
         }
+    }
+}
+
+#[test]
+fn what_is_written_is_for_the_daemon_to_read_whatever_the_umask() {
+    const ROOT: &str = "WORMKEY_TEST_UMASK_ROOT";
+    if let Some(root) = std::env::var_os(ROOT) {
+        return put(&Path::new(&root).join("etc/wormkey/server.toml"), "text").unwrap();
+    }
+    // The umask is the whole process's, so this is for a process of its own.
+    let root = tempfile::tempdir().unwrap();
+    let name = "ctl::setup::tests::what_is_written_is_for_the_daemon_to_read_whatever_the_umask";
+    let ended = Command::new("/bin/sh")
+        .args(["-c", "umask 077; exec \"$@\"", "sh"])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", name])
+        .env(ROOT, root.path())
+        .output()
+        .unwrap();
+    assert!(ended.status.success(), "{ended:?}");
+    for (path, mode) in [
+        ("etc", 0o755),
+        ("etc/wormkey", 0o755),
+        ("etc/wormkey/server.toml", 0o644),
+    ] {
+        let found = std::fs::metadata(root.path().join(path)).unwrap();
+        assert_eq!(found.permissions().mode() & 0o777, mode, "{path}");
     }
 }
