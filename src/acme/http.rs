@@ -3,6 +3,7 @@
 
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,14 +21,16 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use rustls_platform_verifier::Verifier;
-use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::net::{TcpStream, lookup_host};
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsConnector;
 
 use crate::times::Clock;
 
 /// For one request, from the name's resolution to the last byte of the answer.
 const DEADLINE: Duration = Duration::from_secs(30);
+/// Of that, for a connection, whatever the number of the CA's addresses.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
 /// Chains and directories are a few KiB.
 const BODY_MAX: usize = 1 << 20;
 
@@ -179,7 +182,7 @@ async fn carry(
         .trim_end_matches(']')
         .to_owned();
     let at = || host.to_owned();
-    let socket = TcpStream::connect((&*name, authority.port_u16().unwrap_or(443)))
+    let socket = reach(&name, authority.port_u16().unwrap_or(443))
         .await
         .map_err(|source| HttpError::Reach { host: at(), source })?;
     let name = ServerName::try_from(name).map_err(|_| not_https())?;
@@ -209,9 +212,60 @@ async fn carry(
     response
 }
 
+async fn reach(name: &str, port: u16) -> io::Result<TcpStream> {
+    let addresses: Vec<SocketAddr> = lookup_host((name, port)).await?.collect();
+    connect(&addresses, Instant::now() + CONNECT_DEADLINE).await
+}
+
+/// The first address that answers, each with its share of the time: one that says nothing, such as that of
+/// a family which leads nowhere here, must not use up that of the others.
+async fn connect(addresses: &[SocketAddr], by: Instant) -> io::Result<TcpStream> {
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    for (i, addr) in addresses.iter().enumerate() {
+        let now = Instant::now();
+        let left = u32::try_from(addresses.len() - i).unwrap_or(u32::MAX);
+        let share = now + by.saturating_duration_since(now) / left;
+        match timeout_at(share, TcpStream::connect(addr)).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(error)) => last = error,
+            Err(late) => last = late.into(),
+        }
+    }
+    Err(last)
+}
+
 #[cfg(test)]
 mod tests {
+    use tokio::net::{TcpListener, TcpSocket};
+
     use super::*;
+
+    /// An address that takes no connection and refuses none, while what comes with it is kept.
+    async fn silent() -> (SocketAddr, TcpListener, Vec<TcpStream>) {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = socket.listen(1).unwrap();
+        let addr = listener.local_addr().unwrap();
+        let mut waiting = Vec::new();
+        // Nobody accepts: once the queue is full, connections are left without an answer.
+        while let Ok(stream) = timeout(Duration::from_millis(300), TcpStream::connect(addr)).await {
+            waiting.push(stream.unwrap());
+            assert!(waiting.len() < 100, "the queue is never full");
+        }
+        (addr, listener, waiting)
+    }
+
+    #[tokio::test]
+    async fn an_address_that_says_nothing_leaves_the_others_their_time() {
+        let (silent, _silent, _waiting) = silent().await;
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let open = listener.local_addr().unwrap();
+        let by = || Instant::now() + Duration::from_secs(2);
+        let reached = connect(&[silent, open], by()).await.unwrap();
+        assert_eq!(reached.peer_addr().unwrap(), open);
+        let error = connect(&[silent], by()).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
 
     #[test]
     fn a_wait_is_seconds_or_a_date() {
