@@ -9,10 +9,9 @@
 //! ```
 //!
 //! What an origin is spoken to in:
-//! - `http:` and `unix:`: HTTP/1.1. A gRPC request (content type `application/grpc…`, or `te: trailers` from
-//!   an HTTP/2 visitor) is tried in HTTP/2 with prior knowledge first; no request is sent before the origin
-//!   has shown that it speaks it. An origin that does not is asked in HTTP/1.1, and not tried again for a
-//!   minute.
+//! - `http:` and `unix:`: HTTP/1.1. A gRPC request (content type `application/grpc…`) is tried in HTTP/2 with
+//!   prior knowledge first; no request is sent before the origin has shown that it speaks it. An origin that
+//!   does not is asked in HTTP/1.1, and not tried again for a minute.
 //! - `https:`: what ALPN agrees on; an upgrade asks for HTTP/1.1.
 //! - `file:`: nothing is dialled; the directory is served from here.
 

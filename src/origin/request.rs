@@ -62,11 +62,12 @@ impl Plan {
     ) -> Result<Self, BadHead> {
         let length = take_length(&mut fields, head.has_body)?;
         let wants_trailers = has_token(&fields, &TE, "trailers");
+        // Not by `te: trailers`, which browsers say over HTTP/2 whatever they ask for.
         let is_grpc = fields.get(CONTENT_TYPE).is_some_and(|t| {
             t.as_bytes()
                 .to_ascii_lowercase()
                 .starts_with(b"application/grpc")
-        }) || (wants_trailers && head.version >= 20);
+        });
         let mut fields = behind_host(fields);
         Ok(Self {
             method: head.method.clone(),
