@@ -90,6 +90,29 @@ enum Job {
     Window(Pair, usize),
 }
 
+/// A job that runs. One that does not reach its end has panicked: its line must not be busy for ever.
+struct Running {
+    keeper: Arc<Keeper>,
+    id: String,
+    is_order: bool,
+    has_ended: bool,
+}
+
+impl Running {
+    fn end(&mut self) {
+        self.has_ended = true;
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if !self.has_ended {
+            self.keeper.broke_off(&self.id, self.is_order);
+        }
+        self.keeper.changed.notify_one();
+    }
+}
+
 pub(super) struct Keeper {
     pub(super) issuer: Arc<Issuer>,
     pub(super) resolver: Arc<Resolver>,
@@ -291,19 +314,25 @@ impl Keeper {
     fn start_due(self: &Arc<Self>, tasks: &Tasks) -> Duration {
         let now = Clock.now().wall;
         while let Some((id, job)) = self.next_job(now) {
-            let keeper = Arc::clone(self);
+            let mut running = Running {
+                keeper: Arc::clone(self),
+                id,
+                is_order: matches!(job, Job::Issue(_)),
+                has_ended: false,
+            };
             let stop = tasks.stopped();
             tasks.spawn("acme-job", async move {
+                let (keeper, id) = (&running.keeper, &running.id);
                 match job {
                     // It stops by itself, and clears away what it has put up.
-                    Job::Issue(wanted) => keeper.issue(&id, wanted).await,
+                    Job::Issue(wanted) => keeper.issue(id, wanted).await,
                     Job::Window(pair, ca) => tokio::select! {
                         biased;
                         () = stop.cancelled() => {}
-                        () = keeper.ask_window(&id, &pair, ca) => {}
+                        () = keeper.ask_window(id, &pair, ca) => {}
                     },
                 }
-                keeper.changed.notify_one();
+                running.end();
             });
         }
         self.with(|book| {
@@ -396,6 +425,24 @@ impl Keeper {
             line.is_busy = false;
             line.course.clone()
         })
+    }
+
+    /// Counts as a failure of ours, so that it is tried again, and not at once.
+    fn broke_off(&self, id: &str, is_order: bool) {
+        warn!(%id, "work on a certificate broke off, it is tried again");
+        if is_order {
+            let failure = Failure {
+                blame: Blame::Ours,
+                retry_after: None,
+            };
+            self.failed(id, "the work on it broke off: the log says why", failure);
+        } else {
+            let now = Clock.now().wall;
+            self.with_line(id, |line| {
+                line.is_busy = false;
+                line.window_at = now.plus(NO_WINDOWS);
+            });
+        }
     }
 
     async fn remember(&self, id: &str, failures: Option<Failures>) {
@@ -506,5 +553,47 @@ fn random() -> u64 {
 impl From<FolderError> for super::StartError {
     fn from(error: FolderError) -> Self {
         Self::Folder(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio_util::sync::CancellationToken;
+
+    use super::super::challenges::Challenges;
+    use super::super::folder::Folder;
+    use super::super::testing::pair;
+    use super::*;
+
+    #[tokio::test]
+    async fn a_job_that_panics_is_a_failure_and_tried_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let challenges = Challenges::new();
+        let resolver = Resolver::new(Arc::clone(&challenges), pair(&["self.signed"]));
+        let issuer = Issuer {
+            // Nobody to ask, which no settings allow: the job finds it out the hard way.
+            cas: Vec::new(),
+            root: None,
+            email: None,
+            folder: Folder::open(dir.path()).unwrap(),
+            challenges,
+            dns: None,
+            dns_wait: Duration::ZERO,
+            stop: CancellationToken::new(),
+        };
+        let host = Hostname::parse("t.example").unwrap();
+        let name = CertName {
+            host: host.clone(),
+            is_wildcard: false,
+        };
+        let keeper = Keeper::new(Arc::new(issuer), resolver, host, Vec::new());
+        let (keeper, tasks) = (Arc::new(keeper), Tasks::new());
+        keeper.add(vec![name], vec![Proof::Http], false);
+        let now = Clock.now().wall;
+        keeper.start_due(&tasks);
+        assert!(tasks.finished(Duration::from_secs(20)).await);
+        let line = keeper.with(|book| book.lines.remove("t.example")).unwrap();
+        assert!(!line.is_busy && line.last_error.is_some());
+        assert!(line.due() > now, "not in a storm");
     }
 }
