@@ -64,7 +64,8 @@ pub(super) struct Wanted {
     /// How they can be proven, in our order.
     pub(super) proofs: Vec<Proof>,
     pub(super) ca: usize,
-    pub(super) failures: u32,
+    /// How often all CAs have failed already.
+    pub(super) rounds: u32,
     /// The certificate that this one follows.
     pub(super) replaces: Option<Facts>,
 }
@@ -413,7 +414,7 @@ impl Issuer {
                 .iter()
                 .filter_map(|challenge| proof_of(&challenge.r#type))
                 .collect();
-            let proof = proof(&wanted.proofs, &offered, wanted.failures);
+            let proof = proof(&wanted.proofs, &offered, wanted.rounds);
             let (Some(proof), Ok(host)) = (proof, Hostname::parse(host)) else {
                 let names: Vec<_> = offered.iter().map(|proof| proof.name()).collect();
                 return Err(IssueError::NoProof {

@@ -153,7 +153,7 @@ impl Line {
                 names: self.names.clone(),
                 proofs: self.proofs.clone(),
                 ca: self.course.ca(),
-                failures: self.course.failures(),
+                rounds: self.course.rounds(),
                 replaces: self.pair.as_ref().map(|pair| pair.facts.clone()),
             }));
         }

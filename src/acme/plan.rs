@@ -179,6 +179,13 @@ impl Course {
         self.failures
     }
 
+    /// How often all CAs have failed since then: each is given the next proof only when the others had
+    /// this one, too.
+    pub fn rounds(&self) -> u32 {
+        let cas = u32::try_from(self.closed.len()).unwrap_or(u32::MAX);
+        self.failures / cas.max(1)
+    }
+
     /// A try failed. The next CA is asked soon; only when all have failed the wait grows. `life` is how
     /// long certificates live, as far as that is known.
     pub fn failed(&mut self, now: WallTime, failure: Failure, life: Option<Duration>, roll: u64) {
@@ -188,9 +195,8 @@ impl Course {
         }
         self.failures = self.failures.saturating_add(1);
         self.ca = (self.ca + 1) % cas;
-        let rounds = self.failures / u32::try_from(cas).unwrap_or(1).max(1);
         let wait = if self.ca == 0 {
-            wait(failure.blame, rounds, life, roll)
+            wait(failure.blame, self.rounds(), life, roll)
         } else {
             // Another CA has done nothing wrong, but is not to be stormed for it.
             share(Duration::from_secs(5), roll)
@@ -271,13 +277,13 @@ impl Proof {
     }
 }
 
-/// The proof to try: of those we can give, in our order, one that the CA takes; after a failure the next.
-/// None when there is none.
-pub fn proof(ours: &[Proof], offered: &[Proof], failures: u32) -> Option<Proof> {
+/// The proof to try: of those we can give, in our order, one that the CA takes; after a round
+/// of failures the next. None when there is none.
+pub fn proof(ours: &[Proof], offered: &[Proof], rounds: u32) -> Option<Proof> {
     let common: Vec<Proof> = (ours.iter().copied())
         .filter(|proof| offered.contains(proof))
         .collect();
-    let turn = usize::try_from(failures)
+    let turn = usize::try_from(rounds)
         .unwrap_or(0)
         .checked_rem(common.len())?;
     common.get(turn).copied()
@@ -499,5 +505,23 @@ mod tests {
         assert_eq!(proof(&ports, &[Proof::Http], 0), Some(Proof::Http));
         assert_eq!(proof(&ports, &[Proof::Dns], 0), None);
         assert_eq!(proof(&[Proof::Dns], &all, 7), Some(Proof::Dns));
+    }
+
+    #[test]
+    fn every_ca_sees_every_proof() {
+        let ports = [Proof::TlsAlpn, Proof::Http];
+        let mut course = Course::new(2, at(0));
+        let mut seen = Vec::new();
+        for _ in 0..4 {
+            seen.push((course.ca(), proof(&ports, &ports, course.rounds()).unwrap()));
+            course.failed(course.due(), refused(), None, 0);
+        }
+        let expected = [
+            (0, Proof::TlsAlpn),
+            (1, Proof::TlsAlpn),
+            (0, Proof::Http),
+            (1, Proof::Http),
+        ];
+        assert_eq!(seen, expected);
     }
 }
