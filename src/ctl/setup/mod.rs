@@ -112,6 +112,9 @@ pub(super) enum SetupError {
     /// What is there, or would be written, does not hold.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// A file that a set-up would write, by another hand or from another set-up.
+    #[error("{} is there already, with another text", .path.display())]
+    InTheWay { path: PathBuf },
     /// A file or its folder.
     #[error("{} cannot be written", .path.display())]
     Write {
@@ -136,7 +139,9 @@ impl SetupError {
         match self {
             Self::Unconfirmed | Self::NoAcme => Code::Usage,
             Self::Declined => Code::Cancelled,
-            Self::OtherDomain { .. } | Self::PortTaken { .. } => Code::Conflict,
+            Self::OtherDomain { .. } | Self::PortTaken { .. } | Self::InTheWay { .. } => {
+                Code::Conflict
+            }
             Self::Config(_) => Code::BadConfiguration,
             Self::Write { .. } | Self::Unit(_) => Code::Internal,
             Self::NoUnit { .. } | Self::Silent { .. } => Code::DaemonUnreachable,
@@ -159,6 +164,10 @@ impl SetupError {
                     .to_owned()
             }
             Self::Config(_) => "mend what is named; nothing was changed".to_owned(),
+            Self::InTheWay { path } => {
+                let path = path.display();
+                format!("look at {path}, remove it unless it is needed, and do this again")
+            }
             Self::Write { .. } => "use sudo, or check who owns it".to_owned(),
             Self::Unit(_) => {
                 "journalctl -u wormkeyd-server or -u wormkeyd-client says why".to_owned()
@@ -390,7 +399,12 @@ fn put(path: &Path, text: &str) -> Result<(), SetupError> {
     new.as_file().sync_all().map_err(failed)?;
     // Somebody else's file is never replaced, not even one that came in this very moment.
     new.persist_noclobber(path)
-        .map_err(|err| failed(err.error))?;
+        .map_err(|err| match err.error.kind() {
+            io::ErrorKind::AlreadyExists => SetupError::InTheWay {
+                path: path.to_owned(),
+            },
+            _ => failed(err.error),
+        })?;
     Ok(())
 }
 

@@ -212,3 +212,15 @@ fn what_is_written_is_for_the_daemon_to_read_whatever_the_umask() {
         assert_eq!(found.permissions().mode() & 0o777, mode, "{path}");
     }
 }
+
+#[test]
+fn a_file_in_the_way_is_named_and_left_alone() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("certificate.conf");
+    std::fs::write(&path, "the operator's").unwrap();
+    let error = put(&path, "ours").unwrap_err();
+    assert_eq!(error.code(), Code::Conflict);
+    assert!(error.to_string().starts_with(&path.display().to_string()));
+    assert!(error.fix().contains("remove it"), "{}", error.fix());
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "the operator's");
+}
