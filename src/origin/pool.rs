@@ -19,7 +19,8 @@ use crate::tasks::Tasks;
 
 /// Shorter than the five seconds after which common servers close, so that we are first.
 const IDLE_HTTP1: Duration = Duration::from_secs(4);
-/// HTTP/2 has GOAWAY: an end that crosses a request loses nothing.
+/// Longer: an origin tells of the end of these (GOAWAY), so that a request seldom crosses it. One that does
+/// fails, even where the origin says that it was not seen: hyper does not give it back.
 const IDLE_HTTP2: Duration = Duration::from_secs(15);
 const IDLE_PER_TARGET: usize = 64;
 const IDLE_TOTAL: usize = 512;
