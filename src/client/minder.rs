@@ -193,6 +193,9 @@ impl Minder {
 
     async fn wait(&mut self) -> Step {
         let due = self.watch.poll_timeout().map(Instant::from_std);
+        // While UDP is tried no WebSocket carries the link, which is not the end of it; one that ends meanwhile
+        // has still ended afterwards.
+        let in_websocket = self.watch.is_on_fallback() && self.returning.is_none();
         tokio::select! {
             biased;
             taken = under_way(&mut self.taking) => Step::Taken(taken),
@@ -200,7 +203,7 @@ impl Minder {
             Some(hint) = self.client.next_hint() => Step::Hint(hint),
             opened = under_way(&mut self.opening) => Step::Opened(opened),
             returned = under_way(&mut self.returning) => Step::Returned(returned),
-            () = self.link.fallback_ended(), if self.watch.is_on_fallback() => Step::FallbackEnded,
+            () = self.link.fallback_ended(), if in_websocket => Step::FallbackEnded,
             () = at(due) => Step::Due,
             () = sleep_until(self.pace.look_at) => Step::Look,
         }
@@ -307,7 +310,70 @@ async fn at(due: Option<Instant>) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::World;
     use super::*;
+    use crate::link::path::tests::{Office, Switch, dialer};
+
+    /// As if the link had been in its WebSocket for long: UDP is tried at once.
+    fn try_udp(minder: &mut Minder) {
+        let settings = WatchSettings {
+            keep_alive: Duration::from_secs(5),
+            fallback: true,
+        };
+        let before = Clock.now().monotonic - Duration::from_secs(60);
+        minder.watch = Watch::on_fallback(before, settings);
+    }
+
+    async fn mind_until(minder: &mut Minder, what: &str, is_so: impl Fn(&Minder) -> bool) {
+        let patience = Instant::now() + Duration::from_secs(8);
+        while !is_so(minder) {
+            assert!(Instant::now() < patience, "never {what}");
+            let step = tokio::time::timeout(Duration::from_millis(20), minder.mind()).await;
+            assert!(step.is_err(), "{what}: the link was given up");
+        }
+    }
+
+    fn goes_by(minder: &Minder, kind: PathKind) -> bool {
+        let on_fallback = kind == PathKind::WebSocket;
+        minder.link.path().kind == kind && minder.watch.is_on_fallback() == on_fallback
+    }
+
+    #[tokio::test]
+    async fn a_return_to_udp_that_fails_is_made_again_and_the_end_of_the_websocket_is_heard() {
+        let world = World::new().await;
+        let (office, switch) = (Office::open().await, Switch::default());
+        let ends = office.link(&dialer(&switch), None).await;
+        ends.client.open_fallback(&office.fallback()).await.unwrap();
+        let (client, link) = (&world.client.client, &ends.client);
+        let mut minder = Minder::new(client, link, &office.address, Duration::from_secs(5));
+        // UDP answers, and carries no link.
+        switch.starve();
+        try_udp(&mut minder);
+        mind_until(&mut minder, "tried", |m| m.returning.is_some()).await;
+        mind_until(&mut minder, "back in the websocket", |m| {
+            m.returning.is_none() && goes_by(m, PathKind::WebSocket)
+        })
+        .await;
+        switch.unblock();
+        try_udp(&mut minder);
+        mind_until(&mut minder, "on udp", |m| goes_by(m, PathKind::Udp)).await;
+
+        link.open_fallback(&office.fallback()).await.unwrap();
+        switch.starve();
+        try_udp(&mut minder);
+        mind_until(&mut minder, "tried again", |m| m.returning.is_some()).await;
+        mind_until(&mut minder, "in the websocket again", |m| {
+            m.returning.is_none() && goes_by(m, PathKind::WebSocket)
+        })
+        .await;
+        switch.unblock();
+        office.cut.send(()).unwrap();
+        mind_until(&mut minder, "told of the end", |m| {
+            goes_by(m, PathKind::Udp)
+        })
+        .await;
+        world.client.stop().await;
+    }
 
     #[tokio::test(start_paused = true)]
     async fn only_a_busy_link_that_stops_is_asked() {

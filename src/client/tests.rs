@@ -16,8 +16,8 @@ use crate::wire::{
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A client that runs, and the listener that it takes for its server.
-struct World {
-    client: Running,
+pub(super) struct World {
+    pub(super) client: Running,
     listener: Listener,
     key: Identity,
     device: DeviceId,
@@ -27,7 +27,7 @@ struct World {
 type Session = (Link, ControlSend, ControlRecv);
 
 impl World {
-    async fn new() -> Self {
+    pub(super) async fn new() -> Self {
         Self::with_keep_alive("1s").await
     }
 

@@ -29,7 +29,7 @@ mod recognise;
 mod sessions;
 mod switch;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod upgrade;
 
 use std::time::Duration;

@@ -38,6 +38,12 @@ pub(super) fn question(nonce: Nonce) -> [u8; SIZE] {
     packet
 }
 
+/// Whether a datagram is a question.
+#[cfg(test)]
+pub(super) fn is_question(datagram: &[u8]) -> bool {
+    datagram.len() == SIZE && datagram[1..5] == VERSION
+}
+
 /// Whether a datagram is an answer: long header, version zero, addressed to the asker.
 pub(super) fn is_answer(datagram: &[u8], nonce: Nonce) -> bool {
     datagram.first().is_some_and(|first| first & 0x80 != 0)

@@ -28,7 +28,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
-use super::{CONNECT, Fallback, SessionEnd, accept};
+use super::{CONNECT, Fallback, SessionEnd, accept, probe};
 use crate::link::socket::{Family, MakeSocket};
 use crate::link::tests::{both, bytes_head, hello, recv, secs, send};
 use crate::link::{
@@ -38,21 +38,38 @@ use crate::link::{
 use crate::names::Pin as KeyPin;
 use crate::tasks::Tasks;
 
-/// UDP that can be cut, both ways.
+/// UDP that can be cut, both ways, or starved.
 #[derive(Debug, Clone, Default)]
-struct Switch(Arc<AtomicBool>);
+pub(crate) struct Switch(Arc<Cuts>);
+
+#[derive(Debug, Default)]
+struct Cuts {
+    blocked: AtomicBool,
+    starved: AtomicBool,
+}
 
 impl Switch {
     fn block(&self) {
-        self.0.store(true, Ordering::Relaxed);
+        self.0.blocked.store(true, Ordering::Relaxed);
     }
 
-    fn unblock(&self) {
-        self.0.store(false, Ordering::Relaxed);
+    pub(crate) fn unblock(&self) {
+        self.0.blocked.store(false, Ordering::Relaxed);
+        self.0.starved.store(false, Ordering::Relaxed);
+    }
+
+    /// The question whether UDP works passes, and its answer; no packet of a link does.
+    pub(crate) fn starve(&self) {
+        self.0.starved.store(true, Ordering::Relaxed);
     }
 
     fn blocked(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        self.0.blocked.load(Ordering::Relaxed)
+    }
+
+    fn lets_out(&self, packet: &[u8]) -> bool {
+        let starved = self.0.starved.load(Ordering::Relaxed);
+        !self.blocked() && (!starved || probe::is_question(packet))
     }
 
     fn socket(&self) -> Arc<dyn AsyncUdpSocket> {
@@ -75,7 +92,7 @@ impl AsyncUdpSocket for Cut {
     }
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        if self.switch.blocked() {
+        if !self.switch.lets_out(transmit.contents) {
             return Ok(());
         }
         self.inner.try_send(transmit)
@@ -114,16 +131,16 @@ impl AsyncUdpSocket for Cut {
 }
 
 /// A server, with all its parts.
-struct Office {
+pub(crate) struct Office {
     key: Identity,
     listener: Arc<Listener>,
     /// `localhost:port`, for UDP and TCP alike.
-    address: String,
+    pub(crate) address: String,
     authority: CertificateDer<'static>,
     /// How sessions ended.
     ends: mpsc::Receiver<SessionEnd>,
     /// Cuts the WebSockets that are there.
-    cut: watch::Sender<()>,
+    pub(crate) cut: watch::Sender<()>,
     tasks: Tasks,
 }
 
@@ -134,7 +151,7 @@ impl Drop for Office {
 }
 
 impl Office {
-    async fn open() -> Self {
+    pub(crate) async fn open() -> Self {
         let key = Identity::ephemeral().unwrap();
         let settings = LinkSettings::default();
         let (tcp, listener) = loop {
@@ -174,7 +191,7 @@ impl Office {
         }
     }
 
-    fn fallback(&self) -> Fallback {
+    pub(crate) fn fallback(&self) -> Fallback {
         Fallback {
             roots: vec![self.authority.clone()],
             ..Fallback::to(&self.address)
@@ -182,7 +199,7 @@ impl Office {
     }
 
     /// Both ends of a link that `dialer` makes, over whatever works.
-    async fn link(&self, dialer: &Dialer, fallback: Option<&Fallback>) -> Ends {
+    pub(crate) async fn link(&self, dialer: &Dialer, fallback: Option<&Fallback>) -> Ends {
         let pins = [self.key.pin()];
         let (dialled, arrived) = both(
             dialer.dial_with(&self.address, &pins, hello(), fallback),
@@ -220,7 +237,7 @@ impl Office {
     }
 }
 
-fn dialer(switch: &Switch) -> Dialer {
+pub(crate) fn dialer(switch: &Switch) -> Dialer {
     let switch = switch.clone();
     let sockets: MakeSocket = Arc::new(move |_| Ok(switch.socket()));
     let runtime = Arc::new(quinn::TokioRuntime);
@@ -331,8 +348,8 @@ fn status(status: StatusCode) -> Response<Empty<Bytes>> {
 }
 
 /// Both ends of a link.
-struct Ends {
-    client: Link,
+pub(crate) struct Ends {
+    pub(crate) client: Link,
     server: Link,
     _control: (ControlSend, ControlRecv, ControlSend, ControlRecv),
 }
