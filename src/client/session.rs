@@ -76,6 +76,10 @@ impl Session {
         let datagrams = visits::datagrams(self.link.clone(), client.tasks.clone());
         client.tasks.spawn("datagrams", datagrams);
         client.look_towards(self.link.peer()).await;
+        if client.drains.stand().goes_on() {
+            // What the link before was told, if there was one, is forgotten with it.
+            self.tx.push(&Control::Sleeping);
+        }
         client.resume();
         client.probes.linked();
         let ended = self.converse(client, &mut outbox, epoch).await;

@@ -308,6 +308,27 @@ async fn an_overloaded_server_is_no_refusal_of_the_device() {
 }
 
 #[tokio::test]
+async fn a_link_that_comes_up_in_a_drain_hears_of_it_before_anything_else() {
+    let world = World::new().await;
+    let client = &world.client.client;
+    let (link, tx, rx) = world.joined(world.welcome()).await;
+    client.book.put(row(1, BookState::Open)).await.unwrap();
+    client.drains.begin(Duration::from_secs(60));
+    link.close(Code::Done, "again");
+    drop((tx, rx));
+    let (_link, mut tx, mut rx) = world.arrive().await;
+    tx.send(&Control::Welcome(world.welcome())).await.unwrap();
+    for nth in 0..2 {
+        let heard = tokio::time::timeout(PATIENCE, rx.recv()).await.unwrap();
+        match (nth, heard.unwrap().expect("it is still there")) {
+            (0, Control::Sleeping) | (1, Control::Bind(_)) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    world.client.stop().await;
+}
+
+#[tokio::test]
 async fn the_end_of_the_old_link_does_not_take_the_new_one_with_it() {
     let world = World::new().await;
     let (old, _tx, _rx) = world.joined(world.welcome()).await;

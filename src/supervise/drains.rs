@@ -33,6 +33,13 @@ pub(crate) struct Stand {
     pub(crate) finished: Option<bool>,
 }
 
+impl Stand {
+    /// Whether it has begun and is not over.
+    pub(crate) const fn goes_on(&self) -> bool {
+        self.ends_by.is_some() && self.finished.is_none()
+    }
+}
+
 impl Drains {
     pub(crate) fn new() -> Self {
         let (ask, asked) = mpsc::channel(ASKS);
