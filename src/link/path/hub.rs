@@ -16,7 +16,8 @@ use super::pump::Arrived;
 use super::sessions::{Sessions, is_virtual};
 use super::{PathLimits, Recognise};
 
-/// Datagrams that wait for the endpoint, of all sessions together; each waits for its turn.
+/// Datagrams that wait for the endpoint, of all sessions together; each waits for its turn. Three megabytes
+/// if all are of the largest.
 const INBOX: usize = 512;
 
 /// The composite socket.

@@ -176,7 +176,7 @@ mod tests {
     #[test]
     fn the_count_of_bytes_holds_across_messages() {
         let outbox = Outbox::new(1 << 22);
-        for size in (1..=1500).chain([2000, 1, 1]) {
+        for size in (1..=1500).chain([codec::DATAGRAM_MAX, codec::DATAGRAM_MAX + 1, 1, 1]) {
             outbox.push(&vec![0; size], None);
         }
         assert_eq!(outbox.dropped(), 1);

@@ -45,6 +45,23 @@ async fn a_link_moves_into_a_websocket_and_back_and_its_stream_goes_on() {
 }
 
 #[tokio::test]
+async fn packets_that_have_grown_on_udp_pass_a_websocket_as_they_are() {
+    let office = Office::open().await;
+    let ends = office.link(&dialer(&Switch::default()), None).await;
+    let mut echo = ends.echo().await;
+    echo.round(TEN_MB).await;
+    let payload = || {
+        let path = ends.client.raw().stats().path;
+        (path.current_mtu, path.black_holes_detected)
+    };
+    let grown = payload();
+    assert!(grown.0 > 1500, "loopback takes more: {grown:?}");
+    ends.client.open_fallback(&office.fallback()).await.unwrap();
+    echo.round(TEN_MB / 5).await;
+    assert_eq!(payload(), grown);
+}
+
+#[tokio::test]
 async fn a_download_goes_on_within_four_seconds_when_udp_is_cut_in_its_middle() {
     let office = Office::open().await;
     let switch = Switch::default();
