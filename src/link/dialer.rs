@@ -219,27 +219,38 @@ impl Dialer {
         })
     }
 
-    /// Asks for the server by its current key, and by the next if it does not answer to that.
+    /// Asks for the server at all addresses side by side.
     async fn handshake(
         &self,
         door: &Door<'_>,
         candidates: &[SocketAddr],
     ) -> Result<Connection, LinkError> {
-        let mut outcome = Err(LinkError::WrongPin {
+        let attempts = candidates
+            .iter()
+            .map(|peer| self.by_each_key(door, *peer))
+            .collect();
+        race(attempts, door.unreachable(), telling).await
+    }
+
+    /// Asks one address by the server's current key, and by the next if it does not answer to that. Each address
+    /// for itself: one that is silent says nothing of what the others answer to.
+    fn by_each_key(&self, door: &Door<'_>, peer: SocketAddr) -> Attempt<Connection, LinkError> {
+        let nobody = LinkError::WrongPin {
             expected: door.pins.to_vec(),
             got: None,
-        });
-        for tag in door.pins {
-            let attempts = candidates
-                .iter()
-                .map(|peer| self.attempt(door, *peer, *tag))
-                .collect();
-            outcome = race(attempts, door.unreachable(), telling).await;
-            if !matches!(outcome, Err(LinkError::WrongPin { got: None, .. })) {
-                break;
+        };
+        let pins = door.pins.iter();
+        let attempts: Vec<_> = pins.map(|tag| self.attempt(door, peer, *tag)).collect();
+        Box::pin(async move {
+            let mut outcome = Err(nobody);
+            for attempt in attempts {
+                outcome = attempt.await;
+                if !matches!(outcome, Err(LinkError::WrongPin { got: None, .. })) {
+                    break;
+                }
             }
-        }
-        outcome
+            outcome
+        })
     }
 
     /// One handshake with one address.
@@ -414,6 +425,28 @@ mod tests {
         let connection = connected.unwrap();
         assert_eq!(connection.remote_address(), world.address);
         assert!(start.elapsed() < Duration::from_secs(2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_address_that_is_silent_does_not_keep_the_next_key_from_another() {
+        let world = World::new();
+        let dialer = world.dialer();
+        let own = dialer.own("example.com:443").unwrap();
+        let dead: SocketAddr = "10.9.9.9:443".parse().unwrap();
+        let pins = [Identity::ephemeral().unwrap().pin(), world.key.pin()];
+        let door = Door {
+            address: "example.com:443",
+            pins: &pins,
+            own: &own,
+        };
+        let candidates = [dead, world.address];
+        let dialling = timeout(Duration::from_secs(2), dialer.handshake(&door, &candidates));
+        let (connected, _arriving) = tokio::join!(dialling, async {
+            let arriving = timeout(Duration::from_secs(2), world.listener.accept()).await;
+            arriving.ok()??.establish().await.ok()
+        });
+        let connection = connected.expect("it waits for the silent one").unwrap();
+        assert_eq!(connection.remote_address(), world.address);
     }
 
     #[tokio::test]
