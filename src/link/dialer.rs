@@ -135,7 +135,8 @@ impl Dialer {
     }
 
     fn own(&self, address: &str) -> Result<Own, LinkError> {
-        let made = Own::new(self.sockets.clone(), &self.runtime, address);
+        let idle = self.settings.path_idle();
+        let made = Own::new(self.sockets.clone(), &self.runtime, address, idle);
         made.map_err(|source| LinkError::Io {
             doing: "open a UDP socket".to_owned(),
             source,
@@ -399,9 +400,13 @@ async fn greet(live: &Arc<Live>, hello: Hello) -> Result<(ControlSend, ControlRe
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::AsyncReadExt as _;
     use tokio::time::timeout;
+    use tokio_tungstenite::WebSocketStream;
+    use tokio_tungstenite::tungstenite::protocol::Role;
 
     use super::*;
+    use crate::link::path::{PathInfo, PathKind};
     use crate::link::tests::World;
 
     #[tokio::test(start_paused = true)]
@@ -447,6 +452,33 @@ mod tests {
         });
         let connection = connected.expect("it waits for the silent one").unwrap();
         assert_eq!(connection.remote_address(), world.address);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_websocket_outlives_the_pauses_between_rare_keep_alives() {
+        let minutes = |n: u64| Duration::from_secs(60 * n);
+        for (keep_alive, lives, dead_by) in [(minutes(10), 29, 31), (minutes(0), 0, 2)] {
+            let world = World::with(LinkSettings {
+                keep_alive,
+                ..LinkSettings::default()
+            });
+            let own = world.dialer().own("example.com:443").unwrap();
+            let (near, mut far) = tokio::io::duplex(1024);
+            let io = WebSocketStream::from_raw_socket(near, Role::Client, None).await;
+            let info = PathInfo {
+                kind: PathKind::WebSocket,
+                ..PathInfo::UDP
+            };
+            let start = Instant::now();
+            own.paths().carry(io, info);
+            let end = timeout(minutes(120), far.read_u8()).await.unwrap();
+            assert!(end.is_err(), "nothing was said");
+            let ended = start.elapsed();
+            assert!(
+                ended > minutes(lives) && ended < minutes(dead_by),
+                "{ended:?}"
+            );
+        }
     }
 
     #[tokio::test]

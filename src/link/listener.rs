@@ -24,7 +24,7 @@ use super::error::LinkError;
 use super::handle::{End, Link, Live};
 use super::heads::{HeadError, read_head};
 use super::identity::Identity;
-use super::path::{Hub, Place, Recognise, SessionEnd, SessionRefused, Sessions};
+use super::path::{Hub, PathLimits, Place, Recognise, SessionEnd, SessionRefused, Sessions};
 use super::streams::LinkRecv;
 use super::visitors::{Door, Knocking};
 use super::{LinkSettings, socket, transport};
@@ -117,7 +117,11 @@ impl Listener {
         let local = socket.local_addr().map_err(io)?;
         let tags = Arc::new(KnownTags::new(&[identity.pin()]));
         let recognise = Recognise::new(Arc::clone(&tags), transport::own_cids(identity, settings));
-        let (socket, sessions) = Hub::over(socket, settings.paths.clone(), recognise);
+        let limits = PathLimits {
+            idle: settings.path_idle(),
+            ..settings.paths.clone()
+        };
+        let (socket, sessions) = Hub::over(socket, limits, recognise);
         let endpoint = Endpoint::new_with_abstract_socket(
             endpoint_config,
             Some(config.clone()),

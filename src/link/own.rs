@@ -5,6 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use quinn::{AsyncUdpSocket, Connection, Endpoint, Runtime};
 
@@ -37,14 +38,16 @@ impl std::fmt::Debug for Sockets {
 }
 
 impl Own {
-    /// For a link to the server at `address`, as the dialer was told it.
+    /// For a link to the server at `address`, as the dialer was told it; a WebSocket in which nothing comes for
+    /// `path_idle` is given up.
     pub(super) fn new(
         sockets: Sockets,
         runtime: &Arc<dyn Runtime>,
         address: &str,
+        path_idle: Duration,
     ) -> io::Result<Self> {
         let ear = Ear::new(Arc::clone(runtime));
-        let paths = Paths::over((sockets.0)(Family::Either)?, address);
+        let paths = Paths::over((sockets.0)(Family::Either)?, address, path_idle);
         let socket = ear.on(Arc::clone(&paths) as _);
         ear.asked();
         // Only where the first step takes more than usual: what may be received is 13 MiB of buffers then, not

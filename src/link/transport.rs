@@ -65,6 +65,13 @@ pub struct LinkSettings {
     pub paths: PathLimits,
 }
 
+impl LinkSettings {
+    /// Silence after which a WebSocket is given up: never what a link's own keep-alives leave between them.
+    pub(super) fn path_idle(&self) -> Duration {
+        self.paths.idle.max(3 * self.keep_alive)
+    }
+}
+
 impl Default for LinkSettings {
     fn default() -> Self {
         Self {

@@ -33,9 +33,6 @@ const INBOX: usize = 256;
 /// be delay, and less loss for QUIC to see.
 const OUTBOX: usize = 256 * 1024;
 
-/// Silence after which a WebSocket is given up. Keep-alives are answered every few seconds.
-const IDLE: Duration = Duration::from_secs(60);
-
 /// UDP addresses of the server kept for the way back.
 const TARGETS: usize = 4;
 
@@ -49,6 +46,8 @@ pub(in crate::link) const BESIDE: SocketAddr =
 pub(in crate::link) struct Paths {
     /// As the dialer was told: the way back to UDP may need to ask for it anew.
     address: String,
+    /// Silence after which a WebSocket is given up.
+    idle: Duration,
     state: Mutex<State>,
     inbox: Inbox,
     arrives: mpsc::Sender<Arrived>,
@@ -143,10 +142,15 @@ impl State {
 }
 
 impl Paths {
-    pub(in crate::link) fn over(udp: Arc<dyn AsyncUdpSocket>, address: &str) -> Arc<Self> {
+    pub(in crate::link) fn over(
+        udp: Arc<dyn AsyncUdpSocket>,
+        address: &str,
+        idle: Duration,
+    ) -> Arc<Self> {
         let (arrives, inbox) = inbox(INBOX);
         Arc::new(Self {
             address: address.to_owned(),
+            idle,
             state: Mutex::new(State {
                 udp,
                 peer: None,
@@ -254,7 +258,7 @@ impl Paths {
         let inward = Inward {
             inbox: self.arrives.clone(),
             from: BESIDE,
-            idle: IDLE,
+            idle: self.idle,
             doubt: None,
         };
         self.tasks.spawn("websocket-path", async move {

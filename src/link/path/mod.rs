@@ -102,7 +102,8 @@ pub struct PathLimits {
     pub per_source: usize,
     /// Bytes that wait for one session to take them; more is dropped.
     pub queue: usize,
-    /// A session from which nothing comes for this long ends. Links keep alive far more often.
+    /// A session from which nothing comes for this long ends; at the client's end, too. Where links keep alive
+    /// less often than three times in it, three keep-alives count instead.
     pub idle: Duration,
     /// How long a session may take to show that it is a link's.
     pub proof_within: Duration,

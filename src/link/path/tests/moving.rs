@@ -208,7 +208,7 @@ async fn packets_wait_for_a_fresh_socket_and_do_not_ask_it_without_end() {
         segment_size: None,
         src_ip: None,
     };
-    let paths = Paths::over(wrap(), "127.0.0.1:1");
+    let paths = Paths::over(wrap(), "127.0.0.1:1", secs(60));
     // QUIC keeps this one until it hears of the move.
     let mut poller = Arc::clone(&paths).create_io_poller();
     for moves in 0..5 {
