@@ -14,7 +14,7 @@ use tracing::{info, warn};
 use super::certificates::facts;
 use crate::acme::x509::Facts;
 use crate::admin::certificates::CertificateJson;
-use crate::edge::tls::{self, CertStore};
+use crate::edge::tls::{self, CertStore, TlsError};
 use crate::tasks::Tasks;
 use crate::times::{Clock, WallTime};
 
@@ -34,6 +34,8 @@ struct State {
     seen: Look,
     facts: Option<Facts>,
     last_error: Option<String>,
+    /// They could not be read, which may pass without any change to them: every look tries again.
+    is_unread: bool,
     /// A certificate and its key are two files, written one after the other: what does not fit at one look
     /// is worth a word only when it does not at the next either.
     is_unsaid: bool,
@@ -42,6 +44,9 @@ struct State {
 
 /// What tells a file from the same file later: device, inode, length, change time.
 type Look = [Option<[i64; 5]>; 2];
+
+/// What reading the files gives.
+type Read = Result<Arc<CertifiedKey>, TlsError>;
 
 fn look(cert: &Path, key: &Path) -> Look {
     [cert, key].map(|path| {
@@ -72,6 +77,7 @@ impl Watched {
             cert,
             key,
             last_error: None,
+            is_unread: false,
             is_unsaid: false,
             is_expiry_said: false,
         };
@@ -114,18 +120,26 @@ impl Watched {
     fn put(&self, state: &mut State, read: Arc<CertifiedKey>) {
         state.facts = facts(&read);
         state.last_error = None;
+        state.is_unread = false;
         state.is_unsaid = false;
         state.is_expiry_said = false;
         self.store.swap(read);
     }
 
     fn look_again(&self, now: WallTime) {
+        self.look_and(now, tls::from_files);
+    }
+
+    fn look_and(&self, now: WallTime, read: impl FnOnce(&Path, &Path) -> Read) {
         let mut state = self.lock();
         let found = look(&state.cert, &state.key);
-        if found != state.seen {
+        let is_new = found != state.seen;
+        if is_new || state.is_unread {
             state.seen = found;
-            self.read_again(&mut state);
-        } else if state.is_unsaid {
+            let is_usable = self.read_again(&mut state, read);
+            state.is_unsaid |= !is_usable && (is_new || !state.is_unread);
+        }
+        if !is_new && state.is_unsaid {
             state.is_unsaid = false;
             let error = state.last_error.as_deref().unwrap_or_default();
             warn!(%error, "certificate files not taken, the old ones stay");
@@ -137,8 +151,9 @@ impl Watched {
         }
     }
 
-    fn read_again(&self, state: &mut State) {
-        match tls::from_files(&state.cert, &state.key) {
+    /// Whether they can be used.
+    fn read_again(&self, state: &mut State, read: impl FnOnce(&Path, &Path) -> Read) -> bool {
+        match read(&state.cert, &state.key) {
             Ok(read) => {
                 if read.cert != self.store.shown().cert {
                     let until = facts(&read).map(|facts| facts.life.until.to_string());
@@ -149,12 +164,15 @@ impl Watched {
                     self.put(state, read);
                 } else {
                     state.last_error = None;
+                    state.is_unread = false;
                     state.is_unsaid = false;
                 }
+                true
             }
             Err(error) => {
+                state.is_unread = matches!(error, TlsError::Read { .. });
                 state.last_error = Some(format!("{:#}", anyhow::Error::from(error)));
-                state.is_unsaid = true;
+                false
             }
         }
     }
@@ -266,6 +284,32 @@ mod tests {
         watched.look_again(now);
         assert_eq!(names(&watched)[1], "b.example");
         assert!(watched.status(now).last_error.is_some());
+        tasks.shutdown(Duration::from_secs(1)).await;
+    }
+
+    #[tokio::test]
+    async fn files_that_could_not_be_read_for_a_moment_are_read_again() {
+        let (files, tasks) = (Files::new(), Tasks::new());
+        let watched = files.watched(&tasks);
+        let now = Clock.now().wall;
+        watched.look_again(now);
+        files.write("cert", "b");
+        files.write("key", "b");
+        let too_many = |cert: &Path, _: &Path| {
+            let path = cert.to_owned();
+            let source = std::io::Error::from_raw_os_error(libc::EMFILE);
+            Err(TlsError::Read { path, source })
+        };
+        watched.look_and(now, too_many);
+        assert!(watched.lock().is_unsaid, "it may be well at the next look");
+        for _ in 0..3 {
+            watched.look_and(now, too_many);
+            assert!(!watched.lock().is_unsaid, "it was said once");
+        }
+        assert_eq!(names(&watched)[1], "a.example");
+        watched.look_again(now);
+        assert_eq!(names(&watched)[1], "b.example");
+        assert_eq!(watched.status(now).last_error, None);
         tasks.shutdown(Duration::from_secs(1)).await;
     }
 
