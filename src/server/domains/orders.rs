@@ -17,8 +17,11 @@ const KEPT_PART: usize = 4;
 /// Of one user, of those without a certificate: whoever makes up names below somebody's wildcard uses up no
 /// more than this, and an authority's patience with that domain is short.
 const GREETED_OF_USER: usize = 50;
-/// A made-up name has this long from its last greeting; who makes up many keeps us no busier than that.
-const RESTED: Duration = Duration::from_secs(10);
+/// A name has this long from its first greeting to get its certificate; who makes up many keeps us no busier
+/// than that, however often they ask for them.
+const RESTED: Duration = Duration::from_secs(60);
+/// A name with a certificate that nobody has asked for for so long gives way to another.
+const QUIET: Duration = Duration::from_secs(3 * 86_400);
 /// Users whose orders are counted at once.
 const COUNTED_MAX: usize = 10_000;
 
@@ -40,10 +43,23 @@ pub(super) struct Orders {
 #[derive(Debug, Clone, Copy)]
 struct Greeted {
     user: UserId,
-    /// When it was last asked for.
+    /// When it was last asked for; while it has no certificate, when it first was.
     at: Instant,
     /// There is a certificate for it.
     is_kept: bool,
+}
+
+impl Greeted {
+    /// Whether it gives way to another name of its user.
+    fn is_rested(&self, now: Instant) -> bool {
+        let long = if self.is_kept { QUIET } else { RESTED };
+        now.saturating_duration_since(self.at) >= long
+    }
+
+    /// Who goes first: those without a certificate, and of them the oldest.
+    const fn turn(&self) -> (bool, Instant) {
+        (self.is_kept, self.at)
+    }
 }
 
 impl Orders {
@@ -73,35 +89,68 @@ impl Orders {
         let Some(certificates) = &self.certificates else {
             return false;
         };
-        if let Some(known) = self.greeted.get_mut(&host) {
-            (known.user, known.at) = (user, now);
+        let certificates = certificates.clone();
+        if self.again(&host, user, now) {
             return false;
         }
         let is_kept = certificates.is_kept(&host);
         self.put(host, user, is_kept, now)
     }
 
-    /// Notes a name, in the place of the one of its user that nobody has asked for for the longest time and
-    /// that has no certificate, if there is no other.
+    /// A name that may be known is asked for again; whether it is known.
+    fn again(&mut self, host: &Hostname, user: UserId, now: Instant) -> bool {
+        let Some(known) = self.greeted.get_mut(host) else {
+            return false;
+        };
+        known.user = user;
+        if known.is_kept {
+            known.at = now;
+        }
+        true
+    }
+
+    /// Notes a name, in the place of another if there is no room. What gives way keeps its certificate on disk,
+    /// and is served it again when somebody asks.
     fn put(&mut self, host: Hostname, user: UserId, is_kept: bool, now: Instant) -> bool {
-        let made_up = |(_, of): &(&Hostname, &Greeted)| of.user == user && !of.is_kept;
-        let of_user = self.greeted.iter().filter(made_up).count();
-        let all_of_user = self.greeted.values().filter(|of| of.user == user).count();
-        let is_full =
-            of_user >= GREETED_OF_USER && !is_kept || all_of_user >= GREETED_MAX / KEPT_PART;
-        if is_full || self.greeted.len() >= GREETED_MAX {
-            let made_up = self.greeted.iter().filter(made_up);
-            let rested = |of: &Greeted| now.saturating_duration_since(of.at) >= RESTED;
-            let oldest = made_up.min_by_key(|(_, of)| of.at);
-            let oldest = oldest.filter(|(_, of)| rested(of));
-            let Some(oldest) = oldest.map(|(host, _)| host.clone()) else {
+        let of_user = || self.greeted.values().filter(|of| of.user == user);
+        let had = of_user().count();
+        let made_up = of_user().filter(|of| !of.is_kept).count();
+        let are_many = !is_kept && made_up >= GREETED_OF_USER;
+        let are_all = had >= GREETED_MAX / KEPT_PART;
+        if are_many || are_all || self.greeted.len() >= GREETED_MAX {
+            let rested = |of: &Greeted| of.user == user && of.is_rested(now);
+            let mut goes = self.first_to_go(|of| rested(of) && !(are_many && of.is_kept));
+            if goes.is_none() && !are_many && !are_all {
+                goes = self.first_of_richest(had);
+            }
+            let Some(goes) = goes else {
                 return false;
             };
-            self.greeted.remove(&oldest);
+            self.greeted.remove(&goes);
         }
         let at = now;
         self.greeted.insert(host, Greeted { user, at, is_kept });
         true
+    }
+
+    fn first_to_go(&self, may: impl Fn(&Greeted) -> bool) -> Option<Hostname> {
+        let those = self.greeted.iter().filter(|(_, of)| may(of));
+        let (host, _) = those.min_by_key(|(_, of)| of.turn())?;
+        Some(host.clone())
+    }
+
+    /// A name of the user with the most, if another with so many has then no more than that one: few users
+    /// take not all there is.
+    fn first_of_richest(&self, had: usize) -> Option<Hostname> {
+        let mut counts: HashMap<UserId, usize> = HashMap::new();
+        for of in self.greeted.values() {
+            *counts.entry(of.user).or_default() += 1;
+        }
+        let (richest, most) = counts.into_iter().max_by_key(|(_, count)| *count)?;
+        if most <= had + 1 {
+            return None;
+        }
+        self.first_to_go(|of| of.user == richest)
     }
 
     /// Asks for what is missing and gives up what leads nowhere. How each domain's certificate does.
@@ -250,6 +299,60 @@ mod tests {
         assert_eq!(orders.greeted.len(), 2 + GREETED_OF_USER);
         assert!(orders.put(host("kept"), alice, true, start));
         assert_eq!(orders.greeted.len(), 3 + GREETED_OF_USER);
+    }
+
+    #[test]
+    fn names_with_certificates_that_nobody_wants_any_more_give_way() {
+        let mut orders = Orders::new(None, &DomainsConfig::default());
+        let alice = UserId::random();
+        let host = |name: &str| Hostname::parse(&format!("{name}.app.example.org")).unwrap();
+        let start = Clock.now().monotonic;
+        for n in 0..GREETED_MAX / KEPT_PART {
+            assert!(orders.put(host(&format!("n{n}")), alice, true, start));
+        }
+        assert!(!orders.put(host("new"), alice, false, start + RESTED));
+        let later = start + Duration::from_secs(30 * 86_400);
+        orders.again(&host("n0"), alice, later);
+        assert!(orders.put(host("new"), alice, false, later));
+        assert!(orders.greeted.contains_key(&host("n0")), "wanted just now");
+        assert_eq!(orders.greeted.len(), GREETED_MAX / KEPT_PART);
+    }
+
+    #[test]
+    fn four_users_with_all_they_may_have_kept_a_fifth_from_having_any() {
+        let mut orders = Orders::new(None, &DomainsConfig::default());
+        let users: Vec<_> = (0..5).map(|_| UserId::random()).collect();
+        let host =
+            |user: usize, n: usize| Hostname::parse(&format!("n{n}.u{user}.example.org")).unwrap();
+        let now = Clock.now().monotonic;
+        for (of, user) in users.iter().enumerate().take(KEPT_PART) {
+            for n in 0..GREETED_MAX / KEPT_PART {
+                assert!(orders.put(host(of, n), *user, true, now));
+            }
+        }
+        for n in 0..GREETED_MAX / KEPT_PART {
+            orders.put(host(4, n), users[4], true, now);
+        }
+        assert_eq!(orders.greeted.len(), GREETED_MAX);
+        for user in &users {
+            let had = orders.greeted.values().filter(|of| of.user == *user);
+            assert_eq!(had.count(), GREETED_MAX / 5, "as many as everybody");
+        }
+    }
+
+    #[test]
+    fn made_up_names_that_are_asked_for_again_and_again_come_to_rest() {
+        let mut orders = Orders::new(None, &DomainsConfig::default());
+        let alice = UserId::random();
+        let host = |name: &str| Hostname::parse(&format!("{name}.app.example.org")).unwrap();
+        let start = Clock.now().monotonic;
+        for n in 0..GREETED_OF_USER {
+            assert!(orders.put(host(&format!("n{n}")), alice, false, start));
+        }
+        for n in 0..GREETED_OF_USER {
+            orders.again(&host(&format!("n{n}")), alice, start + RESTED);
+        }
+        assert!(orders.put(host("new"), alice, false, start + RESTED));
     }
 
     #[test]
