@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{Claim, State};
+use super::{Claim, Look, State};
 use crate::engine::Action;
 use crate::engine::entry::{Engine, audit};
 use crate::engine::state::Who;
@@ -40,7 +40,7 @@ impl Engine {
         let Some(name) = domains.names.get_mut(&domain) else {
             return;
         };
-        if name.is_looking {
+        if name.look.is_some() {
             return;
         }
         let claimants = name.claims.iter().map(|claim| claim.user);
@@ -60,7 +60,10 @@ impl Engine {
             return self.timers.set(Timer::Domain(number), now.monotonic, after);
         };
         *looking_for.entry(payer).or_default() += 1;
-        (name.is_looking, name.looks_for) = (true, Some(payer));
+        name.look = Some(Look {
+            payer,
+            users: users.clone(),
+        });
         domains.looking += 1;
         self.act(Action::LookUp { domain, users });
     }
@@ -72,18 +75,9 @@ impl Engine {
         domain: &Domain,
         found: Result<Vec<UserId>, String>,
     ) {
-        let Some(name) = self.domains.names.get_mut(domain) else {
+        let Some(look) = self.take_look(now, domain) else {
             return;
         };
-        if !std::mem::replace(&mut name.is_looking, false) {
-            return;
-        }
-        let of = name.looks_for.take();
-        self.domains.looked(of);
-        if let Some(next) = of.and_then(|user| self.domains.next_waiting(user)) {
-            self.timers
-                .set(Timer::Domain(next), now.monotonic, Duration::ZERO);
-        }
         let Some(name) = self.domains.names.get_mut(domain) else {
             return;
         };
@@ -92,8 +86,11 @@ impl Engine {
         let before = name.said.take();
         name.said = match &found {
             Err(why) => Some(why.clone()),
-            Ok(users) if name.claims.iter().all(|c| users.contains(&c.user)) => None,
-            Ok(_) => Some("the record is not there".to_owned()),
+            Ok(users) => {
+                let is_missing = |user: &UserId| look.users.contains(user) && !users.contains(user);
+                let is_missing = name.claims.iter().any(|claim| is_missing(&claim.user));
+                is_missing.then(|| "the record is not there".to_owned())
+            }
         };
         if name.said.is_none() {
             name.tries = 0;
@@ -116,6 +113,18 @@ impl Engine {
             }
         }
         self.look_later(now, domain);
+    }
+
+    /// A look is back: its place is free, and its name goes if nobody claims it any more.
+    fn take_look(&mut self, now: Now, domain: &Domain) -> Option<Look> {
+        let look = self.domains.names.get_mut(domain)?.look.take()?;
+        self.domains.looked(look.payer);
+        if let Some(next) = self.domains.next_waiting(look.payer) {
+            self.timers
+                .set(Timer::Domain(next), now.monotonic, Duration::ZERO);
+        }
+        self.domains.drop_if_unused(domain);
+        Some(look)
     }
 
     /// Whether the one whose proof stood keeps the domain; true when something changed. It is lost at once

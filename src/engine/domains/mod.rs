@@ -128,6 +128,15 @@ struct Claim {
     misses: u32,
 }
 
+/// A look that is under way.
+#[derive(Debug)]
+struct Look {
+    /// Whose it counts as.
+    payer: UserId,
+    /// Whose proofs it looks for.
+    users: Vec<UserId>,
+}
+
 /// All that is known of one domain.
 #[derive(Debug)]
 struct Name {
@@ -136,10 +145,9 @@ struct Name {
     /// The earliest first.
     claims: Vec<Claim>,
     contestants: BTreeSet<UserId>,
-    /// A look is under way.
-    is_looking: bool,
-    /// Whose it counts as.
-    looks_for: Option<UserId>,
+    /// The look that is under way. Until it is back the name stays, even when nobody claims it any more:
+    /// its place is in use, and its answer must not be taken for that of another.
+    look: Option<Look>,
     /// Looks since something changed for those who wait.
     tries: u32,
     looked_at: Option<WallTime>,
@@ -213,15 +221,23 @@ impl Domains {
     }
 
     /// A look is over.
-    fn looked(&mut self, of: Option<UserId>) {
+    fn looked(&mut self, payer: UserId) {
         self.looking -= 1;
-        if let Some(user) = of
-            && let Some(count) = self.looking_for.get_mut(&user)
-        {
+        if let Some(count) = self.looking_for.get_mut(&payer) {
             *count -= 1;
             if *count == 0 {
-                self.looking_for.remove(&user);
+                self.looking_for.remove(&payer);
             }
+        }
+    }
+
+    /// Forgets a name that nobody claims and no look is under way for.
+    fn drop_if_unused(&mut self, domain: &Domain) {
+        let is_unused = |name: &&Name| name.claims.is_empty() && name.look.is_none();
+        if let Some(name) = self.names.get(domain).filter(is_unused) {
+            self.numbers.remove(&name.number);
+            self.waiting.remove(&name.number);
+            self.names.remove(domain);
         }
     }
 
@@ -238,8 +254,7 @@ impl Domains {
                 number: self.next,
                 claims: Vec::new(),
                 contestants: BTreeSet::new(),
-                is_looking: false,
-                looks_for: None,
+                look: None,
                 tries: 0,
                 looked_at: None,
                 said: None,
@@ -272,13 +287,10 @@ impl Domains {
             return None;
         }
         let number = name.number;
-        let (was_looking, of) = (name.is_looking, name.looks_for);
-        if was_looking {
-            self.looked(of);
-        }
-        self.names.remove(domain);
-        self.numbers.remove(&number);
-        self.waiting.remove(&number);
+        // What is known of those who were there is nothing to the next.
+        name.contestants.clear();
+        name.said = None;
+        self.drop_if_unused(domain);
         Some(number)
     }
 }

@@ -265,6 +265,10 @@ fn slow_name_servers_of_one_user_kept_the_proofs_of_others_from_being_seen() {
     });
     let (alices, bobs, _) = go_on(&mut world);
     assert_eq!((alices, bobs), (3, 1), "as one ends the next begins");
+    for domain in looks {
+        let found = Ok(Vec::new());
+        world.handle(Event::LookedUp { domain, found });
+    }
     world.finish();
 }
 

@@ -94,6 +94,8 @@ struct World {
     records: HashMap<String, Option<HashSet<UserId>>>,
     /// Domains that were looked up.
     looks: Vec<Domain>,
+    /// Looks whose answers are kept back, once they are.
+    kept_back: Option<Vec<(Domain, Vec<UserId>)>>,
     /// Tunnels whose clients were told how their domains stand.
     told_domains: Vec<TunnelId>,
     /// The latest wall time the engine saw since each tunnel is in force.
@@ -206,6 +208,7 @@ impl World {
             strangers: HashSet::new(),
             records: HashMap::new(),
             looks: Vec::new(),
+            kept_back: None,
             told_domains: Vec::new(),
             latest_wall: HashMap::new(),
         }
@@ -318,7 +321,17 @@ impl World {
 
     fn look_up(&mut self, domain: Domain, users: &[UserId]) {
         self.looks.push(domain.clone());
-        let found = match self.records.get(&domain.challenge()) {
+        if let Some(kept_back) = &mut self.kept_back {
+            return kept_back.push((domain, users.to_vec()));
+        }
+        let found = self.finds(&domain, users);
+        self.engine
+            .handle(self.now, Event::LookedUp { domain, found });
+    }
+
+    /// What a look finds now.
+    fn finds(&self, domain: &Domain, users: &[UserId]) -> Result<Vec<UserId>, String> {
+        match self.records.get(&domain.challenge()) {
             None => Ok(Vec::new()),
             Some(None) => Err("no answer".to_owned()),
             Some(Some(of)) => Ok(users
@@ -326,9 +339,7 @@ impl World {
                 .copied()
                 .filter(|user| of.contains(user))
                 .collect()),
-        };
-        self.engine
-            .handle(self.now, Event::LookedUp { domain, found });
+        }
     }
 
     /// The system opens a socket, unless somebody has the port.

@@ -97,6 +97,19 @@ impl World {
         Some(of.state)
     }
 
+    /// The name servers find what is there now, and their answers stay under way.
+    fn keeps_answers_back(&mut self) {
+        self.kept_back = Some(Vec::new());
+    }
+
+    /// What was found arrives, and from now on at once.
+    fn answers(&mut self, found: impl Fn(&Self, &Domain, &[UserId]) -> Vec<UserId>) {
+        for (domain, users) in self.kept_back.take().unwrap_or_default() {
+            let found = Ok(found(self, &domain, &users));
+            self.handle(Event::LookedUp { domain, found });
+        }
+    }
+
     fn leads(&self, host: &str) -> Option<TunnelId> {
         self.engine.tunnel(host).map(|view| view.row.id)
     }
@@ -585,5 +598,50 @@ fn hundreds_of_domains_lead_where_they_should_however_they_are_written() {
             assert_eq!(world.leads(host.as_str()), Some(tunnel), "{odd}");
         }
     }
+    world.finish();
+}
+
+#[test]
+fn claims_given_up_while_they_were_looked_at_began_ever_more_looks() {
+    let mut world = World::new();
+    let alice = world.connect("alice");
+    let tunnel = world.opens(&alice, "app");
+    world.keeps_answers_back();
+    for turn in 0..20 {
+        let text = format!("n{}.example.org", turn % 2);
+        world.wishes(&alice, tunnel, &[&text]).unwrap();
+        world.live_for(secs(6), &[alice]);
+        world.wishes(&alice, tunnel, &[]).unwrap();
+    }
+    assert_eq!(world.looks.len(), 2, "nobody has answered yet");
+    world.wishes(&alice, tunnel, &["n9.example.org"]).unwrap();
+    world.live_for(MINUTE, &[alice]);
+    assert_eq!(world.looks.len(), 2, "hers are all under way");
+    world.wishes(&alice, tunnel, &[]).unwrap();
+    assert!(world.disk.domains().is_empty());
+    world.answers(|_, _, _| Vec::new());
+    world.places(&alice, "n0.example.org");
+    world.wishes(&alice, tunnel, &["n0.example.org"]).unwrap();
+    world.live_for(MINUTE, &[alice]);
+    assert_eq!(world.leads("n0.example.org"), Some(tunnel));
+    world.finish();
+}
+
+#[test]
+fn the_answer_to_a_look_for_one_is_not_taken_for_anothers() {
+    let mut world = World::new();
+    let (alice, bob) = (world.connect("alice"), world.connect("bob"));
+    world.keeps_answers_back();
+    let first = world.opened_at(&alice, "app", &["app.example.org"]);
+    world.live_for(secs(6), &[alice, bob]);
+    world.wishes(&alice, first, &[]).unwrap();
+    world.places(&bob, "app.example.org");
+    let second = world.opened_at(&bob, "bobs", &["app.example.org"]);
+    assert_eq!(world.looks.len(), 1);
+    world.answers(|_, _, _| Vec::new());
+    let view = world.engine.tunnel("bobs").unwrap();
+    assert_eq!(view.domains[0].said, None, "nobody has looked for his");
+    world.live_for(secs(6), &[alice, bob]);
+    assert_eq!(world.leads("app.example.org"), Some(second));
     world.finish();
 }
