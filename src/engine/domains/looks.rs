@@ -1,6 +1,7 @@
 //! When a proof is looked at: soon and then ever more rarely while it is waited for, now and then while it
 //! stands, more often while it is missing. And what follows from what was found.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::{Claim, Look, State};
@@ -63,6 +64,7 @@ impl Engine {
         name.look = Some(Look {
             payer,
             users: users.clone(),
+            is_asked_again: false,
         });
         domains.looking += 1;
         self.act(Action::LookUp { domain, users });
@@ -97,7 +99,11 @@ impl Engine {
         }
         let mut changed = name.said != before;
         if let Ok(users) = found {
-            let contestants = std::mem::take(&mut name.contestants);
+            // Who joined them since it began was not looked for.
+            let (contestants, unasked) = std::mem::take(&mut name.contestants)
+                .into_iter()
+                .partition::<BTreeSet<_>, _>(|user| look.users.contains(user));
+            name.contestants = unasked;
             let another = |user: &UserId| {
                 let waits = |claim: &Claim| claim.user == *user;
                 contestants.contains(user) || name.claims.iter().any(waits)
@@ -112,7 +118,10 @@ impl Engine {
                 self.act(Action::TellDomains { tunnel });
             }
         }
-        self.look_later(now, domain);
+        match look.is_asked_again {
+            true => self.look_soon(now, domain),
+            false => self.look_later(now, domain),
+        }
     }
 
     /// A look is back: its place is free, and its name goes if nobody claims it any more.
@@ -221,6 +230,10 @@ impl Engine {
             return;
         };
         name.tries = 0;
+        if let Some(look) = &mut name.look {
+            look.is_asked_again = true;
+            return;
+        }
         let since = name.looked_at.map(|at| now.wall.since(at));
         let after = since.map_or(Duration::ZERO, |since| SOONEST.saturating_sub(since));
         let number = name.number;

@@ -135,6 +135,8 @@ struct Look {
     payer: UserId,
     /// Whose proofs it looks for.
     users: Vec<UserId>,
+    /// Somebody has asked for another since it began.
+    is_asked_again: bool,
 }
 
 /// All that is known of one domain.

@@ -110,6 +110,10 @@ impl World {
         }
     }
 
+    fn finds_now(&self, domain: &Domain, users: &[UserId]) -> Vec<UserId> {
+        self.finds(domain, users).unwrap_or_default()
+    }
+
     fn leads(&self, host: &str) -> Option<TunnelId> {
         self.engine.tunnel(host).map(|view| view.row.id)
     }
@@ -643,5 +647,47 @@ fn the_answer_to_a_look_for_one_is_not_taken_for_anothers() {
     assert_eq!(view.domains[0].said, None, "nobody has looked for his");
     world.live_for(secs(6), &[alice, bob]);
     assert_eq!(world.leads("app.example.org"), Some(second));
+    world.finish();
+}
+
+#[test]
+fn who_asks_for_a_domain_during_a_look_is_looked_for_after_it() {
+    let mut world = World::new();
+    let (alice, bob) = (world.connect("alice"), world.connect("bob"));
+    world.places(&alice, "app.example.org");
+    let first = world.opens_for_good(&alice, "app", "app.example.org");
+    world.live_for(MINUTE, &[alice, bob]);
+    world.takes_away(&alice, "app.example.org");
+    world.places(&bob, "app.example.org");
+    world.keeps_answers_back();
+    world.live_for(8 * HOUR, &[alice, bob]);
+    assert_eq!(world.leads("app.example.org"), Some(first));
+    assert!(world.opens_at(&bob, "bobs", &["app.example.org"]).is_err());
+    world.answers(World::finds_now);
+    world.live_for(secs(6), &[alice, bob]);
+    assert_eq!(
+        world.stands(first, "app.example.org"),
+        Some(DomainState::Lost)
+    );
+    world.finish();
+}
+
+#[test]
+fn who_asks_again_during_a_look_does_not_wait_for_the_next_turn() {
+    let mut world = World::new();
+    let alice = world.connect("alice");
+    world.places(&alice, "app.example.org");
+    let tunnel = world.opens_for_good(&alice, "app", "app.example.org");
+    world.live_for(MINUTE, &[alice]);
+    world.takes_away(&alice, "app.example.org");
+    world.live_for(12 * HOUR, &[alice]);
+    world.keeps_answers_back();
+    world.live_for(8 * HOUR, &[alice]);
+    world.wishes(&alice, tunnel, &["app.example.org"]).unwrap();
+    world.answers(World::finds_now);
+    world.places(&alice, "app.example.org");
+    world.live_for(secs(6), &[alice]);
+    let view = world.engine.tunnel("app").unwrap();
+    assert_eq!(view.domains[0].missing_since, None, "it was seen");
     world.finish();
 }
