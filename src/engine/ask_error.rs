@@ -77,6 +77,15 @@ pub enum AskError {
         /// The domain.
         domain: Domain,
     },
+    /// As many tunnels wait for it as may, and none has proven it; whose proof stands is being looked at.
+    #[error(
+        "{domain} leads nowhere yet, and no more tunnels may wait for it; if it is yours, place your record at {}, and ask again in a minute",
+        .domain.challenge()
+    )]
+    DomainCrowded {
+        /// The domain.
+        domain: Domain,
+    },
     /// Domains lead to what has a name in TLS or HTTP.
     #[error("a {kind} tunnel has a port, and no domain; use http or tls")]
     NoDomains {
@@ -248,6 +257,7 @@ impl AskError {
             | Self::IdleTooLong { .. }
             | Self::TooManyTunnels { .. }
             | Self::LimitReached { .. }
+            | Self::DomainCrowded { .. }
             | Self::AuthForced => Code::LimitReached,
             Self::TooOften { .. } => Code::RateLimited,
             Self::Policy { .. } => Code::Usage,

@@ -53,8 +53,8 @@ pub(in crate::engine) fn first_claims(now: Now, tunnel: TunnelId, domains: &[Dom
 }
 
 impl Engine {
-    /// Whether a tunnel may ask for these domains, when it gives up so many others. Who is refused because of another user's proof
-    /// makes both proofs be looked at.
+    /// Whether a tunnel may ask for these domains, when it gives up so many others. Who is refused because of other users'
+    /// makes all their proofs be looked at.
     pub(in crate::engine) fn may_claim(
         &mut self,
         now: Now,
@@ -71,7 +71,7 @@ impl Engine {
         }
         let of_tunnel = self.domains.of_tunnel(tunnel).count();
         if of_tunnel + domains.len() > OF_TUNNEL + freed {
-            return Err(over(Ceiling::UserDomains, OF_TUNNEL));
+            return Err(over(Ceiling::TunnelDomains, OF_TUNNEL));
         }
         let most = self.settings.domains.per_user;
         if self.domains.count(user) + domains.len() > most + freed {
@@ -104,18 +104,20 @@ impl Engine {
             let (domain, slug) = (domain.clone(), other.row.slug.clone());
             return Err(AskError::DomainInUse { domain, slug });
         }
-        if name.owner().is_some_and(|owner| owner.user != user) {
-            if name.contestants.len() < CONTESTANTS {
-                name.contestants.insert(user);
-            }
-            self.look_soon(now, domain);
-            let domain = domain.clone();
-            return Err(AskError::DomainTaken { domain });
+        let is_taken = name.owner().is_some_and(|owner| owner.user != user);
+        let is_crowded = name.claims.len() >= OF_NAME && !name.welcome.contains(&user);
+        if !is_taken && !is_crowded {
+            return Ok(());
         }
-        if name.claims.len() >= OF_NAME {
-            return Err(over(Ceiling::UserDomains, OF_NAME));
+        if name.contestants.len() < CONTESTANTS {
+            name.contestants.insert(user);
         }
-        Ok(())
+        self.look_soon(now, domain);
+        let domain = domain.clone();
+        Err(match is_taken {
+            true => AskError::DomainTaken { domain },
+            false => AskError::DomainCrowded { domain },
+        })
     }
 
     /// A client says which domains shall lead to its tunnel.

@@ -111,6 +111,8 @@ impl Engine {
             let others: Vec<_> = users.iter().copied().filter(another).collect();
             changed |= self.judge_owner(now, domain, &others);
             changed |= self.judge_waiting(now, domain, &others);
+            let proven = contestants.into_iter().filter(|user| others.contains(user));
+            self.welcome(domain, proven.collect());
         }
         if changed && let Some(name) = self.domains.names.get(domain) {
             let tunnels: Vec<_> = name.claims.iter().map(|claim| claim.tunnel).collect();
@@ -122,6 +124,17 @@ impl Engine {
             true => self.look_soon(now, domain),
             false => self.look_later(now, domain),
         }
+    }
+
+    /// Those who have no claim and whose proof was seen may claim a domain that leads nowhere, however many
+    /// others wait there. They are looked for again, so that they do for as long as it stands.
+    fn welcome(&mut self, domain: &Domain, proven: BTreeSet<UserId>) {
+        let Some(name) = self.domains.names.get_mut(domain) else {
+            return;
+        };
+        let leads = name.owner().is_some();
+        name.welcome = if leads { BTreeSet::new() } else { proven };
+        name.contestants.extend(name.welcome.iter().copied());
     }
 
     /// A look is back: its place is free, and its name goes if nobody claims it any more.

@@ -147,6 +147,8 @@ struct Name {
     /// The earliest first.
     claims: Vec<Claim>,
     contestants: BTreeSet<UserId>,
+    /// Those of them whose proof was seen when nobody else's stood: there is a place for their claims.
+    welcome: BTreeSet<UserId>,
     /// The look that is under way. Until it is back the name stays, even when nobody claims it any more:
     /// its place is in use, and its answer must not be taken for that of another.
     look: Option<Look>,
@@ -256,6 +258,7 @@ impl Domains {
                 number: self.next,
                 claims: Vec::new(),
                 contestants: BTreeSet::new(),
+                welcome: BTreeSet::new(),
                 look: None,
                 tries: 0,
                 looked_at: None,
@@ -291,6 +294,7 @@ impl Domains {
         let number = name.number;
         // What is known of those who were there is nothing to the next.
         name.contestants.clear();
+        name.welcome.clear();
         name.said = None;
         self.drop_if_unused(domain);
         Some(number)

@@ -72,6 +72,8 @@ pub enum Ceiling {
     Expiry,
     /// Own domains of a user.
     UserDomains,
+    /// Own domains of a tunnel.
+    TunnelDomains,
 }
 
 impl std::fmt::Display for Ceiling {
@@ -79,6 +81,7 @@ impl std::fmt::Display for Ceiling {
         f.write_str(match self {
             Self::UserTunnels => "tunnels of a user",
             Self::UserDomains => "domains of a user",
+            Self::TunnelDomains => "domains of a tunnel",
             Self::DeviceTunnels => "tunnels of a device",
             Self::UserLinks => "links of a user",
             Self::Streams => "visits at once",

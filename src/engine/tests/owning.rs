@@ -691,3 +691,42 @@ fn who_asks_again_during_a_look_does_not_wait_for_the_next_turn() {
     assert_eq!(view.domains[0].missing_since, None, "it was seen");
     world.finish();
 }
+
+#[test]
+fn many_who_wait_for_a_domain_kept_its_owner_from_claiming_it() {
+    let mut world = World::new();
+    let owner = world.connect("owner");
+    let mut squatters = Vec::new();
+    for n in 0..8 {
+        let squatter = world.connect(&format!("squatter-{n}"));
+        world.opened_at(&squatter, &format!("squat-{n}"), &["app.example.org"]);
+        squatters.push(squatter);
+    }
+    let crowded = AskError::DomainCrowded {
+        domain: domain("app.example.org"),
+    };
+    let everybody: Vec<_> = squatters.iter().copied().chain([owner]).collect();
+    let asks = |world: &mut World| {
+        let asked = world.opens_at(&owner, "own", &["app.example.org"]);
+        world.live_for(MINUTE, &everybody);
+        asked
+    };
+    assert_eq!(asks(&mut world), Err(crowded.clone()));
+    assert_eq!(asks(&mut world), Err(crowded.clone()), "without a record");
+    world.places(&owner, "app.example.org");
+    assert_eq!(asks(&mut world), Err(crowded));
+    let right = asks(&mut world).expect("its record was seen").row.id;
+    assert_eq!(world.leads("app.example.org"), Some(right));
+    world.finish();
+}
+
+#[test]
+fn a_tunnel_has_so_many_domains_and_is_told_that_it_is_the_tunnel() {
+    let mut world = World::new();
+    let alice = world.connect("alice");
+    let texts: Vec<_> = (0..65).map(|n| format!("n{n}.example.org")).collect();
+    let texts: Vec<_> = texts.iter().map(String::as_str).collect();
+    let over = world.opens_at(&alice, "app", &texts).unwrap_err();
+    assert_eq!(over.to_string(), "domains of a tunnel: at most 64 here");
+    world.finish();
+}
