@@ -260,12 +260,14 @@ impl Watch {
         }
         let before = self.alarm;
         self.act(now);
-        // Hint upon hint must not put off what the first one started.
+        // Hint upon hint must not put off what the first one started; nor does a late one wait for what
+        // was put off on another network.
         if let (Some(before), Some(alarm)) = (before, &mut self.alarm)
             && before.acting.is_some()
         {
-            alarm.fallback_at = before.fallback_at;
-            alarm.race_at = before.race_at;
+            let sooner = |before: Option<Instant>, fresh| before.into_iter().chain(fresh).min();
+            alarm.fallback_at = sooner(before.fallback_at, alarm.fallback_at);
+            alarm.race_at = sooner(before.race_at, alarm.race_at);
         }
     }
 

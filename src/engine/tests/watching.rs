@@ -233,6 +233,43 @@ fn hints_in_a_row_move_the_link_each_time_and_put_off_nothing() {
 }
 
 #[test]
+fn a_hint_late_in_an_outage_brings_the_next_tries_forward() {
+    let mut link = Link::new(true);
+    link.now = link.start + ms(1000);
+    link.happen(In::Change);
+    // Both ways fail again and again, and their rests grow.
+    while link.now < link.start + secs(120) {
+        let done = link.done.len();
+        link.run_until(link.now + ms(250));
+        for (_, duty) in link.done.split_off(done) {
+            match duty {
+                OpenFallback => link.happen(In::Broken),
+                Race => link.happen(In::Lost),
+                _ => {}
+            }
+        }
+    }
+    let (hint, from) = (link.now, link.done.len());
+    link.happen(In::Change);
+    link.run_until(hint + secs(4));
+    let after = |what| {
+        let found = link.done[from..].iter().find(|(_, duty)| *duty == what);
+        found.map(|(at, _)| link.start + ms(*at) - hint)
+    };
+    assert_eq!(after(RebindAndKick), Some(ms(0)));
+    assert!(
+        after(OpenFallback).is_some_and(|at| at <= ms(1500)),
+        "{:?}",
+        after(OpenFallback)
+    );
+    assert!(
+        after(Race).is_some_and(|at| at <= ms(3000)),
+        "{:?}",
+        after(Race)
+    );
+}
+
+#[test]
 fn silence_without_a_hint_is_asked_first() {
     let tail = |from: u64| {
         [
