@@ -352,14 +352,12 @@ impl Engine {
         let tunnel = self.tunnels.get(&id).expect(FOUND);
         let policy = &tunnel.row.policy;
         let path = |stay: &Stay| stay.http.as_ref().map_or(0, |http| http.path.len());
-        let share = |stay: &Stay| stay.http.as_ref().and_then(|http| http.share);
-        let mut asked: Vec<_> = self
-            .stays
-            .iter()
-            .filter(|(_, stay)| stay.tunnel == id && (by.is_none() || share(stay) == by))
+        let inside = tunnel.inside.by(by);
+        let mut asked: Vec<_> = inside
+            .filter_map(|visit| Some((visit, self.stays.get(&visit)?)))
             .collect();
         // Should the work not be done with all of them, those with the longest paths are out.
-        asked.sort_unstable_by_key(|(visit, stay)| (path(stay), **visit));
+        asked.sort_unstable_by_key(|(visit, stay)| (path(stay), *visit));
         let mut steps = STEPS_AGAIN;
         let mut out: Vec<_> = asked
             .into_iter()
@@ -389,7 +387,7 @@ impl Engine {
                     over: &[],
                 };
                 let decision = decide_within(policy, &facts, &mut steps);
-                refusal(tunnel, &decision).map(|refusal| (*visit, refusal))
+                refusal(tunnel, &decision).map(|refusal| (visit, refusal))
             })
             .collect();
         out.sort_by_key(|(visit, _)| *visit);

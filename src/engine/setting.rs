@@ -74,13 +74,9 @@ impl Engine {
 
     /// The visits of a tunnel that came in; those that wait are asked for signatures when they do.
     fn let_in(&self, id: TunnelId) -> Vec<VisitId> {
-        let came_in = |visit: &&VisitId| !self.held.contains(visit);
-        let of_tunnel = self.stays.iter().filter(|(_, stay)| stay.tunnel == id);
-        let mut visits: Vec<VisitId> = of_tunnel
-            .map(|(visit, _)| visit)
-            .filter(came_in)
-            .copied()
-            .collect();
+        let tunnel = self.tunnels.get(&id).expect("the caller found it");
+        let came_in = |visit: &VisitId| !self.held.contains(visit);
+        let mut visits: Vec<VisitId> = tunnel.inside.by(None).filter(came_in).collect();
         visits.sort_unstable();
         visits
     }

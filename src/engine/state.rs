@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::gate::Gate;
 use super::persist::RestrictionId;
 use super::probe::ProbeBudget;
+use super::stays::Inside;
 use super::{Actor, DeviceRow, InviteRow, Refusal, TunnelRow, TunnelState};
 use crate::names::{Generation, LinkId, TunnelId, VisitId};
 use crate::times::WallTime;
@@ -25,6 +26,8 @@ pub(super) struct Tunnel {
     pub(super) visits: usize,
     /// Visits waiting, in the order they came. Empty while the link is there.
     pub(super) held: Vec<VisitId>,
+    /// Visits going on and waiting, for when they have to be looked at again.
+    pub(super) inside: Inside,
     /// What is counted about its visits.
     pub(super) gate: Gate,
     /// Its end, or another restriction, is in force, and not on disk yet.
@@ -41,6 +44,7 @@ impl Tunnel {
             idle_from: None,
             visits: 0,
             held: Vec::new(),
+            inside: Inside::default(),
             gate: Gate::new(),
             unsaved: None,
             probes: ProbeBudget::full(),

@@ -1,6 +1,7 @@
 //! Visits that came in: what each is counted for, and what is kept of it while it goes on or waits. Whether
 //! one may come in is asked in [`super::gate`].
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -29,6 +30,36 @@ pub(super) struct Owned {
     held: usize,
 }
 
+/// The visits of one tunnel that go on or wait, by the share links they came in with: to ask about those of
+/// one tunnel or one share link, nobody looks through the visits of others.
+#[derive(Debug, Default)]
+pub(super) struct Inside(BTreeSet<(Option<ShareId>, VisitId)>);
+
+impl Inside {
+    /// Those by one share link, or all of them.
+    pub(super) fn by(&self, share: Option<ShareId>) -> impl Iterator<Item = VisitId> + '_ {
+        let [first, last] = [[0; 16], [0xff; 16]].map(VisitId::from_bytes);
+        let visits = match share {
+            Some(_) => self.0.range((share, first)..=(share, last)),
+            None => self.0.range(..),
+        };
+        visits.map(|(_, visit)| *visit)
+    }
+
+    fn remove(&mut self, stay: &Stay, visit: VisitId) {
+        self.0.remove(&(stay.share(), visit));
+        if self.0.is_empty() {
+            // A tunnel without visits needs no room for them.
+            self.0 = BTreeSet::new();
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
 /// What is kept of a visit that goes on or waits.
 #[derive(Debug)]
 pub(super) struct Stay {
@@ -40,6 +71,13 @@ pub(super) struct Stay {
     held: bool,
     rule: RuleId,
     shadowed: Vec<RuleId>,
+}
+
+impl Stay {
+    /// The share link it said it comes with.
+    fn share(&self) -> Option<ShareId> {
+        self.http.as_ref()?.share
+    }
 }
 
 /// What a new policy is asked about, of a visit that has a request.
@@ -108,6 +146,7 @@ impl Engine {
             rule,
             shadowed,
         };
+        tunnel.inside.0.insert((stay.share(), visit.id));
         self.stays.insert(visit.id, stay);
     }
 
@@ -117,6 +156,7 @@ impl Engine {
             return;
         };
         if let Some(tunnel) = self.tunnels.get_mut(&stay.tunnel) {
+            tunnel.inside.remove(&stay, visit);
             let open = &mut tunnel.gate.all.open;
             *open = open.saturating_sub(1);
             if let Some(meter) = tunnel.gate.visitors.meter(stay.seat) {

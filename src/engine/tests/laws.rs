@@ -40,6 +40,16 @@ impl World {
         assert!(counts.dormant <= caps.links, "too many links sleep");
         assert!(counts.dormant_bytes <= caps.memory, "and hold too much");
         assert_eq!(self.engine.stays.len(), counts.visits + counts.held);
+        for (id, tunnel) in self.engine.tunnels.iter() {
+            let of_it = |visit| {
+                self.engine
+                    .stays
+                    .get(&visit)
+                    .is_some_and(|s| s.tunnel == *id)
+            };
+            assert!(tunnel.inside.by(None).all(of_it));
+            assert!(tunnel.inside.len() >= tunnel.visits + tunnel.held.len());
+        }
     }
 
     pub(super) fn check_route(&self, route: &Route) {

@@ -130,3 +130,38 @@ fn who_came_in_with_a_share_link_is_out_when_its_time_is_over() {
     world.ends(visit);
     world.finish();
 }
+
+#[test]
+fn share_links_that_end_together_look_through_their_own_visits_alone() {
+    let mut world = World::new();
+    let alice = world.connect("alice");
+    let app = world.opens_with(&alice, "app", r#"{"share":"required"}"#);
+    world.opens_with(&alice, "other", "{}");
+    let shares: Vec<ShareId> = (0..500).map(|_| world.shares(&alice, app, None)).collect();
+    let mut cut: Vec<VisitId> = Vec::new();
+    for number in 0..40_000 {
+        let share = shares.get(number).copied();
+        let mut visit = world.visit_to(share.map_or("other", |_| "app"));
+        if let Some(http) = visit.http.as_mut().filter(|_| share.is_some()) {
+            (http.share, http.path) = (share, "/report/".into());
+        }
+        let outcome = world.engine.admit(world.now, &visit);
+        assert!(passed(&outcome), "{outcome:?}");
+        cut.extend(share.map(|_| visit.id));
+    }
+    while world.engine.poll_action().is_some() {}
+    world.now.wall = world.now.wall.plus(HOUR);
+    let begun = Clock.now().monotonic;
+    world.engine.handle_timeout(world.now);
+    let took = Clock.now().monotonic - begun;
+    let mut out = Vec::new();
+    while let Some(action) = world.engine.poll_action() {
+        if let Action::CutSome { visits } = action {
+            out.extend(visits);
+        }
+    }
+    cut.sort_unstable();
+    out.sort_unstable();
+    assert_eq!(out, cut);
+    assert!(took < Duration::from_millis(400), "{took:?}");
+}
