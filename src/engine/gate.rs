@@ -30,6 +30,9 @@ const VERIFIED: usize = 256;
 /// What the rules about paths may cost in all when visits that go on are asked about again.
 const STEPS_AGAIN: usize = 16 * STEPS_MAX;
 
+/// Visits of one tunnel whose passwords are being checked, and whose guesses may be given back.
+const GUESSES: usize = 64;
+
 /// When to try again while too many visits go on: nobody knows when one ends.
 const ROOM_IN: Duration = Duration::from_secs(1);
 
@@ -42,6 +45,7 @@ pub(super) struct Gate {
     /// The same while they are only told of: who is not kept out makes no guesses.
     told: Bucket,
     verified: Verified,
+    guesses: Guesses,
 }
 
 impl Gate {
@@ -52,6 +56,7 @@ impl Gate {
             passwords: Bucket::default(),
             told: Bucket::default(),
             verified: Verified::default(),
+            guesses: Guesses::default(),
         }
     }
 
@@ -87,6 +92,39 @@ impl Verified {
         {
             self.known.remove(&oldest);
         }
+    }
+}
+
+/// Where a guess was counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Counted {
+    /// For the tunnel and for the source.
+    Guess,
+    /// For the tunnel, which is only told of it.
+    Told,
+}
+
+/// Guesses that were counted and not judged yet: each is given back once at most, to the visit that it was
+/// counted for. Beyond the bound the oldest is forgotten; most such visits are gone.
+#[derive(Debug, Default)]
+struct Guesses(VecDeque<(VisitId, Counted)>);
+
+impl Guesses {
+    fn count(&mut self, visit: VisitId, counted: Counted) {
+        if self.0.len() >= GUESSES {
+            self.0.pop_front();
+        }
+        self.0.push_back((visit, counted));
+    }
+
+    fn take(&mut self, visit: VisitId) -> Option<Counted> {
+        let at = self.0.iter().position(|(of, _)| *of == visit)?;
+        let (_, counted) = self.0.remove(at)?;
+        if self.0.is_empty() {
+            // A tunnel without visits needs no room for them.
+            self.0 = VecDeque::new();
+        }
+        Some(counted)
     }
 }
 
@@ -196,37 +234,42 @@ impl Engine {
             || user.is_some_and(|user| user.suspended_at.is_some())
     }
 
-    /// Remembers credentials that were checked and found right; the guess was none, and is given back.
+    /// Remembers credentials that were checked and found right; the guess was none, and is given back: to
+    /// each visit that was checked for itself, for several may have come before the first was known.
     fn learn(&mut self, now: Now, id: TunnelId, visit: &Visit) {
         let http = visit.http.as_ref();
         let Some(said) = http.and_then(|http| http.credentials.as_ref()) else {
             return;
         };
-        let Some(checked) = said.checked.as_ref().filter(|checked| checked.right) else {
-            return;
-        };
         let limits = &self.settings.limits;
         let tunnel = self.tunnels.get_mut(&id).expect(FOUND);
+        let Some(checked) = &said.checked else {
+            return;
+        };
+        let counted = tunnel.gate.guesses.take(visit.id);
+        if !checked.right {
+            return;
+        }
         let user = tunnel.row.policy.user(&said.user);
         if user.is_none_or(|user| *user.hash() != checked.hash) {
             return;
         }
-        let (digest, user) = (said.digest, said.user.clone());
-        if tunnel.gate.verified.knows(&digest, &user, &checked.hash) {
-            return;
+        let (digest, hash) = (said.digest, &checked.hash);
+        if !tunnel.gate.verified.knows(&digest, &said.user, hash) {
+            let user = said.user.clone();
+            tunnel.gate.verified.learn(digest, user, hash.clone());
         }
-        tunnel
-            .gate
-            .verified
-            .learn(digest, user, checked.hash.clone());
-        let rate = limits.tunnel_passwords;
-        if tunnel.row.policy.is_shadow(Part::Auth) {
-            return tunnel.gate.told.give_back(now.monotonic, rate);
+        let (at, rate) = (now.monotonic, limits.tunnel_passwords);
+        match counted {
+            Some(Counted::Guess) => {
+                tunnel.gate.passwords.give_back(at, rate);
+                let source = Source::from(visit.peer.ip());
+                self.sources
+                    .give_back(at, &limits.sources, Act::Password, source);
+            }
+            Some(Counted::Told) => tunnel.gate.told.give_back(at, rate),
+            None => {}
         }
-        tunnel.gate.passwords.give_back(now.monotonic, rate);
-        let source = Source::from(visit.peer.ip());
-        self.sources
-            .give_back(now.monotonic, &limits.sources, Act::Password, source);
     }
 
     /// Counts a guess, and says what to check it against.
@@ -247,6 +290,7 @@ impl Engine {
             .take(at, &limits.sources, Act::Password, source)
             .map_err(|wait| over(Scope::Source, limits.sources.passwords, wait))?;
         bucket.count(at, rate);
+        tunnel.gate.guesses.count(visit.id, Counted::Guess);
         Ok(Judged::Verify(self.check_of(id, visit)))
     }
 
@@ -284,12 +328,14 @@ impl Engine {
             return Judged::In(RuleId::Default, shadowed);
         }
         let rate = self.settings.limits.tunnel_passwords;
-        let bucket = &mut self.tunnels.get_mut(&id).expect(FOUND).gate.told;
+        let gate = &mut self.tunnels.get_mut(&id).expect(FOUND).gate;
+        let bucket = &mut gate.told;
         if bucket.peek(now.monotonic, rate).is_err() {
             shadowed.push(RuleId::Guesses(Scope::Tunnel, rate));
             return Judged::In(RuleId::Default, shadowed);
         }
         bucket.count(now.monotonic, rate);
+        gate.guesses.count(visit.id, Counted::Told);
         Judged::Verify(self.check_of(id, visit))
     }
 

@@ -60,17 +60,20 @@ impl World {
         user: &str,
         pass: &str,
     ) -> Result<Admission, Refusal> {
-        let mut said = said(user, pass);
-        let asked = said.clone();
-        let first = self.asks(name, ip, |http| http.credentials = Some(asked)).1;
+        let visit = self.visit_with(name, ip, said(user, pass));
+        let first = self.asks_in(name, visit.clone()).1;
         let Ok(Admission::Verify(check)) = first else {
             return first;
         };
-        said.checked = Some(Checked {
-            hash: check.hash,
-            right: pass == "right",
-        });
-        self.asks(name, ip, |http| http.credentials = Some(said)).1
+        self.asks_in(name, checked(visit, &check, pass == "right"))
+            .1
+    }
+
+    fn visit_with(&mut self, name: &str, ip: &str, said: Credentials) -> Visit {
+        let mut visit = self.visit_to(name);
+        visit.peer = from(ip);
+        visit.http.as_mut().unwrap().credentials = Some(said);
+        visit
     }
 
     pub(super) fn sets(
@@ -90,6 +93,19 @@ impl World {
         self.handle(Event::SetAsked { from, ask });
         self.reply(from)
     }
+}
+
+/// The same visit after its password was checked.
+fn checked(mut visit: Visit, check: &Verification, right: bool) -> Visit {
+    let said = visit
+        .http
+        .as_mut()
+        .and_then(|http| http.credentials.as_mut());
+    said.unwrap().checked = Some(Checked {
+        hash: check.hash.clone(),
+        right,
+    });
+    visit
 }
 
 type VisitOutcome = (VisitId, Result<Admission, Refusal>);
@@ -179,6 +195,37 @@ fn a_password_is_checked_once_and_guesses_are_throttled() {
         http.credentials = Some(said("bob", "right"))
     });
     assert!(matches!(old.1, Ok(Admission::Verify(_))));
+    world.finish();
+}
+
+#[test]
+fn right_passwords_that_come_together_are_no_guesses() {
+    let mut world = World::new();
+    let alice = world.connect("alice");
+    world.opens_with(&alice, "app", r#"{"auth":[{"user":"bob","hash":"HASH"}]}"#);
+    let mut settings = world.engine.settings().clone();
+    settings.limits.sources.passwords = Rate::new(10, Per::Minute).burst(4);
+    world.handle(Event::Reloaded { settings });
+    // All come before the first is known to be right.
+    let mut asked = Vec::new();
+    for pass in ["right", "right", "right", "wrong"] {
+        let visit = world.visit_with("app", "192.0.2.1", said("bob", pass));
+        match world.asks_in("app", visit.clone()).1 {
+            Ok(Admission::Verify(check)) => asked.push((visit, check, pass == "right")),
+            other => panic!("{other:?}"),
+        }
+    }
+    for (visit, check, right) in asked {
+        let outcome = world.asks_in("app", checked(visit, &check, right)).1;
+        assert_eq!(passed(&outcome), right);
+    }
+    let refused = "passwords 10/m burst 4 for each source";
+    for guess in ["one", "two", "three"] {
+        let outcome = world.logs_in("app", "192.0.2.1", "bob", guess);
+        assert_eq!(outcome, Err(Refusal::Unauthorized { realm: slug("app") }));
+    }
+    let beyond = world.logs_in("app", "192.0.2.1", "bob", "four");
+    assert_eq!(denied(beyond), refused, "the wrong one was not given back");
     world.finish();
 }
 
