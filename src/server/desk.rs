@@ -170,13 +170,26 @@ impl Desk {
         look(&self.lock().engine)
     }
 
-    /// A live link on which a visit is about to be sent.
-    pub(super) fn link_for_visit(&self, id: LinkId) -> Option<Link> {
+    /// A live link on which a visit is to be sent, and how much was heard on it before.
+    pub(super) fn link_for_visit(&self, id: LinkId) -> Option<(Link, u64)> {
+        let link = self.lock().links.get(&id)?.link.clone();
+        let heard = link.heard();
+        Some((link, heard))
+    }
+
+    /// The visit was sent, and is owed an answer from now on. Not sooner: one that waits for a free stream
+    /// has said nothing, and who is not asked does not answer.
+    pub(super) fn sent_on(&self, id: LinkId, heard: u64) {
         let now = self.now().monotonic;
-        let mut state = self.lock();
-        let entry = state.links.get_mut(&id)?;
-        entry.silence.note(now, entry.link.heard());
-        Some(entry.link.clone())
+        if let Some(entry) = self.lock().links.get_mut(&id) {
+            entry.silence.note(now, heard);
+        }
+    }
+
+    /// Since when a visit that was sent on a link waits for an answer.
+    #[cfg(test)]
+    pub(super) fn asked_since(&self, id: LinkId) -> Option<Instant> {
+        self.lock().links.get(&id)?.silence.since()
     }
 
     /// The next link's generation.

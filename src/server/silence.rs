@@ -18,8 +18,10 @@ struct Sent {
 const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 
 impl Silence {
-    /// Something was sent.
+    /// Something was sent, when so much had been heard. Of two that were sent at once the later one may
+    /// be told of first: what had been heard by then goes for both, for it is still to be answered.
     pub(super) fn note(&mut self, at: Instant, heard: u64) {
+        let heard = self.0.map_or(heard, |(_, last)| last.heard.max(heard));
         let sent = Sent { at, heard };
         self.0 = Some((self.0.map_or(sent, |(first, _)| first), sent));
     }
@@ -63,6 +65,18 @@ mod tests {
         assert!(silence.is_away(at(1300), 7, rtt));
         assert!(!silence.is_away(at(1300), 8, rtt), "heard");
         assert!(!silence.is_away(at(60_000), 8, rtt), "and quiet again");
+    }
+
+    #[test]
+    fn visits_that_are_told_of_in_another_order_hide_no_silence() {
+        let start = Clock.now().monotonic;
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut silence = Silence::default();
+        silence.note(at(0), 8);
+        // It waited for its stream while the last sign of life came.
+        silence.note(at(100), 7);
+        assert!(!silence.is_away(at(900), 8, Duration::ZERO));
+        assert!(silence.is_away(at(1000), 8, Duration::ZERO));
     }
 
     #[test]

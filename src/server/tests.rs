@@ -1,6 +1,7 @@
 //! A server against devices that mean it ill: they have a key and a token, and nothing more to lose.
 
 mod failing;
+mod visiting;
 mod walls;
 
 use super::bind::{bind_tcp, everywhere};
@@ -242,7 +243,8 @@ async fn visits_waited_up_to_a_second_for_a_client_that_was_there() {
     let soon = !desk.look_at(&[link]).is_empty();
     let mut released = held.try_recv().is_ok();
     assert!(soon || released, "looked at again soon");
-    let carrier = desk.link_for_visit(link).unwrap();
+    let (carrier, heard) = desk.link_for_visit(link).unwrap();
+    desk.sent_on(link, heard);
     let before = carrier.heard();
     device.link.kick();
     let hears = async {

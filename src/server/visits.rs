@@ -140,8 +140,10 @@ impl OpenFlow for Inside {
     ) -> impl Future<Output = Result<LinkFlow, OpenError>> + Send {
         let found = self.desk.link_for_visit(link);
         async move {
-            let link = found.ok_or(OpenError::LinkGone)?;
-            link.open_flow(head).await.map_err(why_not)
+            let (carrier, heard) = found.ok_or(OpenError::LinkGone)?;
+            let opened = carrier.open_flow(head).await.map_err(why_not)?;
+            self.desk.sent_on(link, heard);
+            Ok(opened)
         }
     }
 }
@@ -310,8 +312,10 @@ impl OpenStream for Desk {
     ) -> impl Future<Output = Result<(LinkSend, LinkRecv), OpenError>> + Send {
         let found = self.link_for_visit(link);
         async move {
-            let link = found.ok_or(OpenError::LinkGone)?;
-            link.open(head).await.map_err(why_not)
+            let (carrier, heard) = found.ok_or(OpenError::LinkGone)?;
+            let opened = carrier.open(head).await.map_err(why_not)?;
+            self.sent_on(link, heard);
+            Ok(opened)
         }
     }
 }
