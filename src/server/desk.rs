@@ -36,6 +36,7 @@ use super::domains::Own;
 use super::passwords::Passwords;
 use super::ports::Ports;
 use super::silence::Silence;
+use super::together::Together;
 use figures::Figures;
 pub(super) use visiting::{Seat, Seated, Signals};
 
@@ -55,6 +56,7 @@ struct Inner {
     /// Signs share links.
     share_key: [u8; 32],
     passwords: Passwords,
+    together: Together,
     own: Own,
     next: AtomicU64,
     /// Something falls due before the driver looks again by itself.
@@ -129,6 +131,7 @@ impl Desk {
             boot,
             share_key,
             passwords: Passwords::new(),
+            together: Together::default(),
             own,
             next: AtomicU64::new(1),
             moved: Notify::new(),
@@ -470,6 +473,11 @@ impl Desk {
             url: format!("{url}{}{token}", share::PATH),
             expires_at: row.expires_at.as_millis(),
         })
+    }
+
+    /// Who waits for the check of another visit.
+    pub(super) fn together(&self) -> &Together {
+        &self.0.together
     }
 
     /// Who checks passwords.

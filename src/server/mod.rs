@@ -23,6 +23,7 @@ mod silence;
 mod slugs;
 #[cfg(test)]
 mod tests;
+mod together;
 mod visits;
 mod vital;
 mod watched;

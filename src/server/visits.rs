@@ -23,6 +23,7 @@ use crate::wire::{StreamHead, UdpHead};
 
 use super::desk::{Desk, Seat, Seated, Signals};
 use super::passwords::Busy;
+use super::together::Said;
 
 /// How long after the end of its hold a visit that the engine forgot to release still waits.
 const RELEASED_WITHIN: Duration = Duration::from_secs(60);
@@ -148,6 +149,12 @@ impl OpenFlow for Inside {
     }
 }
 
+/// Whose password it is, if a visit says one.
+fn said_by(visit: &Visit) -> Option<Said> {
+    let said = visit.http.as_ref()?.credentials.as_ref()?;
+    Some((visit.peer.ip().into(), said.digest))
+}
+
 const fn why_not(failure: OpenFailure) -> OpenError {
     match failure {
         OpenFailure::LinkGone => OpenError::LinkGone,
@@ -194,7 +201,15 @@ impl Desk {
     /// changed meanwhile, and not for ever. A check that is only for telling keeps nobody out when it cannot
     /// be made.
     async fn seat(&self, visit: &mut Visit) -> Result<Seat, Refusal> {
+        let said = said_by(visit);
+        if let Some(said) = said {
+            self.together().wait(said).await;
+        }
         let mut seat = Self::admit(self, visit)?;
+        let is_checked = matches!(seat, Seat::Verify(_));
+        let _leads = said
+            .filter(|_| is_checked)
+            .map(|said| self.together().lead(said));
         for _ in 0..2 {
             let Seat::Verify(verification) = seat else {
                 break;

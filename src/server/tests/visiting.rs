@@ -1,8 +1,13 @@
-//! Visits that come together: in want of a stream.
+//! Visits that come together: in want of a stream, or with one password.
+
+use argon2::{Algorithm, Argon2, Params, Version};
+use data_encoding::BASE64_NOPAD;
 
 use super::*;
 use crate::edge::OpenStream as _;
+use crate::engine::Credentials;
 use crate::names::LinkId;
+use crate::secret::Secret;
 use crate::server::desk::Desk;
 use crate::wire::{HttpHead, StreamHead};
 
@@ -89,5 +94,40 @@ async fn a_visit_that_waits_for_a_stream_is_no_sign_of_a_link_that_is_away() {
         }
     }
     assert!(desk.asked_since(link).is_some(), "now an answer is due");
+    world.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn right_passwords_that_came_together_were_refused_as_guesses() {
+    let world = World::new("").await;
+    let mut device = world.device().await;
+    let params = Params::new(8192, 1, 1, Some(32)).unwrap();
+    let argon = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
+    let mut hash = [0; 32];
+    argon
+        .hash_password_into(b"right", b"somesalt", &mut hash)
+        .unwrap();
+    let hash = format!(
+        "$argon2id$v=19$m=8192,t=1,p=1$c29tZXNhbHQ${}",
+        BASE64_NOPAD.encode(&hash)
+    );
+    let policy = format!(r#"{{"auth":[{{"user":"bob","hash":"{hash}"}}]}}"#);
+    let (slug, _) = world.opens(&mut device, Some(policy)).await;
+    let mut all = tokio::task::JoinSet::new();
+    for _ in 0..30 {
+        let (desk, mut visit) = (world.server.desk.clone(), visit(&slug));
+        visit.http.as_mut().unwrap().credentials = Some(Credentials {
+            user: "bob".into(),
+            digest: [7; 32],
+            password: Secret::new("right".into()),
+            checked: None,
+            given_up: false,
+        });
+        all.spawn(async move { crate::edge::Admit::admit(&desk, visit).await.map(drop) });
+    }
+    let outcomes = tokio::time::timeout(PATIENCE, all.join_all())
+        .await
+        .unwrap();
+    assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
     world.server.stop().await;
 }
