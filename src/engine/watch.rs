@@ -128,8 +128,8 @@ pub enum Duty {
     Race,
     /// The network works: kick the old link once more, from a fresh socket of its present path.
     KickOld,
-    /// Say Hello on the new connection: it is the link from here on. Close the old one. This watch is
-    /// over.
+    /// Say Hello on the new connection: once it is welcomed it is the link, the old one is closed and
+    /// this watch is over. If it is not, tell with [`Watch::handle_not_taken`].
     TakeNew,
     /// The old link lives: stop dialling, or close what was dialled.
     DropNew,
@@ -201,7 +201,7 @@ enum Race {
     Running,
     /// Won, and the old link has until then to say something.
     Won(Instant),
-    /// The new connection was taken.
+    /// The new connection is being taken, or was.
     Over,
 }
 
@@ -271,7 +271,8 @@ impl Watch {
         }
     }
 
-    /// A visit or a request waits for the link from now on.
+    /// A visit or a request waits for the link from now on. For who knows more of that than the link: the
+    /// client role relies on [`Pulse::owed`].
     pub fn handle_waiting(&mut self, now: Instant) {
         self.waiting.get_or_insert(now);
     }
@@ -343,7 +344,7 @@ impl Watch {
     }
 
     /// The old link has ended. A race that runs becomes its successor; else one is run, after a wait
-    /// that `random` draws.
+    /// that `random` draws. The client role ends the watch with the link instead, and dials anew.
     pub fn handle_gone(&mut self, now: Instant, random: u64) {
         if self.gone || self.is_over() {
             return;
@@ -417,7 +418,8 @@ impl Watch {
         matches!(self.way, Way::Fallback(_))
     }
 
-    /// Whether the new connection was taken, and this watch with its link is over.
+    /// Whether the new connection is being taken, or was: this watch with its link is over, unless
+    /// [`Watch::handle_not_taken`] takes it up again.
     pub fn is_over(&self) -> bool {
         self.race == Race::Over
     }
